@@ -1,0 +1,158 @@
+"""GELU on integers: the kinds of the program format, and the tables that are equal to them.
+
+Each kind is a frozen dataclass (integer fields are attributes, tensor fields constants) that maps x [..., C] of at most
+8 bits to int64 of `bits` bits. `gelu_families.py` derives them from real scales. Every kind but `ShiftGelu` is a
+function of x alone, and ShiftGELU one of x and the row's maximum: `gelu_table` and `apply_gelu_table` use that.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from intvit.arithmetic.dyadic import container, requantize
+from intvit.arithmetic.exponent import shift_exponential
+from intvit.arithmetic.piecewise import evaluate_pieces
+
+
+@dataclass(frozen=True, eq=False)
+class TableGelu:
+    """out = table[x + 2^(in_bits-1)]. table: int64 [2^in_bits]."""
+
+    kind: ClassVar[str] = "table"
+    exportable: ClassVar[bool] = True
+    table: Tensor
+    bits: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.table[x.to(torch.int64) + self.table.shape[0] // 2]
+
+
+@dataclass(frozen=True, eq=False)
+class FloatGelu(TableGelu):
+    """The exact GELU, rounded once to the output's integers. As data it is a table; the family does not export."""
+
+    kind: ClassVar[str] = "float"
+    exportable: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, eq=False)
+class ShiftGelu:
+    """ShiftGELU (I-ViT, arXiv 2207.01405): x * sigmoid(1.702 x), the sigmoid as e^(x-M) / (e^(x-M) + e^-M).
+
+    M = max(0, row maximum over the last axis), A = shift_exponential(x - M), B = shift_exponential(-M),
+    F = floor((2^31 - 1) / (A + B)), s = (A * F) >> (31 - sigmoid_bits), out = requantize(x * s). 1 <= A, B < 2^30, so
+    A + B is in [2, 2^31); A * F < 2^31; |x * s * multiplier| < 2^7 * 2^16 * 2^31 = 2^54.
+    """
+
+    kind: ClassVar[str] = "shift"
+    exportable: ClassVar[bool] = True
+    x0: int
+    n: int
+    fraction_bits: int
+    sigmoid_bits: int
+    multiplier: int
+    shift: int
+    bits: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x = x.to(torch.int64)
+        return self.at_maximum(x, x.amax(-1, keepdim=True).clamp(min=0))
+
+    def at_maximum(self, x: Tensor, maximum: Tensor) -> Tensor:
+        """The function of x and the row's M that the operator is; x <= maximum."""
+        a = shift_exponential(x - maximum, self.x0, self.n, self.fraction_bits)
+        b = shift_exponential(-maximum, self.x0, self.n, self.fraction_bits)
+        factor = torch.div((1 << 31) - 1, a + b, rounding_mode="floor")
+        sigmoid = (a * factor) >> (31 - self.sigmoid_bits)
+        return requantize(x * sigmoid, self.multiplier, self.shift, self.bits)
+
+
+@dataclass(frozen=True, eq=False)
+class PolynomialGelu:
+    """I-BERT's GELU (arXiv 2101.01321, i-gelu): x/2 * (1 + erf(x / sqrt 2)), erf by a parabola on a clipped |x|.
+
+    y = x << fraction_bits; a = min(|y|, -b); L = sign(y) * ((a + b)^2 + c); out = requantize(y * (L + one)).
+    b, c and one are negative, like the parabola's leading coefficient, whose sign the multiplier carries.
+    |y * (L + one) * multiplier| < 2^62 by the multiplier's length (`encode_ratio`, operand_bits).
+    """
+
+    kind: ClassVar[str] = "polynomial"
+    exportable: ClassVar[bool] = True
+    fraction_bits: int
+    b: int
+    c: int
+    one: int
+    multiplier: int
+    shift: int
+    bits: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = x.to(torch.int64) << self.fraction_bits
+        clipped = y.abs().clamp(max=-self.b) + self.b
+        erf = y.sign() * (clipped * clipped + self.c)
+        return requantize(y * (erf + self.one), self.multiplier, self.shift, self.bits)
+
+
+@dataclass(frozen=True, eq=False)
+class PiecewiseGelu:
+    """Piecewise polynomial of x, requantized: see `piecewise.evaluate_pieces`. |value| < 2^31."""
+
+    kind: ClassVar[str] = "piecewise"
+    exportable: ClassVar[bool] = True
+    bounds: Tensor
+    origins: Tensor
+    coefficients: Tensor
+    step_shift: int
+    multiplier: int
+    shift: int
+    bits: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        value = evaluate_pieces(x.to(torch.int64), self.bounds, self.origins, self.coefficients, self.step_shift)
+        return requantize(value, self.multiplier, self.shift, self.bits)
+
+
+Gelu = TableGelu | ShiftGelu | PolynomialGelu | PiecewiseGelu
+
+GELU_KINDS: dict[str, type] = {kind.kind: kind for kind in (TableGelu, ShiftGelu, PolynomialGelu, PiecewiseGelu)}
+
+
+def gelu_table(gelu: Gelu, bits_in: int) -> Tensor:
+    """The GELU over all inputs of `bits_in` bits, in the smallest dtype of its output.
+
+    Returns:
+        [2^bits_in], indexed by x + 2^(bits_in-1); for ShiftGelu [2^(bits_in-1), 2^bits_in], indexed by M and the same
+        (entries with x > M never occur; they hold the value at x = M).
+    """
+    half = 1 << (bits_in - 1)
+    x = torch.arange(-half, half)
+    if isinstance(gelu, ShiftGelu):
+        maximum = torch.arange(half)[:, None]
+        return _shift_table(gelu, torch.minimum(x, maximum), maximum)
+    return gelu(x).to(container(gelu.bits))
+
+
+def _shift_table(gelu: ShiftGelu, x: Tensor, maximum: Tensor) -> Tensor:
+    """`at_maximum` over the (M, x) grid, with the exponentials of the 2^bits distances taken once."""
+    exponentials = shift_exponential(-torch.arange(2 * maximum.shape[0]), gelu.x0, gelu.n, gelu.fraction_bits)
+    a, b = exponentials[maximum - x], exponentials[maximum]
+    factor = torch.div((1 << 31) - 1, a + b, rounding_mode="floor")
+    sigmoid = (a * factor) >> (31 - gelu.sigmoid_bits)
+    return requantize(x * sigmoid, gelu.multiplier, gelu.shift, gelu.bits).to(container(gelu.bits))
+
+
+def apply_gelu_table(x: Tensor, table: Tensor) -> Tensor:
+    """The GELU whose `gelu_table` is `table`, by look-up.
+
+    Args:
+        x: int8 [..., C] within the table's bits.
+
+    Returns:
+        x's shape, the table's dtype.
+    """
+    index = x.to(torch.int32).add_(table.shape[-1] // 2)
+    if table.dim() == 2:
+        index = index.add_(x.amax(-1, keepdim=True).clamp(min=0).to(torch.int32) * table.shape[1])
+    return torch.index_select(table.view(-1), 0, index.view(-1)).view(x.shape)

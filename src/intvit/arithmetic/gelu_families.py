@@ -1,0 +1,115 @@
+"""GELU families: from the real scales of input and output to the integers of a kind in `gelu.py`.
+
+Every family takes input scales in [2^-14, 2^10] and inputs of at most 8 bits. An output scale so small that the output
+ratio can't be encoded (some 2^20 times smaller than the input's) is a ValueError.
+"""
+
+import math
+
+import torch
+
+from intvit.arithmetic.dyadic import encode_ratio, limits
+from intvit.arithmetic.gelu import FloatGelu, Gelu, PiecewiseGelu, PolynomialGelu, ShiftGelu, TableGelu
+from intvit.arithmetic.piecewise import gelu_pieces, integerize
+from intvit.arithmetic.softmax_families import check_scale, fraction_bits, shift_parameters
+
+
+def _check(scale_in: float, bits_in: int, site: str) -> None:
+    check_scale(scale_in, site)
+    if not 2 <= bits_in <= 8:
+        raise ValueError(f"{site}: GELU takes inputs of 2 to 8 bits, not {bits_in}")
+
+
+def _output_ratio(ratio: float, bits_out: int, operand_bits: int, site: str) -> tuple[int, int]:
+    try:
+        return encode_ratio(ratio, bits_out, operand_bits=operand_bits)
+    except ValueError as error:
+        raise ValueError(f"{site}: {error}") from error
+
+
+def derive_ivit(
+    scale_in: float, scale_out: float, bits_in: int, bits_out: int, *, paper: bool = False, site: str = "gelu"
+) -> Gelu:
+    """ShiftGELU. `paper`: no fraction bits, and the published signed 8-bit sigmoid, which has 7 magnitude bits.
+
+    The shift exponential works at scale 1.702 * scale_in, where one doubling is 1 / 2.447 of x. n trades two errors:
+    exponentials stop at 2^-n of their maximum, which should be far below e^(-1.702 M) for the row's maximum M; and the
+    reciprocal has 31 bits less those of the exponentials' maximum, of which at least three are kept. The published n
+    is 23.
+    """
+    _check(scale_in, bits_in, site)
+    x0, n, f = shift_parameters(1.702 * scale_in, (1 << (30 if paper else 27)) - 1, paper=paper)
+    n = min(n, 23 if paper else math.ceil(2.447 * (scale_in * (1 << (bits_in - 1)) + 3.5)))
+    sigmoid_bits = 7 if paper else 16
+    m, e = _output_ratio(math.ldexp(scale_in / scale_out, -sigmoid_bits), bits_out, 31, site)
+    return ShiftGelu(x0, n, f, sigmoid_bits, m, e, bits_out)
+
+
+def derive_ibert(scale_in: float, scale_out: float, bits_in: int, bits_out: int, *, site: str = "gelu") -> Gelu:
+    """I-BERT's erf polynomial: -0.2888 (min(|z|, 1.769) - 1.769)^2 + 1 with z = x / sqrt 2."""
+    _check(scale_in, bits_in, site)
+    f = fraction_bits(scale_in, 256)
+    step = math.ldexp(scale_in, -f) / math.sqrt(2)
+    unit = -0.2888 * step * step  # real value of one unit of L
+    b, one = math.floor(-1.769 / step), math.floor(1.0 / unit)
+    # |L| <= -c + b^2 < 2 * -c, so |L + one| <= 3 * -one
+    operand_bits = (3 * -one << (bits_in - 1 + f)).bit_length()
+    m, e = _output_ratio(math.ldexp(scale_in, -f) * unit / 2 / scale_out, bits_out, operand_bits, site)
+    return PolynomialGelu(f, b, one, one, m, e, bits_out)
+
+
+def _rounded_table(scale_in: float, scale_out: float, bits_in: int, bits_out: int, site: str) -> torch.Tensor:
+    _check(scale_in, bits_in, site)
+    low, high = limits(bits_out)
+    half = 1 << (bits_in - 1)
+    value = torch.nn.functional.gelu(torch.arange(-half, half, dtype=torch.float64).mul_(scale_in))
+    return torch.floor(value / scale_out + 0.5).clamp(low, high).to(torch.int64)
+
+
+def derive_lut(scale_in: float, scale_out: float, bits_in: int, bits_out: int, *, site: str = "gelu") -> Gelu:
+    """The exact GELU of each of the 2^bits_in inputs, rounded to the output's integers."""
+    return TableGelu(_rounded_table(scale_in, scale_out, bits_in, bits_out, site), bits_out)
+
+
+def derive_float(scale_in: float, scale_out: float, bits_in: int, bits_out: int, *, site: str = "gelu") -> Gelu:
+    """As `lut` (a function of 8-bit integers is its table), but marked as not exportable."""
+    return FloatGelu(_rounded_table(scale_in, scale_out, bits_in, bits_out, site), bits_out)
+
+
+def derive_ppoly(
+    scale_in: float,
+    scale_out: float,
+    bits_in: int,
+    bits_out: int,
+    *,
+    segments: int = 8,
+    degree: int = 2,
+    coefficient_bits: int = 16,
+    site: str = "gelu",
+) -> Gelu:
+    """Piecewise polynomial of optimized segments with signed coefficients of `coefficient_bits` bits.
+
+    The amplitude (integer units of 1.0) is as large as the coefficients allow.
+    """
+    _check(scale_in, bits_in, site)
+    if not 6 <= coefficient_bits <= 24:
+        raise ValueError(f"{site}: coefficient_bits is {coefficient_bits}; expected 6 to 24")
+    half = 1 << (bits_in - 1)
+    limit = (1 << (coefficient_bits - 1)) - 1
+    pieces = gelu_pieces(half * scale_in, segments, degree)
+    amplitude = limit / max(min(half * scale_in, 1e9), 1e-9)
+    fields = None
+    while fields is None:
+        fields = integerize(pieces, scale_in, -half, half - 1, amplitude, limit)
+        amplitude /= 2
+    m, e = _output_ratio(1.0 / (2 * amplitude * scale_out), bits_out, 31, site)
+    return PiecewiseGelu(*fields, m, e, bits_out)
+
+
+GELU_FAMILIES = {
+    "ivit": derive_ivit,
+    "ibert": derive_ibert,
+    "ppoly": derive_ppoly,
+    "lut": derive_lut,
+    "float": derive_float,
+}
