@@ -1,0 +1,55 @@
+"""The console script `intvit`: a tree of subcommands, each imported only when it is called.
+
+A subcommand is a function `main(arguments: list[str]) -> int | None` in the module that does the work; it parses its
+own options, so that `intvit bench train --help` shows them. Training and evaluation are train.py and evaluate.py.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from intvit import __version__
+from intvit.errors import report_errors
+
+# group -> subcommand -> (module with main(arguments), one line of help)
+COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
+    "bench": {
+        "train": ("intvit.analysis.bench_train", "time and memory of a training step, quantized against float"),
+        "presets": ("intvit.analysis.bench_presets", "top-1 of every quant preset on a model without training"),
+    },
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the group and the subcommand; everything after them goes to the subcommand's own parser."""
+    top = argparse.ArgumentParser(
+        prog="intvit",
+        description="Integer-only vision transformers, exact to the bit.",
+        epilog="Training and evaluation: `python train.py --help`, `python evaluate.py --help` in the repository.",
+    )
+    top.add_argument("--version", action="version", version=f"intvit {__version__}")
+    groups = top.add_subparsers(dest="group", metavar="GROUP", required=True)
+    for group, commands in COMMANDS.items():
+        described = "\n".join(f"  {command:<10} {text}" for command, (_, text) in commands.items())
+        group_parser = groups.add_parser(
+            group,
+            help=", ".join(commands),
+            description=f"subcommands:\n{described}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        group_parser.add_argument("command", choices=list(commands), metavar="COMMAND", help=" | ".join(commands))
+        group_parser.add_argument("arguments", nargs=argparse.REMAINDER, help="see COMMAND --help")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one subcommand and returns its exit code."""
+    chosen = parser().parse_args(arguments)
+    module, _ = COMMANDS[chosen.group][chosen.command]
+    with report_errors():
+        return importlib.import_module(module).main(chosen.arguments) or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

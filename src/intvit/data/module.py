@@ -1,0 +1,46 @@
+"""Lightning's view of the loaders."""
+
+from __future__ import annotations
+
+from intvit.torchvision_fix import ensure_torchvision
+
+ensure_torchvision()
+
+from pytorch_lightning import LightningDataModule  # noqa: E402
+
+from intvit.data.config import DataConfig  # noqa: E402
+from intvit.data.loading import ShardLoader, calibration_loader, train_loader, validation_loader  # noqa: E402
+from intvit.data.shards import data_root  # noqa: E402
+
+
+class ShardDataModule(LightningDataModule):
+    """Training, validation (also for `test`) and calibration batches of the trainer's rank; without one, all of them.
+
+    The loaders split the data among ranks themselves and take no sampler from Lightning.
+    """
+
+    def __init__(self, config: DataConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def prepare_data(self) -> None:
+        """Write the embedded digits once, before the other ranks look for them."""
+        data_root(self.config)
+
+    def train_dataloader(self) -> ShardLoader:
+        return train_loader(self.config, **self._ranks())
+
+    def val_dataloader(self) -> ShardLoader:
+        return validation_loader(self.config, **self._ranks())
+
+    def test_dataloader(self) -> ShardLoader:
+        return self.val_dataloader()
+
+    def calibration_dataloader(self) -> ShardLoader:
+        """Training shards under the evaluation transform in a fixed, spread order; not a Lightning hook."""
+        return calibration_loader(self.config, **self._ranks())
+
+    def _ranks(self) -> dict[str, int]:
+        if self.trainer is None:
+            return {"rank": 0, "world_size": 1}
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}

@@ -1,0 +1,60 @@
+"""Which samples make up which batch: pure functions of sizes, seed, epoch, rank and world size. Nothing is read here.
+
+Worker processes don't appear: a loader hands batch after batch to its workers and returns them in this order, so that
+their number changes no result.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
+
+
+def training_steps(samples: int, batch_size: int, world_size: int) -> int:
+    """Full batches that every rank gets in one epoch."""
+    return samples // (batch_size * world_size)
+
+
+def training_batches(
+    counts: np.ndarray, batch_size: int, *, seed: int, epoch: int, buffer: int, rank: int = 0, world_size: int = 1
+) -> np.ndarray:
+    """Positions of one rank's training batches in one epoch, int64 (steps, batch_size).
+
+    Shards (`counts`: samples of each) are shuffled, then the samples within every `buffer` consecutive ones, so that
+    only the few shards below one buffer are being read at a time. Every sample comes at most once over all ranks; less
+    than one batch per rank, others in every epoch, is left out. The ranks' batches of one step are neighbours: while
+    ranks times batch size stays, so do the samples of every step.
+    """
+    random = np.random.RandomState([seed, epoch])  # its stream is frozen, unlike that of numpy's newer generators
+    starts = np.cumsum(counts) - counts
+    order = np.concatenate([np.arange(counts[i]) + starts[i] for i in random.permutation(len(counts))])
+    for begin in range(0, len(order), buffer):
+        random.shuffle(order[begin : begin + buffer])
+    steps = training_steps(len(order), batch_size, world_size)
+    return order[: steps * world_size * batch_size].reshape(steps, world_size, batch_size)[:, rank]
+
+
+def validation_batches(samples: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> list[np.ndarray]:
+    """Positions of one rank's validation batches: every sample once over all ranks, in order, without padding.
+
+    The last batch may be smaller, and ranks may differ by one sample.
+    """
+    begin, end = samples * rank // world_size, samples * (rank + 1) // world_size
+    return [np.arange(first, min(first + batch_size, end)) for first in range(begin, end, batch_size)]
+
+
+def calibration_batches(samples: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> list[np.ndarray]:
+    """Positions of one rank's calibration batches: every sample once, in a fixed order whose beginning is spread out.
+
+    Position k is k * step mod samples with a step near the golden ratio: the first n positions, for any n, lie almost
+    evenly over the whole split, and therefore over all shards and, where shards are sorted by class, all classes.
+    """
+    step = round(samples * GOLDEN_RATIO)
+    while math.gcd(step, samples) != 1:
+        step += 1
+    order = np.arange(samples) * step % samples
+    batches = [order[first : first + batch_size] for first in range(0, samples, batch_size)]
+    return batches[rank::world_size]

@@ -1,0 +1,81 @@
+"""The proof that a program cannot overflow: worst-case intervals of every operator, for any uint8 image.
+
+`bounds` walks the program with the rules of intervals.py; `proof` writes the result as the text of bounds.json.
+"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from intvit.program.intervals import RULES, Interval, Ledger, bits_needed
+from intvit.program.program import Program
+
+FILE = "bounds.json"
+
+
+@dataclass(frozen=True)
+class OperatorBounds:
+    """What one operator may meet: (low, high) of each input and intermediate, and the output per channel."""
+
+    op: str
+    inputs: tuple[tuple[int, int], ...]
+    intermediates: dict[str, tuple[int, int]]
+    output: Interval
+
+
+def bounds(program: Program) -> dict[str, OperatorBounds]:
+    """Intervals by operator name, in program order, for a program that passes `check`.
+
+    An accumulator's interval covers its partial sums in any order. Raises ProgramError, naming operator and remedy,
+    if an accumulator may leave int32, another intermediate int64, or a score its width (saturated scores lose order).
+    """
+    image = np.zeros((1, 1, 1), np.int64)
+    intervals = {program.input: Interval(image, image + 255)}
+    scores, result = program.producer(program.output), {}
+    for operator in program.operators:
+        values = [program.values[name] for name in operator.inputs]
+        inputs = [intervals[name] for name in operator.inputs]
+        ledger = Ledger(
+            operator, [v.shape for v in values], values, program.values[operator.output], operator is scores
+        )
+        output = RULES[operator.op](ledger, inputs, program.constants_of(operator))
+        intervals[operator.output] = output
+        seen = tuple(interval.extremes() for interval in inputs)
+        result[operator.name] = OperatorBounds(operator.op, seen, ledger.intermediates, output)
+    return result
+
+
+def proof(program: Program, result: dict[str, OperatorBounds]) -> str:
+    """The text of bounds.json: intervals, needed widths, and the types of all stored tensors (none floating-point)."""
+    types = Counter(str(constant.array.dtype) for constant in program.constants.values())
+    operators = [json.dumps(_entry(name, entry)) for name, entry in result.items()]
+    head = {
+        "format": "intvit-bounds",
+        "version": 1,
+        "holds_for": "every uint8 image",
+        "floating_point_tensors": sum(count for kind, count in types.items() if "int" not in kind),
+        "tensors_by_type": dict(sorted(types.items())),
+        "widest_accumulator_bits": max(
+            (
+                bits_needed(*entry.intermediates["accumulator"])
+                for entry in result.values()
+                if "accumulator" in entry.intermediates
+            ),
+            default=0,
+        ),
+    }
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
+    return "{\n" + ",\n".join(lines) + ',\n"operators": [\n  ' + ",\n  ".join(operators) + "\n]\n}\n"
+
+
+def _entry(name: str, entry: OperatorBounds) -> dict[str, object]:
+    steps = {key: {"interval": list(seen), "bits": bits_needed(*seen)} for key, seen in entry.intermediates.items()}
+    return {
+        "name": name,
+        "op": entry.op,
+        "inputs": [list(seen) for seen in entry.inputs],
+        "intermediates": steps,
+        "output": list(entry.output.extremes()),
+    }

@@ -1,0 +1,95 @@
+"""An integer checkpoint: a folder of program.json, weights.safetensors and bounds.json.
+
+Saving is atomic; loading checks everything and runs no code from the files: JSON and plain arrays only.
+"""
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from intvit.program import document, weights
+from intvit.program.bounds import FILE as BOUNDS_FILE
+from intvit.program.bounds import bounds, proof
+from intvit.program.check import check
+from intvit.program.program import Program, ProgramError
+
+FILES = {document.FILE, weights.FILE, BOUNDS_FILE}
+
+
+def save_checkpoint(program: Program, folder: str | os.PathLike) -> None:
+    """Check the program, prove its bounds, and write it to `folder`, whose old checkpoint it replaces.
+
+    The files are written to a new folder beside the target, which is then renamed: a reader or a crash meets the
+    old checkpoint, the new one, or (between two renames) none, never a mixture. Raises ProgramError if the program is
+    not well formed, may overflow, or if `folder` holds anything but a checkpoint.
+    """
+    folder = Path(os.path.abspath(folder))
+    _check_target(folder)
+    check(program)
+    evidence = proof(program, bounds(program))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    suffix = f"{os.getpid()}.{secrets.token_hex(4)}"
+    fresh, old = (folder.with_name(f".{folder.name}.{kind}.{suffix}") for kind in ("new", "old"))
+    fresh.mkdir()
+    try:
+        entry = weights.write(program.constants, fresh / weights.FILE)
+        (fresh / document.FILE).write_text(document.to_json(program, entry), encoding="utf-8")
+        (fresh / BOUNDS_FILE).write_text(evidence, encoding="utf-8")
+        _replace(folder, fresh, old)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _replace(folder: Path, fresh: Path, old: Path) -> None:
+    if not folder.exists():
+        fresh.rename(folder)
+        return
+    folder.rename(old)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_checkpoint(folder: str | os.PathLike) -> Program:
+    """Read the program in `folder`, check it and prove its bounds again, so that an edited file cannot overflow a runtime.
+
+    Raises ProgramError, one line, that starts with the folder.
+    """
+    folder = Path(folder)
+    try:
+        if not folder.is_dir():
+            raise ProgramError("is not a folder; give the folder that holds program.json")
+        for name in (document.FILE, weights.FILE):
+            if not (folder / name).is_file():
+                raise ProgramError(f"holds no {name}; this is not a whole integer checkpoint")
+        try:
+            text = (folder / document.FILE).read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise ProgramError(
+                f"{document.FILE} is not UTF-8 text; the file is damaged, copy or export it again"
+            ) from None
+        program, declarations, entry = document.from_json(text)
+        program.constants = weights.read(folder / weights.FILE, declarations, entry)
+        check(program)
+        bounds(program)
+    except ProgramError as error:
+        raise ProgramError(f"{folder}: {error}") from None
+    return program
+
+
+def _check_target(folder: Path) -> None:
+    """A folder is replaced only if it holds a checkpoint's files and nothing else (or nothing at all)."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ProgramError(f"{folder} is a file; give a folder for the checkpoint")
+    names = {path.name for path in folder.iterdir()}
+    if names and document.FILE not in names:
+        raise ProgramError(f"{folder} is not empty and not a checkpoint; give a new folder, nothing was written")
+    if names - FILES:
+        foreign = ", ".join(sorted(names - FILES))
+        raise ProgramError(f"{folder} holds files besides a checkpoint's ({foreign}); move them, nothing was written")

@@ -1,0 +1,309 @@
+"""Interval rules: from the intervals of an operator's inputs to those of its intermediates and output.
+
+Each rule holds for every integer input inside the intervals. Intervals are kept per channel (last axis; for images the
+first) where that is cheap and joined over the other axes. Products are computed in Python integers, so that a rule
+sees an overflow instead of suffering it. bounds.py uses `RULES[op]`; the arithmetic is that of docs/program-format.md.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import isqrt
+
+import numpy as np
+
+from intvit.program.functions import Extremes, exponent, extremes, gelu_before_shift, integers
+from intvit.program.program import Operator, ProgramError, Value, limits
+
+
+@dataclass(frozen=True)
+class Interval:
+    """low <= value <= high. int64 arrays that broadcast against the value's shape (size 1: the same along that axis).
+
+    `row_sum`: if not None, the entries are not negative and each row (last axis) sums to at most this.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    row_sum: int | None = None
+
+    def extremes(self) -> tuple[int, int]:
+        return int(self.low.min()), int(self.high.max())
+
+    def channels(self) -> "Interval":
+        """Joined over all axes but the last."""
+        axes = tuple(range(self.low.ndim - 1))
+        return Interval(self.low.min(axes, keepdims=True), self.high.max(axes, keepdims=True))
+
+
+@dataclass
+class Ledger:
+    """Notes the intervals of one operator's intermediates and refuses those that leave their width."""
+
+    operator: Operator
+    shapes: list[tuple[int, ...]]  # of the inputs
+    values: list[Value]  # the inputs
+    output: Value
+    is_scores: bool  # does this operator compute the program's scores?
+    intermediates: Extremes = field(default_factory=dict)
+
+    def note(
+        self, name: str, low: object, high: object, bits: int = 64, remedy: str = "use shorter multipliers"
+    ) -> None:
+        """`low` and `high`: integers or arrays of them (dtype object or int64)."""
+        smallest, largest = int(np.min(low)), int(np.max(high))
+        self.intermediates[name] = (smallest, largest)
+        if bits_needed(smallest, largest) > bits:
+            interval = f"{smallest}..{largest}"
+            raise ProgramError(f"{self.operator}: {name} may reach {interval}, which overflows int{bits}; {remedy}")
+
+    def clamp(self, low: np.ndarray, high: np.ndarray) -> Interval:
+        """Clamp to the output's width; scores must not need it, or their order would be lost."""
+        least, most = limits(self.output.bits, self.output.signed)
+        self.note("before clamp", low, high)
+        if self.is_scores and (np.min(low) < least or np.max(high) > most):
+            interval = f"{int(np.min(low))}..{int(np.max(high))}"
+            remedy = "raise the score scale or the bits"
+            raise ProgramError(
+                f"{self.operator}: scores may reach {interval} and saturate at {self.output.bits} bits; {remedy}"
+            )
+        return Interval(*(np.clip(bound, least, most).astype(np.int64) for bound in (low, high)))
+
+
+def bits_needed(low: int, high: int) -> int:
+    """Width of the smallest signed integer type that holds low..high."""
+    return max(int(high).bit_length(), (-int(low) - 1).bit_length() if low < 0 else 0) + 1
+
+
+def _product(low: np.ndarray, high: np.ndarray, factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Interval of value * factor for a known factor (any sign), in Python integers."""
+    one, two = low.astype(object) * factor.astype(object), high.astype(object) * factor.astype(object)
+    return np.minimum(one, two), np.maximum(one, two)
+
+
+def _rounding_shift(ledger: Ledger, name: str, low: np.ndarray, high: np.ndarray, shift: np.ndarray | int) -> Interval:
+    """clamp((v + 2^(e-1)) >> e); `name` is what v, with its rounding term, is called in the proof."""
+    shift = np.asarray(shift).astype(object)
+    half = 1 << (shift - 1)
+    ledger.note(name, low, high + half)
+    return ledger.clamp((low + half) >> shift, (high + half) >> shift)
+
+
+def _quantize_input(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+    multiplier, bias = (constants[key].astype(object).reshape(-1, 1, 1) for key in ("multiplier", "bias"))
+    low, high = _product(inputs[0].low, inputs[0].high, multiplier)
+    return _rounding_shift(ledger, "product", low + bias, high + bias, ledger.operator.attributes["shift"])
+
+
+def _constant(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+    value = constants["value"].astype(np.int64)
+    return Interval(value, value).channels()
+
+
+def _concat(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+    axis = ledger.operator.attributes["axis"]
+    full = [
+        [np.broadcast_to(b, shape) for b in (i.low, i.high)] for i, shape in zip(inputs, ledger.shapes, strict=True)
+    ]
+    low, high = (np.concatenate(parts, axis) for parts in zip(*full, strict=True))
+    return Interval(low, high).channels()
+
+
+def _move(rearrange: Callable[[Ledger, np.ndarray], np.ndarray]) -> Callable:
+    """A rule for data movement: move the bounds like the data, then keep one entry along axes where all are equal."""
+
+    def rule(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+        moved = [rearrange(ledger, np.broadcast_to(b, ledger.shapes[0])) for b in (inputs[0].low, inputs[0].high)]
+        for axis in range(moved[0].ndim):
+            first = [bound.take([0], axis) for bound in moved]
+            if all((bound == start).all() for bound, start in zip(moved, first, strict=True)):
+                moved = first
+        return Interval(*moved)
+
+    return rule
+
+
+def _patches(ledger: Ledger, bound: np.ndarray) -> np.ndarray:
+    size, (channels, height, width) = ledger.operator.attributes["patch"], bound.shape
+    tiles = bound.reshape(channels, height // size, size, width // size, size)
+    return tiles.transpose(1, 3, 0, 2, 4).reshape(-1, channels * size * size)
+
+
+def _slice(ledger: Ledger, bound: np.ndarray) -> np.ndarray:
+    start, stop = ledger.operator.attributes["start"], ledger.operator.attributes["stop"]
+    return np.moveaxis(
+        np.moveaxis(bound, ledger.operator.attributes["axis"], 0)[start:stop], 0, ledger.operator.attributes["axis"]
+    )
+
+
+_SHORTER_ROWS = "use fewer bits for the operands or shorter rows"
+
+
+def _linear(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+    x = inputs[0].channels()
+    size = ledger.shapes[0][-1]
+    low, high = (np.broadcast_to(bound.reshape(-1), size).astype(np.float64) for bound in (x.low, x.high))
+    weight, bias = constants["weight"].astype(np.float64), constants["bias"].astype(np.int64)
+    positive, negative = np.maximum(weight, 0), np.minimum(weight, 0)  # float64: sums stay far below 2^53
+
+    def interval(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return (positive @ low + negative @ high).astype(np.int64), (positive @ high + negative @ low).astype(np.int64)
+
+    least, most = interval(np.minimum(low, 0), np.maximum(high, 0))  # partial sums, whatever the order
+    ledger.note("accumulator", least + np.minimum(bias, 0), most + np.maximum(bias, 0), 32, _SHORTER_ROWS)
+    low, high = (bound + bias for bound in interval(low, high))
+    shape = (1,) * (len(ledger.shapes[0]) - 1) + (-1,)
+    return Interval(low.reshape(shape), high.reshape(shape))
+
+
+def _matmul(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+    a, b = inputs
+    inner = ledger.shapes[0][-1]
+    turned = ledger.operator.attributes["transpose_b"]
+    a_low, a_high = (
+        np.swapaxes(bound, -1, -2) for bound in (a.low.min(-2, keepdims=True), a.high.max(-2, keepdims=True))
+    )
+    b_low, b_high = (np.swapaxes(bound, -1, -2) if turned else bound for bound in (b.low, b.high))
+    corners = np.stack(np.broadcast_arrays(a_low * b_low, a_low * b_high, a_high * b_low, a_high * b_high))
+    corners = np.broadcast_to(corners, corners.shape[:-2] + (inner, corners.shape[-1]))
+    terms_low, terms_high = corners.min(0), corners.max(0)
+    least, most = np.minimum(terms_low, 0).sum(-2), np.maximum(terms_high, 0).sum(-2)
+    low, high = terms_low.sum(-2), terms_high.sum(-2)
+    if a.row_sum is not None:  # a >= 0 with a bounded row: at most row_sum times the extreme of b
+        weakest, strongest = (
+            a.row_sum * bound for bound in (np.minimum(b_low, 0).min(-2), np.maximum(b_high, 0).max(-2))
+        )
+        least, most = np.maximum(least, weakest), np.minimum(most, strongest)
+        low, high = np.maximum(low, weakest), np.minimum(high, strongest)
+    ledger.note("accumulator", least, most, 32, _SHORTER_ROWS)
+    return Interval(low[..., None, :], high[..., None, :])
+
+
+def _requantize(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+    low, high = _product(inputs[0].low, inputs[0].high, constants["multiplier"])
+    return _rounding_shift(ledger, "product", low, high, constants["shift"])
+
+
+def _add(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+    a_low, a_high = _product(inputs[0].low, inputs[0].high, constants["multiplier_a"])
+    b_low, b_high = _product(inputs[1].low, inputs[1].high, constants["multiplier_b"])
+    ledger.note("product a", a_low, a_high)
+    ledger.note("product b", b_low, b_high)
+    return _rounding_shift(ledger, "sum of products", a_low + b_low, a_high + b_high, constants["shift"])
+
+
+def _layernorm(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+    attributes, size = ledger.operator.attributes, ledger.shapes[0][-1]
+    x = inputs[0].channels()
+    low, high = (np.broadcast_to(bound.reshape(-1), size).astype(object) for bound in (x.low, x.high))
+    if "channel_shift" in constants:
+        low, high = (bound << constants["channel_shift"].astype(object) for bound in (low, high))
+    ledger.note("S", low.sum(), high.sum(), remedy="use fewer bits for the stream")
+    largest = (
+        _normalized_exact(ledger, low, high)
+        if attributes["method"] == "exact"
+        else _normalized_rounded(ledger, low, high)
+    )
+    k = attributes["normalizer_shift"]
+    n_low, n_high = -largest >> k, largest >> k
+    ledger.note("normalized", n_low, n_high)
+    ones = np.ones(size, object)
+    product_low, product_high = _product(n_low * ones, n_high * ones, constants["multiplier"])
+    bias, shape = constants["bias"].astype(object), (1,) * (len(ledger.shapes[0]) - 1) + (-1,)
+    result = _rounding_shift(ledger, "product", product_low + bias, product_high + bias, constants["shift"])
+    return Interval(result.low.reshape(shape), result.high.reshape(shape))
+
+
+def _normalized_exact(ledger: Ledger, low: np.ndarray, high: np.ndarray) -> int:
+    """Largest |y * floor(2^40 / R)|. It rests on y^2 <= (C-1) * T and, unless all x are equal, T >= C - 1."""
+    size, squares = low.size, np.maximum(low**2, high**2).sum()
+    wide = "use fewer bits for the stream"
+    ledger.note("C * sum of squares", 0, size * squares, remedy=wide)
+    ledger.note("S squared", 0, max(low.sum() ** 2, high.sum() ** 2), remedy=wide)
+    center = (int(low.min()) + int(high.max())) // 2  # T = C * sum (x - mean)^2 <= C * sum (x - any center)^2
+    radicand = size * np.maximum((low - center) ** 2, (high - center) ** 2).sum()
+    ledger.note("T", 0, radicand, 62, wide)
+    y_low, y_high = size * low - high.sum() - (low - high), size * high - low.sum() - (high - low)
+    ledger.note("y", y_low, y_high, remedy=wide)
+    root = max(isqrt(size - 1), 1)
+    # |y|/R <= sqrt(C-1) * sqrt(T)/R, T <= R^2 + 2R, and (R^2 + 2R)/R^2 falls with R, whose least value is `root`
+    largest = isqrt((size - 1) * (root * root + 2 * root) * 2**80 // (root * root)) + 1
+    largest = min(largest, 2**40 * max(abs(int(y_low.min())), abs(int(y_high.max()))))
+    ledger.note("y * F", -largest, largest)
+    return largest
+
+
+def _normalized_rounded(ledger: Ledger, low: np.ndarray, high: np.ndarray) -> int:
+    """Largest |y * floor((2^31 - 1) / R)| for `ivit` and `ibert`: |y| <= R, or 2R - 1 after a shift of the squares."""
+    shift = ledger.operator.attributes.get("square_shift", 0)
+    size, numerator, wide = low.size, 2**31 - 1, "use fewer bits for the stream"
+    mean_low, mean_high = ((2 * bound.sum() + size) // (2 * size) for bound in (low, high))
+    ledger.note("mean", mean_low, mean_high)
+    y_low, y_high = low - mean_high, high - mean_low
+    ledger.note("y", y_low, y_high, remedy=wide)
+    squares = np.maximum((y_low >> shift) ** 2, (y_high >> shift) ** 2).sum()
+    ledger.note("sum of squares", 0, squares, 62, wide)
+    largest = (2 if shift else 1) * numerator
+    largest = min(largest, numerator * max(abs(int(y_low.min())), abs(int(y_high.max()))))
+    ledger.note("y * F", -largest, largest)
+    return largest
+
+
+def _softmax(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+    attributes, row, bits = ledger.operator.attributes, ledger.shapes[0][-1], ledger.output.bits - ledger.output.signed
+    low, high = inputs[0].extremes()
+    value, seen = exponent(attributes, constants, integers(0, high - low + 1))
+    for name, (smallest, largest) in seen.items():
+        ledger.note(name, smallest, largest, remedy="use fewer fraction bits or shorter coefficients")
+    smallest, largest = extremes(value)
+    ledger.note("exponential", smallest, largest)
+    least, most = int(value[0]) + (row - 1) * smallest, int(value[0]) + (row - 1) * largest
+    ledger.note("sum", least, most, 32, "lower n, u or the table's scale")
+    rounded = attributes["normalization"] == "rounded"
+    numerator, shift = (2**46 - 1, 46 - bits) if rounded else (2**31 - 1, 31 - bits)
+    half = 1 << (shift - 1) if rounded else 0
+    ledger.note("reciprocal", numerator // most, numerator // least)
+    ledger.note("product", 0, min(largest * (numerator // least), numerator) + half)
+    shape = (1,) * len(ledger.shapes[0])
+    top = np.full(shape, (1 << bits) - 1, np.int64)
+    return Interval(np.zeros(shape, np.int64), top, row_sum=(numerator + row * half) >> shift)
+
+
+def _gelu(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+    attributes = ledger.operator.attributes
+    low, high = inputs[0].extremes()
+    if attributes["kind"] == "table":
+        offset = 1 << (ledger.values[0].bits - 1)
+        low, high = extremes(constants["table"][low + offset : high + offset + 1])
+        result = Interval(np.array(low), np.array(high))
+    else:
+        x, row_max = integers(low, high + 1), np.zeros(1, object)
+        if attributes["kind"] == "shift":  # every pair of x and max(0, row maximum) >= x
+            x, row_max = np.mgrid[low : high + 1, 0 : max(high, 0) + 1].reshape(2, -1)
+            x, row_max = x[x <= row_max], row_max[x <= row_max]
+        value, seen = gelu_before_shift(attributes, constants, x, row_max)
+        for name, (smallest, largest) in seen.items():
+            ledger.note(name, smallest, largest)
+        ledger.note("function", value, value)
+        multiplier = np.array(attributes["multiplier"], object)
+        low, high = _product(*(np.array(bound, object) for bound in extremes(value)), multiplier)
+        result = _rounding_shift(ledger, "product", low, high, attributes["shift"])
+    shape = (1,) * len(ledger.shapes[0])
+    return Interval(result.low.reshape(shape), result.high.reshape(shape))
+
+
+RULES: dict[str, Callable[[Ledger, list[Interval], dict[str, np.ndarray]], Interval]] = {
+    "quantize_input": _quantize_input,
+    "patches": _move(_patches),
+    "constant": _constant,
+    "concat": _concat,
+    "reshape": _move(lambda ledger, bound: bound.reshape(ledger.output.shape)),
+    "transpose": _move(lambda ledger, bound: bound.transpose(ledger.operator.attributes["axes"])),
+    "slice": _move(_slice),
+    "linear": _linear,
+    "matmul": _matmul,
+    "requantize": _requantize,
+    "add": _add,
+    "layernorm": _layernorm,
+    "softmax": _softmax,
+    "gelu": _gelu,
+}

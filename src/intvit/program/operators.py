@@ -1,0 +1,445 @@
+"""The table of operators: what each must carry, and the shape and width that it yields.
+
+`OPERATORS[op]` lists inputs, attributes (type and range), constants (shape, widest width, range of values) and, for
+softmax, gelu and layernorm, the extra ones of each kind or method. `infer_output` checks one operator against the
+table and returns its output's shape and width. Nothing here executes an operator.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+from intvit.program.program import Constant, Operator, ProgramError, Value
+
+MULTIPLIER_LIMIT = 2**31 - 1
+MANTISSA_BITS = 53  # of float64: shifts are capped so that one float64 multiply-add gives the same integers
+
+
+@dataclass(frozen=True)
+class Integer:
+    """An integer attribute in [low, high]."""
+
+    low: int
+    high: int
+
+    def problem(self, value: Any) -> str | None:
+        if type(value) is not int or not self.low <= value <= self.high:
+            return f"expected an integer from {self.low} to {self.high}"
+        return None
+
+
+@dataclass(frozen=True)
+class Integers:
+    """A list of integers, each in [low, high]."""
+
+    low: int
+    high: int
+
+    def problem(self, value: Any) -> str | None:
+        if type(value) is not tuple or any(type(v) is not int or not self.low <= v <= self.high for v in value):
+            return f"expected a list of integers from {self.low} to {self.high}"
+        return None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few names."""
+
+    names: tuple[str, ...]
+
+    def problem(self, value: Any) -> str | None:
+        return None if value in self.names else f"expected one of {', '.join(self.names)}"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A boolean attribute."""
+
+    def problem(self, value: Any) -> str | None:
+        return None if type(value) is bool else "expected true or false"
+
+
+Attribute = Integer | Integers | Choice | Flag
+
+
+@dataclass(frozen=True)
+class Role:
+    """A constant: allowed shapes, widest declared width, and the range of its values.
+
+    Shapes are written with symbols: `C` is the last axis of the first input, `A` the first one, `L` the number of
+    integers of the input's width (2^bits); other symbols are free, but mean the same size in every role of an operator.
+    """
+
+    shapes: tuple[str, ...]
+    bits: int
+    low: int | None = None
+    high: int | None = None
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Form:
+    """What an operator carries. `kinds` adds attributes and constants by the value of attribute `kind_attribute`."""
+
+    inputs: tuple[int, int]
+    infer: Callable[[Operator, list[Value], dict[str, Constant]], tuple[tuple[int, ...], int, bool]]
+    attributes: dict[str, Attribute] = field(default_factory=dict)
+    constants: dict[str, Role] = field(default_factory=dict)
+    kind_attribute: str | None = None
+    kinds: dict[str, tuple[dict[str, Attribute], dict[str, Role]]] = field(default_factory=dict)
+
+
+def shift_limit(operator: Operator) -> int:
+    """Largest shift e of a multiply-and-shift to the output: 53 - (bits - 1); unsigned outputs and `add` one less."""
+    one_less = operator.op == "add" or not operator.attributes.get("signed", True)  # only requantize has it
+    return MANTISSA_BITS - (operator.attributes["bits"] - 1) - one_less
+
+
+def infer_output(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Value:
+    """Check one operator against the table; return its output (shape, bits, signed; no scale).
+
+    inputs: the operator's input values in order. constants: by role. Raises ProgramError with one line.
+    """
+    form = OPERATORS.get(operator.op)
+    if form is None:
+        raise ProgramError(f"operator {operator.name!r}: unknown op {operator.op!r}; known: {', '.join(OPERATORS)}")
+    low, high = form.inputs
+    if not low <= len(inputs) <= high:
+        expected = str(low) if low == high else f"at least {low}"
+        raise ProgramError(f"{operator}: has {len(inputs)} inputs, expected {expected}")
+    attributes, roles = dict(form.attributes), dict(form.constants)
+    if form.kind_attribute is not None:
+        attributes[form.kind_attribute] = Choice(tuple(form.kinds))
+        kind = operator.attributes.get(form.kind_attribute)
+        _check_attribute(operator, form.kind_attribute, attributes[form.kind_attribute], kind)
+        attributes |= form.kinds[kind][0]
+        roles |= form.kinds[kind][1]
+    _check_attributes(operator, attributes)
+    _check_constants(operator, inputs, constants, roles)
+    shape, bits, signed = form.infer(operator, inputs, constants)
+    return Value(shape, bits, signed)
+
+
+def _check_attribute(operator: Operator, key: str, rule: Attribute, value: Any) -> None:
+    problem = rule.problem(value)
+    if problem:
+        raise ProgramError(f"{operator}: attribute {key!r} is {value!r}, {problem}")
+
+
+def _check_attributes(operator: Operator, rules: dict[str, Attribute]) -> None:
+    for key in operator.attributes:
+        if key not in rules:
+            raise ProgramError(f"{operator}: unknown attribute {key!r}; known: {', '.join(rules) or 'none'}")
+    for key, rule in rules.items():
+        if key in operator.attributes:
+            _check_attribute(operator, key, rule, operator.attributes[key])
+        else:
+            raise ProgramError(f"{operator}: attribute {key!r} is missing")
+
+
+def _check_constants(
+    operator: Operator, inputs: list[Value], constants: dict[str, Constant], roles: dict[str, Role]
+) -> None:
+    for key in constants:
+        if key not in roles:
+            raise ProgramError(f"{operator}: unknown constant role {key!r}; known: {', '.join(roles) or 'none'}")
+    sizes: dict[str, int] = {}
+    if inputs and inputs[0].shape:
+        sizes = {"A": inputs[0].shape[0], "C": inputs[0].shape[-1], "L": 1 << inputs[0].bits}
+    for key, role in roles.items():
+        if key not in constants:
+            if role.optional:
+                continue
+            raise ProgramError(f"{operator}: constant {key!r} is missing")
+        constant, array = constants[key], constants[key].array
+        if role.shapes and not any(_match(shape, array.shape, sizes) for shape in role.shapes):
+            expected = " or ".join(f"[{shape}]" for shape in role.shapes)
+            known = ", ".join(
+                f"{symbol} = {size}" for symbol, size in sizes.items() if any(symbol in s for s in role.shapes)
+            )
+            known = f" with {known}" if known else ""
+            raise ProgramError(
+                f"{operator}: constant {key!r} has shape {list(array.shape)}, expected {expected}{known}"
+            )
+        if constant.bits > role.bits:
+            raise ProgramError(
+                f"{operator}: constant {key!r} declares {constant.bits} bits, at most {role.bits} allowed"
+            )
+        if array.size and role.low is not None and int(array.min()) < role.low:
+            raise ProgramError(f"{operator}: constant {key!r} holds {int(array.min())}, expected at least {role.low}")
+        if array.size and role.high is not None and int(array.max()) > role.high:
+            raise ProgramError(f"{operator}: constant {key!r} holds {int(array.max())}, expected at most {role.high}")
+
+
+def _match(pattern: str, shape: tuple[int, ...], sizes: dict[str, int]) -> bool:
+    """Does `shape` fit a pattern such as "N,K" or "S-1"? Binds the pattern's free symbols in `sizes` if so."""
+    tokens = pattern.split(",")
+    if len(tokens) != len(shape):
+        return False
+    bound = dict(sizes)
+    for token, size in zip(tokens, shape, strict=True):
+        symbol, _, less = token.partition("-")
+        expected = int(symbol) if symbol.isdigit() else bound.setdefault(symbol, size + int(less or 0))
+        if size != expected - int(less or 0):
+            return False
+    sizes.update(bound)
+    return True
+
+
+def _require(condition: bool, operator: Operator, message: str) -> None:
+    if not condition:
+        raise ProgramError(f"{operator}: {message}")
+
+
+def _check_shifts(operator: Operator, constants: dict[str, Constant]) -> None:
+    """The cap on the shift of a multiply-and-shift, be it a constant or an attribute."""
+    largest = int(constants["shift"].array.max()) if "shift" in constants else operator.attributes["shift"]
+    cap = shift_limit(operator)
+    bits = operator.attributes["bits"]
+    _require(
+        largest <= cap,
+        operator,
+        f"shift {largest} exceeds {cap}, the cap for {bits} output bits; shorten the multiplier",
+    )
+
+
+def _quantize_input(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+    (image,) = inputs
+    _require(len(image.shape) == 3, operator, f"input has shape {list(image.shape)}, expected [C, H, W]")
+    _require((image.bits, image.signed) == (8, False), operator, "input must be the 8-bit unsigned image")
+    return image.shape, operator.attributes["bits"], True
+
+
+def _patches(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+    (image,), size = inputs, operator.attributes["patch"]
+    _require(len(image.shape) == 3, operator, f"input has shape {list(image.shape)}, expected [C, H, W]")
+    channels, height, width = image.shape
+    whole = height % size == 0 and width % size == 0
+    _require(whole, operator, f"patch {size} does not divide the image of {height} x {width}")
+    return ((height // size) * (width // size), channels * size * size), image.bits, image.signed
+
+
+def _constant(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+    value = constants["value"]
+    _require(
+        value.array.ndim >= 1 and value.array.size > 0,
+        operator,
+        "constant 'value' must have at least one entry and axis",
+    )
+    return value.array.shape, value.bits, value.signed
+
+
+def _concat(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+    axis, first = operator.attributes["axis"], inputs[0]
+    _require(axis < len(first.shape), operator, f"axis {axis} is outside the shape {list(first.shape)}")
+    for value in inputs[1:]:
+        same = value.shape[:axis] + value.shape[axis + 1 :] == first.shape[:axis] + first.shape[axis + 1 :]
+        same = same and len(value.shape) == len(first.shape)
+        _require(same, operator, f"shapes {list(first.shape)} and {list(value.shape)} differ outside axis {axis}")
+        same = (value.bits, value.signed) == (first.bits, first.signed)
+        _require(same, operator, "inputs differ in bits or signedness; requantize them to one width first")
+    joined = sum(value.shape[axis] for value in inputs)
+    return first.shape[:axis] + (joined,) + first.shape[axis + 1 :], first.bits, first.signed
+
+
+def _reshape(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+    (x,), shape = inputs, operator.attributes["shape"]
+    _require(prod(shape) == prod(x.shape), operator, f"shape {list(x.shape)} does not reshape to {list(shape)}")
+    return shape, x.bits, x.signed
+
+
+def _transpose(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+    (x,), axes = inputs, operator.attributes["axes"]
+    complete = sorted(axes) == list(range(len(x.shape)))
+    _require(complete, operator, f"axes {list(axes)} are not a permutation of {list(range(len(x.shape)))}")
+    return tuple(x.shape[axis] for axis in axes), x.bits, x.signed
+
+
+def _slice(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+    (x,) = inputs
+    axis, start, stop = (operator.attributes[key] for key in ("axis", "start", "stop"))
+    _require(axis < len(x.shape), operator, f"axis {axis} is outside the shape {list(x.shape)}")
+    inside = start < stop <= x.shape[axis]
+    _require(inside, operator, f"slice {start}:{stop} is empty or outside axis {axis} of {list(x.shape)}")
+    return x.shape[:axis] + (stop - start,) + x.shape[axis + 1 :], x.bits, x.signed
+
+
+def _linear(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+    (x,), weight = inputs, constants["weight"]
+    _require(x.bits <= 8, operator, f"input has {x.bits} bits, at most 8 allowed; requantize it first")
+    _require(weight.array.size > 0, operator, "constant 'weight' is empty")
+    return x.shape[:-1] + (weight.array.shape[0],), 32, True
+
+
+def _matmul(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+    a, b = inputs
+    columns, inner = b.shape[-2:] if operator.attributes["transpose_b"] else b.shape[-2:][::-1]
+    agree = len(a.shape) == len(b.shape) >= 2 and a.shape[:-2] == b.shape[:-2] and a.shape[-1] == inner
+    _require(
+        agree, operator, f"shapes {list(a.shape)} and {list(b.shape)} do not multiply (leading axes must be equal)"
+    )
+    _require(b.bits <= 8, operator, f"second input has {b.bits} bits, at most 8 allowed; requantize it first")
+    _require(a.bits <= 16, operator, f"first input has {a.bits} bits, at most 8 (probabilities: 16) allowed")
+    return a.shape[:-1] + (columns,), 32, True
+
+
+def _requantize(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+    _check_shifts(operator, constants)
+    return inputs[0].shape, operator.attributes["bits"], operator.attributes["signed"]
+
+
+def _add(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+    a, b = inputs
+    _require(a.shape == b.shape, operator, f"shapes {list(a.shape)} and {list(b.shape)} differ")
+    _require(b.bits <= 16, operator, f"second input has {b.bits} bits, at most 16 allowed; the accumulator comes first")
+    _check_shifts(operator, constants)
+    return a.shape, operator.attributes["bits"], True
+
+
+def _layernorm(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+    (x,) = inputs
+    _require(x.signed and x.bits <= 16, operator, "input must be signed and at most 16 bits wide")
+    _check_shifts(operator, constants)
+    return x.shape, operator.attributes["bits"], True
+
+
+def _check_ascending(operator: Operator, constants: dict[str, Constant]) -> None:
+    bounds = constants["bounds"].array.astype(object)
+    ascending = all(left <= right for left, right in pairwise(bounds))
+    _require(ascending, operator, "constant 'bounds' does not ascend")
+
+
+def _softmax(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+    (x,), attributes = inputs, operator.attributes
+    _require(x.signed and x.bits <= 16, operator, "logits must be signed and at most 16 bits wide")
+    if attributes["kind"] == "piecewise":
+        _check_ascending(operator, constants)
+    if attributes["kind"] == "polynomial":
+        deepest = attributes["n"] - attributes["u"]
+        _require(deepest <= 62, operator, f"n - u is {deepest}, expected at most 62 (the deepest right shift)")
+    return x.shape, attributes["bits"], attributes["normalization"] == "floor"
+
+
+def _gelu(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+    (x,), attributes = inputs, operator.attributes
+    _require(x.signed and x.bits <= 8, operator, "input must be signed and at most 8 bits wide; requantize it first")
+    if attributes["kind"] == "piecewise":
+        _check_ascending(operator, constants)
+    if attributes["kind"] == "table":
+        table, (low, high) = (
+            constants["table"].array,
+            (-(1 << attributes["bits"] - 1), (1 << attributes["bits"] - 1) - 1),
+        )
+        fits = low <= int(table.min()) and int(table.max()) <= high
+        _require(fits, operator, f"constant 'table' leaves the output range {low}..{high} of {attributes['bits']} bits")
+    else:
+        _check_shifts(operator, constants)
+    return x.shape, attributes["bits"], True
+
+
+_SIZE = 2**31 - 1  # no axis and no tensor is larger
+_AXIS = Integer(0, 15)
+_BITS = Integer(2, 16)
+_MULTIPLIER = Integer(-MULTIPLIER_LIMIT, MULTIPLIER_LIMIT)
+_SHIFT = Integer(1, 62)
+_PER_CHANNEL_MULTIPLIER = Role(("1", "C"), 32, -MULTIPLIER_LIMIT, MULTIPLIER_LIMIT)
+_PER_CHANNEL_SHIFT = Role(("1", "C"), 64, 1, 62)
+# x0, n: interval and number of halvings of the exponential; fraction_bits: added before the first step
+_EXPONENTIAL: dict[str, Attribute] = {"x0": Integer(-(2**24), -1), "n": Integer(0, 62), "fraction_bits": Integer(0, 24)}
+_PIECES = {
+    "origins": Role(("S",), 32),
+    "coefficients": Role(("S,D",), 32),
+    "bounds": Role(("S-1",), 32),
+}
+
+OPERATORS: dict[str, Form] = {
+    "quantize_input": Form(
+        (1, 1),
+        _quantize_input,
+        {"bits": _BITS, "shift": _SHIFT},
+        {"multiplier": Role(("A",), 32, -MULTIPLIER_LIMIT, MULTIPLIER_LIMIT), "bias": Role(("A",), 64)},
+    ),
+    "patches": Form((1, 1), _patches, {"patch": Integer(1, _SIZE)}),
+    "constant": Form((0, 0), _constant, {}, {"value": Role((), 32)}),
+    "concat": Form((2, _SIZE), _concat, {"axis": _AXIS}),
+    "reshape": Form((1, 1), _reshape, {"shape": Integers(1, _SIZE)}),
+    "transpose": Form((1, 1), _transpose, {"axes": Integers(0, 15)}),
+    "slice": Form((1, 1), _slice, {"axis": _AXIS, "start": Integer(0, _SIZE), "stop": Integer(1, _SIZE)}),
+    "linear": Form((1, 1), _linear, {}, {"weight": Role(("N,C",), 8), "bias": Role(("N",), 32)}),
+    "matmul": Form((2, 2), _matmul, {"transpose_b": Flag()}),
+    "requantize": Form(
+        (1, 1),
+        _requantize,
+        {"bits": Integer(2, 32), "signed": Flag()},
+        {"multiplier": _PER_CHANNEL_MULTIPLIER, "shift": _PER_CHANNEL_SHIFT},
+    ),
+    "add": Form(
+        (2, 2),
+        _add,
+        {"bits": Integer(2, 32)},
+        {
+            "multiplier_a": _PER_CHANNEL_MULTIPLIER,
+            "multiplier_b": _PER_CHANNEL_MULTIPLIER,
+            "shift": _PER_CHANNEL_SHIFT,
+        },
+    ),
+    "layernorm": Form(
+        (1, 1),
+        _layernorm,
+        {"bits": _BITS, "normalizer_shift": Integer(0, 62)},
+        {
+            "multiplier": Role(("C",), 32, -MULTIPLIER_LIMIT, MULTIPLIER_LIMIT),
+            "bias": Role(("C",), 64),
+            "shift": Role(("C",), 64, 1, 62),
+            "channel_shift": Role(("C",), 64, 0, 7, optional=True),
+        },
+        kind_attribute="method",
+        kinds={
+            "exact": ({}, {}),
+            "ivit": ({"newton_steps": Integer(0, 16)}, {}),
+            "ibert": ({"square_shift": Integer(0, 31)}, {}),
+        },
+    ),
+    "softmax": Form(
+        (1, 1),
+        _softmax,
+        {"bits": _BITS, "normalization": Choice(("rounded", "floor"))},
+        kind_attribute="kind",
+        kinds={
+            "table": ({}, {"table": Role(("L",), 32, 0, 2**31 - 1)}),
+            "shift": (_EXPONENTIAL, {}),
+            "polynomial": (
+                _EXPONENTIAL | {"b": Integer(-(2**24), 2**24), "c": Integer(-(2**48), 2**48), "u": Integer(-62, 62)},
+                {},
+            ),
+            "piecewise": ({"step_shift": _SHIFT}, _PIECES),
+        },
+    ),
+    "gelu": Form(
+        (1, 1),
+        _gelu,
+        {"bits": _BITS},
+        kind_attribute="kind",
+        kinds={
+            "table": ({}, {"table": Role(("L",), 16)}),
+            "shift": (
+                _EXPONENTIAL | {"sigmoid_bits": Integer(1, 31), "multiplier": _MULTIPLIER, "shift": _SHIFT},
+                {},
+            ),
+            "polynomial": (
+                {
+                    "fraction_bits": Integer(0, 24),
+                    "b": Integer(-(2**24), -1),
+                    "c": Integer(-(2**48), -1),
+                    "one": Integer(-(2**48), -1),
+                    "multiplier": _MULTIPLIER,
+                    "shift": _SHIFT,
+                },
+                {},
+            ),
+            "piecewise": ({"step_shift": _SHIFT, "multiplier": _MULTIPLIER, "shift": _SHIFT}, _PIECES),
+        },
+    ),
+}

@@ -1,0 +1,19 @@
+"""Quantization-aware training: config, values, observers, layers, and the verbs on a whole model."""
+
+from intvit.quant.config import QuantConfig, QuantConfigError, SiteConfig
+from intvit.quant.control import finish_calibration, freeze_observers, layers, name_layers, set_mode, trace
+from intvit.quant.tensor import QTensor, Symbol
+
+__all__ = [
+    "QTensor",
+    "QuantConfig",
+    "QuantConfigError",
+    "SiteConfig",
+    "Symbol",
+    "finish_calibration",
+    "freeze_observers",
+    "layers",
+    "name_layers",
+    "set_mode",
+    "trace",
+]

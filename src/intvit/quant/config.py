@@ -1,0 +1,195 @@
+"""Typed quantization config: operator families, bit widths, observers, overrides by module name.
+
+`conf/quant` composes it, `intvit.configuration.build` makes it from plain values, `QuantConfig.site` resolves the overrides for one
+module. No tensor lives here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from intvit.configuration import build
+from intvit.errors import IntVitError
+
+SOFTMAX_FAMILIES = ("ivit", "ibert", "ppoly", "lut", "float")
+GELU_FAMILIES = ("ivit", "ibert", "ppoly", "lut", "float")
+LAYERNORM_FAMILIES = ("exact", "ivit", "ibert", "float")
+OBSERVERS = ("minmax", "percentile", "mse")
+
+
+class QuantConfigError(IntVitError):
+    """A quantization config that cannot be built; the message names the key, the value and what is allowed."""
+
+
+def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise QuantConfigError(f"quant.{key}={value}: unknown, expected one of {', '.join(allowed)}")
+
+
+def _within(key: str, value: int, low: int, high: int, why: str = "") -> None:
+    if not low <= value <= high:
+        raise QuantConfigError(f"quant.{key}={value}: expected {low} to {high}{why}")
+
+
+@dataclass(frozen=True)
+class SoftmaxConfig:
+    """Integer softmax: exponent family and the normalization that all families share."""
+
+    family: str = "lut"
+    normalization: str = "rounded"  # unsigned and rounded; `floor` is the published signed, floored form
+    paper: bool = False  # ivit: x0 = floor(-1/scale) without added fraction bits
+    segments: int = 8  # ppoly: 8 quadratic pieces are within one step of the table at 8 bits
+    degree: int = 2
+    coefficient_bits: int = 16
+
+    def __post_init__(self) -> None:
+        _one_of("softmax.family", self.family, SOFTMAX_FAMILIES)
+        _one_of("softmax.normalization", self.normalization, ("rounded", "floor"))
+        _check_pieces("softmax", self)
+
+
+@dataclass(frozen=True)
+class GeluConfig:
+    """Integer GELU family."""
+
+    family: str = "lut"
+    paper: bool = False  # ivit: the published 8-bit sigmoid; otherwise 16 bits
+    segments: int = 8
+    degree: int = 2
+    coefficient_bits: int = 16
+
+    def __post_init__(self) -> None:
+        _one_of("gelu.family", self.family, GELU_FAMILIES)
+        _check_pieces("gelu", self)
+
+
+def _check_pieces(key: str, config: SoftmaxConfig | GeluConfig) -> None:
+    _within(f"{key}.segments", config.segments, 1, 64)
+    _within(f"{key}.degree", config.degree, 1, 3)
+    _within(f"{key}.coefficient_bits", config.coefficient_bits, 8, 24)
+
+
+@dataclass(frozen=True)
+class LayerNormConfig:
+    """Integer LayerNorm family."""
+
+    family: str = "exact"
+    paper: bool = False  # ivit: ten Newton steps from 2^16 instead of the exact integer root
+
+    def __post_init__(self) -> None:
+        _one_of("layernorm.family", self.family, LAYERNORM_FAMILIES)
+
+
+@dataclass(frozen=True)
+class BitsConfig:
+    """Bit width of every kind of site. A matmul operand has at most 8 bits, except probabilities."""
+
+    weight: int = 8
+    activation: int = 8
+    logits: int = 8
+    probabilities: int = 8
+    residual: int = 16
+    residual_factors: bool = False  # power-of-two factor per channel on an 8-bit residual stream
+
+    def __post_init__(self) -> None:
+        operand = " (a matrix product takes 8-bit operands)"
+        _within("bits.weight", self.weight, 2, 8, operand)
+        _within("bits.activation", self.activation, 2, 8, operand)
+        _within("bits.logits", self.logits, 4, 8, " (softmax tables and shifts take 8-bit logits)")
+        _within("bits.probabilities", self.probabilities, 4, 16)
+        _within("bits.residual", self.residual, 4, 16)
+        if self.residual_factors and self.residual > 8:
+            raise QuantConfigError(
+                f"quant.bits.residual_factors=true with residual={self.residual}: "
+                "factors serve a stream of at most 8 bits; set residual_factors=false"
+            )
+
+
+@dataclass(frozen=True)
+class ObserverConfig:
+    """How ranges are found. The residual stream is not clipped: its few huge values carry the signal."""
+
+    activation: str = "mse"  # clipping at the smallest squared error is worth a point over min-max on real DeiT-T
+    residual: str = "minmax"
+    weight: str = "mse"  # matters below 8 bits, harmless at 8
+    percentile: float = 99.99  # of |x|, for `percentile`
+    momentum: float = 0.99  # of the running range while training
+
+    def __post_init__(self) -> None:
+        for key in ("activation", "residual"):
+            _one_of(f"observer.{key}", getattr(self, key), OBSERVERS)
+        _one_of("observer.weight", self.weight, ("minmax", "mse"))
+        if not 50.0 < self.percentile <= 100.0:
+            raise QuantConfigError(f"quant.observer.percentile={self.percentile}: expected above 50, at most 100")
+        if not 0.0 <= self.momentum < 1.0:
+            raise QuantConfigError(f"quant.observer.momentum={self.momentum}: expected at least 0, below 1")
+
+
+@dataclass(frozen=True)
+class SiteConfig:
+    """What one module gets after the overrides."""
+
+    softmax: SoftmaxConfig = field(default_factory=SoftmaxConfig)
+    gelu: GeluConfig = field(default_factory=GeluConfig)
+    layernorm: LayerNormConfig = field(default_factory=LayerNormConfig)
+    bits: BitsConfig = field(default_factory=BitsConfig)
+    observer: ObserverConfig = field(default_factory=ObserverConfig)
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class QuantConfig(SiteConfig):
+    """The whole `quant` group. `overrides` maps a module-name pattern (fnmatch) to the parts that it changes."""
+
+    name: str = "lut8"
+    enabled: bool = True  # false: float only (preset fp32)
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for pattern, parts in self.overrides.items():
+            _merge(self._default_site(), parts, f"quant.overrides[{pattern}]")
+
+    def site(self, name: str) -> SiteConfig:
+        """Config of the module at path `name`: every matching override in order, later ones win."""
+        site = self._default_site()
+        for pattern, parts in self.overrides.items():
+            if fnmatchcase(name, pattern):
+                site = _merge(site, parts, f"quant.overrides[{pattern}]")
+        return site
+
+    def _default_site(self) -> SiteConfig:
+        return SiteConfig(**{part.name: getattr(self, part.name) for part in dataclasses.fields(SiteConfig)})
+
+    def check_overrides(self, names: list[str]) -> None:
+        """Raise QuantConfigError for an override that matches none of the module paths `names`."""
+        for pattern in self.overrides:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise QuantConfigError(
+                    f"quant.overrides[{pattern}]: matches no module; paths look like {', '.join(names[:4])}"
+                )
+
+
+_PARTS: dict[str, type] = {
+    "softmax": SoftmaxConfig,
+    "gelu": GeluConfig,
+    "layernorm": LayerNormConfig,
+    "bits": BitsConfig,
+    "observer": ObserverConfig,
+}
+
+
+def _merge(config: Any, parts: Any, where: str) -> Any:
+    if not isinstance(parts, Mapping):
+        raise QuantConfigError(f"{where}={parts}: expected groups of keys, such as bits: {{weight: 8}}")
+    changes = {}
+    for key, values in parts.items():
+        if key not in _PARTS or not isinstance(values, Mapping):
+            raise QuantConfigError(f"{where}.{key}: expected a group, one of {', '.join(_PARTS)}")
+        part = getattr(config, key)
+        merged = {**{f.name: getattr(part, f.name) for f in dataclasses.fields(part)}, **values}
+        changes[key] = build(_PARTS[key], merged, f"{where}.{key}")
+    return dataclasses.replace(config, **changes)

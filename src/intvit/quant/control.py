@@ -1,0 +1,77 @@
+"""Verbs on a whole model: choose the mode, end a calibration, freeze the ranges, look at every integer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from intvit.quant.layer import MODES, Layer
+from intvit.quant.layers import Linear
+from intvit.quant.quantizer import Quantizer
+from intvit.quant.tensor import QTensor
+
+
+def layers(model: nn.Module) -> Iterator[Layer]:
+    """Every quantization-aware module of the model."""
+    return (module for module in model.modules() if isinstance(module, Layer))
+
+
+def name_layers(model: nn.Module) -> None:
+    """Give every layer its path in the model; models call it once at the end of their construction."""
+    for name, module in model.named_modules():
+        if isinstance(module, Layer):
+            module.name = name
+
+
+def set_mode(model: nn.Module, mode: str) -> None:
+    """`float`, `calibrate` (float, feeding the observers) or `integer`. Raises ValueError for anything else."""
+    if mode not in MODES:
+        raise ValueError(f"mode {mode!r}: expected one of {', '.join(MODES)}")
+    for layer in layers(model):
+        layer.mode = mode
+
+
+def finish_calibration(model: nn.Module) -> None:
+    """Fix every range and weight clip from the batches seen in mode `calibrate`.
+
+    Raises RuntimeError naming the first quantizer that saw nothing.
+    """
+    for layer in layers(model):
+        if isinstance(layer, Quantizer | Linear):
+            layer.finish()
+
+
+def freeze_observers(model: nn.Module, frozen: bool) -> None:
+    """Stop (or resume) following the data in training mode."""
+    for layer in layers(model):
+        if isinstance(layer, Quantizer):
+            layer.frozen = frozen
+
+
+@torch.no_grad()
+def trace(model: nn.Module, images: Tensor) -> dict[str, np.ndarray]:
+    """Integers of every layer's output in integer mode, by operator name: int64 (B, ...).
+
+    Accumulators that a layer requantizes at once appear under the quantizer's name only.
+    """
+    values: dict[str, np.ndarray] = {}
+
+    def keep(module: Layer, inputs: Any, output: Any) -> None:
+        if isinstance(output, QTensor) and getattr(module, "output", None) is None or _is_operator(module):
+            values[module.name] = output.values.to(torch.int64).cpu().numpy()
+
+    hooks = [layer.register_forward_hook(keep) for layer in layers(model)]
+    try:
+        values["head.scores"] = model.integer_scores(images).to(torch.int64).cpu().numpy()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return values
+
+
+def _is_operator(module: Layer) -> bool:
+    return not isinstance(module, Linear) and isinstance(getattr(module, "output", None), Quantizer)

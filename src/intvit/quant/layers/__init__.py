@@ -1,0 +1,10 @@
+"""Quantization-aware layers: float, integer and recording in one module each."""
+
+from intvit.quant.layers.attention import AttentionCore
+from intvit.quant.layers.boundary import InputQuantize, Scores
+from intvit.quant.layers.linear import Linear, PatchEmbed
+from intvit.quant.layers.normalization import LayerNorm
+from intvit.quant.layers.pointwise import GELU
+from intvit.quant.layers.residual import Add, Constant
+
+__all__ = ["GELU", "Add", "AttentionCore", "Constant", "InputQuantize", "LayerNorm", "Linear", "PatchEmbed", "Scores"]

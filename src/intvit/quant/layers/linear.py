@@ -1,0 +1,165 @@
+"""Linear layer and patch embedding: int8 x int8 -> int32 accumulators at one scale per output channel."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from intvit.arithmetic import integer_matmul
+from intvit.quant.config import SiteConfig
+from intvit.quant.layer import Layer
+from intvit.quant.observer import weight_clip
+from intvit.quant.quantizer import Quantizer
+from intvit.quant.tensor import QTensor, Symbol, Value, handle
+
+LARGEST_BIAS = 2**30  # int32 keeps room for a row of products: 2^30 + 2^16 * 2^14 < 2^31
+
+
+class IntegerLinear(NamedTuple):
+    """weight int8 (N, K), bias int32 (N,), scale float64 (N,): real value of one accumulator step, and the clip."""
+
+    weight: Tensor
+    bias: Tensor
+    scale: Tensor
+    weight_scale: Tensor
+
+
+class Linear(Layer):
+    """y = x W^T + b. With `output`, accumulators are requantized into that range; without, they are returned.
+
+    Weights: symmetric per output channel, s_w = clip * max|w| / (2^(bits-1) - 1). Bias: int32 at s_x * s_w.
+    """
+
+    def __init__(self, inputs: int, outputs: int, site: SiteConfig, output: Quantizer | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        nn.init.trunc_normal_(self.weight, std=0.02)
+        self.bits = site.bits.weight
+        self.search_clip = site.observer.weight == "mse" and self.bits < 8  # 127 steps lose nothing without it
+        self.register_buffer("clip", torch.ones(outputs))
+        self.output = output
+
+    def forward(self, x: Value) -> Value:
+        """Real (B, ..., K) -> (B, ..., N); QTensor likewise; Symbol: emit `linear` (and `requantize`)."""
+        if isinstance(x, Tensor):
+            y = F.linear(x, self.matrix(), self.bias)
+            if self.calibrating and self.output is not None:
+                self.output.collect(y)
+            return y
+        y = self.record(x) if isinstance(x, Symbol) else self.accumulate(x)
+        return y if self.output is None else self.output(y)
+
+    def matrix(self) -> Tensor:
+        """The weight as (N, K)."""
+        return self.weight.flatten(1)
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Choose the weight clip, part of calibration."""
+        if self.search_clip:
+            self.clip.copy_(weight_clip(self.matrix().float(), self.bits))
+
+    @torch.no_grad()
+    def integer_parameters(self, input_scale: float) -> IntegerLinear:
+        """Integer weight and bias; only IEEE-exact operations, so that every device finds the same integers."""
+        weight = self.matrix().detach()
+        largest = 2 ** (self.bits - 1) - 1
+        scale = (weight.abs().amax(1) * self.clip).div_(largest)
+        # A channel of zeros takes the scale at which its bias fits.
+        smallest = self.bias.detach().abs() / (input_scale * (LARGEST_BIAS / 2))
+        scale = torch.maximum(scale, smallest).clamp_(min=1e-30)
+        codes = (weight / scale[:, None]).round_().clamp_(-largest, largest).to(torch.int8)
+        accumulator_scale = scale.double() * input_scale
+        bias = torch.floor(self.bias.detach().double() / accumulator_scale + 0.5)
+        return IntegerLinear(codes, bias.to(torch.int32), accumulator_scale, scale)
+
+    def accumulate(self, x: QTensor) -> QTensor:
+        """int32 accumulators (B, ..., N)."""
+        parameters = self.integer_parameters(x.scale)
+        accumulator = integer_matmul(x.values.flatten(0, -2), parameters.weight.t())
+        accumulator = accumulator.add_(parameters.bias).view(*x.values.shape[:-1], -1)
+        gradient = LinearGradient.apply(x.handle, self.weight, self.bias, x, parameters, self.search_clip)
+        return QTensor(accumulator, gradient, parameters.scale, 32)
+
+    def record(self, x: Symbol) -> Symbol:
+        """Emit `linear`."""
+        parameters = self.integer_parameters(x.scale)
+        return x.builder.emit(
+            "linear",
+            self.name,
+            [x],
+            shape=(*x.shape[:-1], parameters.weight.shape[0]),
+            bits=32,
+            scale=parameters.scale,
+            constants={"weight": (parameters.weight, self.bits, True), "bias": (parameters.bias, 32, True)},
+        )
+
+
+class LinearGradient(torch.autograd.Function):
+    """Gradient of the float linear function at the quantized operands, straight through the quantizers."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_handle: Tensor, weight: Tensor, bias: Tensor, x: QTensor, parameters: IntegerLinear, clipped: bool
+    ) -> Tensor:
+        ctx.save_for_backward(x.values, parameters.weight, parameters.weight_scale, weight if clipped else None)
+        ctx.scale, ctx.x_bits, ctx.weight_shape = x.scale, x.bits, weight.shape
+        return handle(*x.values.shape[:-1], parameters.weight.shape[0], device=x.values.device)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        codes, weight, weight_scale, real_weight = ctx.saved_tensors
+        g = gradient.reshape(-1, gradient.shape[-1])
+        x = codes.flatten(0, -2).float()
+        dx = dw = None
+        if ctx.needs_input_grad[0]:
+            dx = mask_gradient(g @ weight.float().mul_(weight_scale[:, None]), x, ctx.x_bits).view(codes.shape)
+        if ctx.needs_input_grad[1]:
+            dw = (g.t() @ x).mul_(ctx.scale)
+            if real_weight is not None:  # weights beyond the clip limit get none
+                limit = weight_scale * (weight.abs().amax() + 0.5)
+                dw.masked_fill_(real_weight.flatten(1).abs() > limit[:, None], 0.0)
+            dw = dw.view(ctx.weight_shape)
+        return dx, dw, g.sum(0), None, None, None
+
+
+def mask_gradient(gradient: Tensor, codes: Tensor, bits: int) -> Tensor:
+    """Zero where a quantizer saturates: the code stands at either end of its width.
+
+    Every consumer of a code masks the gradient that it sends back, so that no mask needs to be stored.
+    """
+    return torch.ops.aten.hardtanh_backward(gradient, codes, -(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1)
+
+
+class PatchEmbed(Linear):
+    """Linear layer over the pixels of square patches; the weight keeps the convolution's shape (N, C, P, P)."""
+
+    def __init__(self, channels: int, outputs: int, patch: int, site: SiteConfig) -> None:
+        super().__init__(channels * patch * patch, outputs, site)
+        self.weight = nn.Parameter(self.weight.detach().view(outputs, channels, patch, patch))
+        self.patch = patch
+
+    def forward(self, x: Value) -> Value:
+        """(B, C, H, W) -> accumulators or reals (B, H/P * W/P, N)."""
+        return super().forward(self.patches(x))
+
+    def patches(self, x: Value) -> Value:
+        """(B, C, H, W) -> (B, L, C*P*P), patches row by row, (c, y, x) inside a patch."""
+        if isinstance(x, Symbol):
+            length = (x.shape[1] // self.patch) * (x.shape[2] // self.patch)
+            size = math.prod((x.shape[0], self.patch, self.patch))
+            return x.move("patches", f"{self.name}.patches", (length, size), patch=self.patch)
+        if isinstance(x, QTensor):
+            return QTensor(_unfold(x.values, self.patch), _unfold(x.handle, self.patch), x.scale, x.bits)
+        return _unfold(x, self.patch)
+
+
+def _unfold(x: Tensor, patch: int) -> Tensor:
+    batch, channels, height, width = x.shape
+    x = x.reshape(batch, channels, height // patch, patch, width // patch, patch)
+    return x.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * patch * patch)

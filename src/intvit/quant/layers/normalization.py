@@ -1,0 +1,124 @@
+"""LayerNorm layer: residual stream to activation codes, integer statistics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from intvit.arithmetic import LayerNormParameters, derive_layernorm, layernorm_float64, normalized_float64
+from intvit.quant.config import SiteConfig
+from intvit.quant.layer import Layer
+from intvit.quant.layers.linear import mask_gradient
+from intvit.quant.quantizer import Quantizer
+from intvit.quant.tensor import QTensor, Symbol, Value, handle, power_of_two
+
+EPSILON = 1e-6  # of the float function, timm's value; the integer methods need none: a constant row gives beta
+
+
+class LayerNorm(Layer):
+    """LayerNorm over the last axis, family from `site.layernorm`; gamma and beta both train."""
+
+    def __init__(self, channels: int, site: SiteConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.config = site.layernorm
+        self.output = Quantizer(site.bits.activation, site.observer.activation, site.observer)
+
+    def forward(self, x: Value) -> Value:
+        """Real or stream codes (B, ..., C) -> real or activation codes; Symbol: emit `layernorm`."""
+        if isinstance(x, Symbol):
+            return self.record(x)
+        if isinstance(x, QTensor):
+            return self.integer(x)
+        y = F.layer_norm(x, self.weight.shape, self.weight, self.bias, EPSILON)
+        if self.calibrating:
+            self.output.collect(y)
+        return y
+
+    @torch.no_grad()
+    def parameters_for(self, x: QTensor | Symbol, output_scale: float) -> LayerNormParameters:
+        """Integer parameters of the family for input `x` and one output range."""
+        return derive_layernorm(
+            self.config.family,
+            self.weight.detach().double(),
+            self.bias.detach().double(),
+            output_scale,
+            x.bits,
+            self.output.bits,
+            channel_shift=None if x.factors is None else 3 - x.factors,
+            paper=self.config.paper,
+            site=self.name,
+        )
+
+    def integer(self, x: QTensor) -> QTensor:
+        """Stream codes to activation codes."""
+        if self.output.observing:
+            self._observe(x)
+        parameters = self.parameters_for(x, self.output.scale())
+        values = layernorm_float64(x.values, parameters)
+        gradient = LayerNormGradient.apply(x.handle, self.weight, self.bias, x)
+        return QTensor(values, gradient, self.output.scale(), self.output.bits)
+
+    def _observe(self, x: QTensor) -> None:
+        normalizer = self.parameters_for(x, self.output.scale()).normalizer
+        flat = normalized_float64(x.values, normalizer).view(x.values.shape[0], -1, x.values.shape[-1])
+        # Extremes of gamma*n + beta over the tokens of each image, from the extremes of n.
+        extremes = torch.stack((flat.amin(1), flat.amax(1)), 1) * (normalizer.scale * self.weight.detach().double())
+        self.output.observe(extremes.add_(self.bias.detach().double()), 1.0)
+
+    def record(self, x: Symbol) -> Symbol:
+        """Emit `layernorm`."""
+        parameters = self.parameters_for(x, self.output.scale())
+        normalizer = parameters.normalizer
+        attributes: dict[str, Any] = {
+            "method": normalizer.method,
+            "bits": parameters.bits,
+            "normalizer_shift": normalizer.normalizer_shift,
+        }
+        if normalizer.method == "ivit":
+            attributes["newton_steps"] = normalizer.newton_steps
+        if normalizer.method == "ibert":
+            attributes["square_shift"] = normalizer.square_shift
+        constants = {
+            "multiplier": (parameters.multiplier, 32, True),
+            "bias": (parameters.bias, 64, True),
+            "shift": (parameters.shift, 8, True),
+        }
+        if normalizer.channel_shift is not None:
+            constants["channel_shift"] = (normalizer.channel_shift, 8, True)
+        return x.builder.emit(
+            "layernorm",
+            self.name,
+            [x],
+            shape=x.shape,
+            bits=self.output.bits,
+            scale=self.output.scale(),
+            attributes=attributes,
+            constants=constants,
+        )
+
+
+class LayerNormGradient(torch.autograd.Function):
+    """Gradient of the float LayerNorm at the stream's real values, recomputed from its codes."""
+
+    @staticmethod
+    def forward(ctx: Any, x_handle: Tensor, weight: Tensor, bias: Tensor, x: QTensor) -> Tensor:
+        ctx.save_for_backward(x.values, weight, x.factors)
+        ctx.scale, ctx.bits = x.scale, x.bits
+        return handle(*x.values.shape, device=x.values.device)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        codes, weight, factors = ctx.saved_tensors
+        codes = codes.float()
+        real = codes * ctx.scale if factors is None else codes * (ctx.scale / power_of_two(factors)).float()
+        shape = [weight.shape[0]]
+        _, mean, rstd = torch.native_layer_norm(real, shape, None, None, EPSILON)
+        dx, dw, db = torch.ops.aten.native_layer_norm_backward(
+            gradient.contiguous(), real, shape, mean, rstd, weight, weight, [True, True, True]
+        )
+        return mask_gradient(dx, codes, ctx.bits), dw, db, None

@@ -1,0 +1,93 @@
+"""GELU layer: codes to codes through a table that the exact integer arithmetic fills."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from intvit.arithmetic import GELU_FAMILIES, apply_gelu_table, gelu_table
+from intvit.quant.config import SiteConfig
+from intvit.quant.layer import Layer
+from intvit.quant.quantizer import Quantizer
+from intvit.quant.tensor import QTensor, Symbol, Value, fields_for_emit, handle
+
+
+class GELU(Layer):
+    """GELU of signed codes of at most 8 bits; family from `site.gelu`."""
+
+    def __init__(self, site: SiteConfig) -> None:
+        super().__init__()
+        self.config = site.gelu
+        self.output = Quantizer(site.bits.activation, site.observer.activation, site.observer)
+
+    def forward(self, x: Value) -> Value:
+        """Real or codes (B, ..., C) -> the same shape; Symbol: emit `gelu`."""
+        if isinstance(x, Symbol):
+            return self.record(x)
+        if isinstance(x, QTensor):
+            return self.integer(x)
+        y = F.gelu(x)
+        if self.calibrating:
+            self.output.collect(y)
+        return y
+
+    def function(self, scale: float, bits: int) -> Any:
+        """The family's integer function from input `scale` and `bits` to the output range."""
+        options = {}
+        if self.config.family == "ivit":
+            options["paper"] = self.config.paper
+        if self.config.family == "ppoly":
+            options = {key: getattr(self.config, key) for key in ("segments", "degree", "coefficient_bits")}
+        derive = GELU_FAMILIES[self.config.family]
+        return derive(scale, self.output.scale(), bits, self.output.bits, site=self.name, **options)
+
+    def integer(self, x: QTensor) -> QTensor:
+        """Codes to codes."""
+        if self.output.observing:
+            self._observe(x)
+        table = gelu_table(self.function(x.scale, x.bits), x.bits).to(x.values.device)
+        values = apply_gelu_table(x.values, table)
+        gradient = GELUGradient.apply(x.handle, x)
+        return QTensor(values, gradient, self.output.scale(), self.output.bits)
+
+    def _observe(self, x: QTensor) -> None:
+        flat = x.values.flatten(1)
+        extremes = torch.stack((flat.amin(1), flat.amax(1)), 1)[:, None]  # (B, 1, 2): GELU is largest at an end
+        self.output.observe(F.gelu(extremes.double() * x.scale), 1.0)
+
+    def record(self, x: Symbol) -> Symbol:
+        """Emit `gelu`."""
+        attributes, constants = fields_for_emit(self.function(x.scale, x.bits))
+        return x.builder.emit(
+            "gelu",
+            self.name,
+            [x],
+            shape=x.shape,
+            bits=self.output.bits,
+            scale=self.output.scale(),
+            attributes=attributes,
+            constants=constants,
+        )
+
+
+class GELUGradient(torch.autograd.Function):
+    """Derivative of the float GELU at the input codes, zero where the input saturates: one table look-up."""
+
+    @staticmethod
+    def forward(ctx: Any, x_handle: Tensor, x: QTensor) -> Tensor:
+        ctx.save_for_backward(x.values)
+        ctx.scale, ctx.bits = x.scale, x.bits
+        return handle(*x.values.shape, device=x.values.device)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None]:
+        (codes,) = ctx.saved_tensors
+        half = 2 ** (ctx.bits - 1)
+        points = torch.arange(-half, half, device=codes.device, dtype=torch.float32) * ctx.scale
+        derivative = torch.ops.aten.gelu_backward(torch.ones_like(points), points)
+        derivative[0] = derivative[-1] = 0.0
+        index = codes.to(torch.int32).add_(half)
+        return torch.index_select(derivative, 0, index.flatten()).view(codes.shape).mul_(gradient), None

@@ -1,0 +1,189 @@
+"""Quantizer: the clip range of one tensor, and the requantization of accumulators into it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from intvit.arithmetic import encode_ratios, requantize_float64
+from intvit.quant.config import ObserverConfig, QuantConfigError
+from intvit.quant.layer import Layer
+from intvit.quant.observer import Histogram, all_reduce, mse_limit, percentile_limit
+from intvit.quant.tensor import QTensor, Scale, Symbol, power_of_two
+
+SMALLEST_SCALE = 2.0**-40  # keeps the ratio encodings of a dead tensor finite
+SMALLEST_FUNCTION_SCALE = 2.0**-14  # inputs of softmax and GELU: their derived constants stay below 2^31
+
+
+class Quantizer(Layer):
+    """Symmetric range of one tensor, optionally one range per equal group of the last axis.
+
+    bits: 2 to 16, codes in [-2^(bits-1), 2^(bits-1) - 1], scale = limit / (2^(bits-1) - 1).
+    channels: size of the last axis when the tensor carries power-of-two factors per channel (DESIGN: 8-bit residual).
+    """
+
+    def __init__(
+        self,
+        bits: int,
+        method: str,
+        observer: ObserverConfig,
+        *,
+        groups: int = 1,
+        channels: int | None = None,
+        smallest_scale: float = SMALLEST_SCALE,
+    ) -> None:
+        super().__init__()
+        if channels is not None and method != "minmax":
+            raise QuantConfigError(
+                f"quant.observer.residual={method}: a stream with factors takes minmax; "
+                "set observer.residual=minmax or bits.residual_factors=false"
+            )
+        self.bits, self.groups, self.smallest_scale = bits, groups, smallest_scale
+        self.method = method if bits <= 8 else "minmax"  # clipping gains nothing above 8 bits
+        self.percentile, self.momentum = observer.percentile, observer.momentum
+        self.frozen = False
+        self.register_buffer("statistic", torch.full((groups,), math.nan, dtype=torch.float64))
+        self.register_buffer("clip", torch.ones(groups, dtype=torch.float64))
+        self.register_buffer("factors", None if channels is None else torch.zeros(channels, dtype=torch.int64))
+        self._collected: list[_Collected] = []
+
+    # ---------------------------------------------------------------- ranges
+
+    def scales(self) -> tuple[float, ...]:
+        """One positive real scale per group."""
+        largest = 2 ** (self.bits - 1) - 1
+        values = (self.statistic * self.clip).tolist()
+        if any(math.isnan(value) for value in values):
+            raise RuntimeError(
+                f"{self.name}: no range yet; run calibration batches in mode 'calibrate' and finish_calibration first"
+            )
+        return tuple(max(value / largest, self.smallest_scale) for value in values)
+
+    def scale(self) -> Scale:
+        """The scale alone when there is one group, else the tuple."""
+        scales = self.scales()
+        return scales[0] if self.groups == 1 else scales
+
+    def channel_scale(self, channels: int, device: torch.device) -> Tensor:
+        """float64 (channels,) or (1,): real value of one step per channel, factors included."""
+        scales = torch.tensor(self.scales(), dtype=torch.float64, device=device)
+        if self.factors is not None:
+            return scales / power_of_two(self.factors)
+        return scales if self.groups == 1 else scales.repeat_interleave(channels // self.groups)
+
+    # ---------------------------------------------------------------- calibration
+
+    @torch.no_grad()
+    def collect(self, x: Tensor) -> None:
+        """Add a batch of real values (B, ..., C) to the calibration statistics."""
+        if not self._collected:
+            self._collected = [_Collected() for _ in range(self.groups)]
+        for part, collected in zip(x.detach().chunk(self.groups, -1), self._collected, strict=True):
+            magnitudes = part.abs()
+            collected.largest = max(collected.largest, float(magnitudes.max()))
+            collected.image_sum += float(magnitudes.flatten(1).amax(1).double().sum())
+            collected.images += len(part)
+            if self.method != "minmax":
+                collected.histogram.add(magnitudes)
+            if self.factors is not None:
+                channels = magnitudes.flatten(0, -2).amax(0).double()
+                old = collected.channels
+                collected.channels = channels if old is None else torch.maximum(old, channels)
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Fix the range from what was collected; the collection is dropped."""
+        if not self._collected:
+            raise RuntimeError(f"{self.name}: calibration saw no values; run calibration batches first")
+        for group, collected in enumerate(self._collected):
+            statistic, clip = self._statistic(collected)
+            self.statistic[group], self.clip[group] = statistic, clip
+        self._collected = []
+
+    def _statistic(self, collected: _Collected) -> tuple[float, float]:
+        largest = float(all_reduce(torch.tensor(collected.largest, dtype=torch.float64), "max"))
+        if self.factors is not None:
+            assert collected.channels is not None
+            channels = all_reduce(collected.channels, "max")
+            room = torch.floor(torch.log2(largest / channels.clamp(min=1e-30))).clamp_(0, 3)
+            self.factors.copy_(room.to(torch.int64))
+            return float((channels * torch.exp2(room)).max()), 1.0
+        if self.method == "minmax" or largest == 0.0:
+            return largest, 1.0
+        sums = torch.tensor([collected.image_sum, collected.images], dtype=torch.float64)
+        image_sum, images = all_reduce(sums, "sum").tolist()
+        collected.histogram.reduce()
+        if self.method == "mse":
+            limit = mse_limit(collected.histogram, self.bits)
+        else:
+            limit = percentile_limit(collected.histogram, self.percentile)
+        mean = image_sum / images
+        return mean, min(limit, largest) / mean
+
+    # ---------------------------------------------------------------- training
+
+    @property
+    def observing(self) -> bool:
+        """Whether the range follows the data at present."""
+        return self.training and not self.frozen
+
+    @torch.no_grad()
+    def observe(self, values: Tensor, scale: Tensor | float) -> None:
+        """Move the running statistic towards a batch of accumulators (B, ..., C) with `scale` (scalar or (C,))."""
+        batch, channels = values.shape[0], values.shape[-1]
+        flat = values.reshape(batch, -1, channels)
+        if isinstance(scale, float):
+            magnitudes = torch.maximum(flat.view(batch, -1).amax(1), -flat.view(batch, -1).amin(1))[:, None] * scale
+        else:
+            magnitudes = torch.maximum(flat.amax(1), -flat.amin(1)).double() * scale
+        if self.factors is not None:
+            magnitudes = magnitudes.double() * power_of_two(self.factors)
+        magnitudes = magnitudes.double().view(batch, self.groups, -1).amax(2)
+        statistic = magnitudes.amax(0) if self.method == "minmax" else magnitudes.mean(0)
+        statistic = all_reduce(statistic, "max" if self.method == "minmax" else "mean")
+        self.statistic.lerp_(statistic, 1.0 - self.momentum)
+
+    # ---------------------------------------------------------------- requantization
+
+    def multipliers(self, scale: Tensor | float, channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """(m, e) that take accumulators of `scale` to this range; int64, shape (1,) or (channels,)."""
+        accumulator = torch.as_tensor(scale, dtype=torch.float64, device=device)
+        return encode_ratios(accumulator / self.channel_scale(channels, device), self.bits)
+
+    def forward(self, x: QTensor | Symbol) -> QTensor | Symbol:
+        """Accumulators to codes: clamp((acc*m + 2^(e-1)) >> e). The gradient passes through the handle."""
+        if isinstance(x, Symbol):
+            return self.record(x)
+        if self.observing:
+            self.observe(x.values, x.scale)
+        multiplier, shift = self.multipliers(x.scale, x.values.shape[-1], x.values.device)
+        values = requantize_float64(x.values, multiplier, shift, self.bits)
+        return QTensor(values, x.handle, self.scale(), self.bits, self.factors)
+
+    def record(self, x: Symbol) -> Symbol:
+        """Emit `requantize`."""
+        multiplier, shift = self.multipliers(x.scale, x.shape[-1], torch.device("cpu"))
+        return x.builder.emit(
+            "requantize",
+            self.name,
+            [x],
+            shape=x.shape,
+            bits=self.bits,
+            scale=self.scale(),
+            factors=self.factors,
+            attributes={"bits": self.bits, "signed": True},
+            constants={"multiplier": (multiplier.view(-1), 32, True), "shift": (shift.view(-1), 8, True)},
+        )
+
+
+class _Collected:
+    """Calibration statistics of one group."""
+
+    def __init__(self) -> None:
+        self.largest = 0.0
+        self.image_sum = 0.0
+        self.images = 0
+        self.histogram = Histogram()
+        self.channels: Tensor | None = None

@@ -1,0 +1,168 @@
+"""The three kinds of value that flow through a model, and the data movement that all of them know.
+
+float mode        torch.Tensor, real values
+integer mode      QTensor: integer payload, real scale, gradient handle
+recording         Symbol: name, shape and widths of a value of the integer program, no data
+
+A model's forward is written once; what it is given decides what it does. Axes here never count the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from intvit.arithmetic import to_fields
+
+Scale = float | tuple[float, ...] | Tensor
+"""Per tensor; per equal group of the last axis (query, key, value); or per channel (float64, an accumulator)."""
+
+
+def handle(*shape: int, device: torch.device | None = None) -> Tensor:
+    """Float32 tensor of any shape that stores one element: it carries gradients, not values."""
+    return torch.empty(1, device=device).expand(*shape)
+
+
+def power_of_two(exponent: Tensor) -> Tensor:
+    """2^exponent as float64 by an integer shift, exact on every device; exponent int64, 0..62."""
+    return (torch.ones_like(exponent) << exponent).double()
+
+
+@dataclass(frozen=True)
+class QTensor:
+    """Integers with a real scale: value = values * scale * 2^-factors.
+
+    values: int8 (<= 8 bits), int16 or int32, shape (B, ...); no gradient.
+    handle: float32 of the same shape without storage; carries the gradient with respect to the real value.
+    bits: declared width; 32 marks an accumulator, which may also be held in float32 as exact integers.
+    factors: int64 (C,) in 0..3, power-of-two factor per channel of an 8-bit residual stream, or None.
+    """
+
+    values: Tensor
+    handle: Tensor
+    scale: Scale
+    bits: int
+    factors: Tensor | None = None
+
+    def _move(self, function: Any) -> QTensor:
+        return replace(self, values=function(self.values), handle=function(self.handle))
+
+
+class Builder(Protocol):
+    """Receives the operators of a program, see `intvit.program.recording`."""
+
+    def emit(
+        self,
+        op: str,
+        name: str,
+        inputs: list[Symbol],
+        *,
+        shape: tuple[int, ...],
+        bits: int,
+        signed: bool = True,
+        scale: Scale | None = None,
+        factors: Tensor | None = None,
+        attributes: dict[str, Any] | None = None,
+        constants: dict[str, tuple[Tensor, int, bool]] | None = None,
+    ) -> Symbol: ...
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A value of the program being recorded; shape without the batch axis."""
+
+    name: str
+    shape: tuple[int, ...]
+    bits: int
+    signed: bool
+    scale: Scale | None
+    factors: Tensor | None
+    builder: Builder
+
+    def move(self, op: str, name: str, shape: tuple[int, ...], /, **attributes: Any) -> Symbol:
+        """Emit a data-movement operator: same integers, same scale, new shape."""
+        return self.builder.emit(
+            op,
+            name,
+            [self],
+            shape=shape,
+            bits=self.bits,
+            signed=self.signed,
+            scale=self.scale,
+            factors=self.factors,
+            attributes=attributes,
+        )
+
+    def reshape(self, name: str, *shape: int) -> Symbol:
+        """Emit `reshape`."""
+        return self.move("reshape", name, shape, shape=list(shape))
+
+
+Value = Tensor | QTensor | Symbol
+
+
+def select(x: Value, axis: int, index: int, name: str) -> Value:
+    """The slice `index` of one axis, axis dropped."""
+    if isinstance(x, Tensor):
+        return x.select(axis + 1, index)
+    if isinstance(x, QTensor):
+        return x._move(lambda tensor: tensor.select(axis + 1, index))
+    kept = x.move("slice", f"{name}.slice", _with(x.shape, axis, 1), axis=axis, start=index, stop=index + 1)
+    return kept.reshape(name, *x.shape[:axis], *x.shape[axis + 1 :])
+
+
+def concat(parts: list[Value], axis: int, name: str) -> Value:
+    """Join along one axis values of equal scale and width."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat(parts, axis + 1)
+    if isinstance(first, QTensor):
+        return replace(
+            first,
+            values=torch.cat([part.values for part in parts], axis + 1),
+            handle=Concat.apply(axis + 1, *[part.handle for part in parts]),
+        )
+    return first.builder.emit(
+        "concat",
+        name,
+        parts,
+        shape=_with(first.shape, axis, sum(part.shape[axis] for part in parts)),
+        bits=first.bits,
+        signed=first.signed,
+        scale=first.scale,
+        factors=first.factors,
+        attributes={"axis": axis},
+    )
+
+
+def _with(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
+    return (*shape[:axis], size, *shape[axis + 1 :])
+
+
+class Concat(torch.autograd.Function):
+    """Gradient of concatenation for handles, without writing the storage that handles do not have."""
+
+    @staticmethod
+    def forward(ctx: Any, axis: int, *handles: Tensor) -> Tensor:
+        ctx.axis, ctx.sizes = axis, [h.shape[axis] for h in handles]
+        shape = list(handles[0].shape)
+        shape[axis] = sum(ctx.sizes)
+        return handle(*shape, device=handles[0].device)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *gradient.split(ctx.sizes, ctx.axis)
+
+
+def fields_for_emit(parameters: Any) -> tuple[dict[str, Any], dict[str, tuple[Tensor, int, bool]]]:
+    """Attributes and constants of a parameter dataclass, each constant with the smallest signed width that holds it."""
+    attributes, tensors = to_fields(parameters)
+    return attributes, {role: (tensor, _width(tensor), True) for role, tensor in tensors.items()}
+
+
+def _width(tensor: Tensor) -> int:
+    low, high = int(tensor.min()), int(tensor.max())
+    return next(bits for bits in (8, 16, 32, 64) if -(1 << (bits - 1)) <= low and high < 1 << (bits - 1))

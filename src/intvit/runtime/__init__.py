@@ -1,0 +1,45 @@
+"""Runtimes: executors of an integer program that give the same integers. `load_runtime` picks one by name.
+
+A runtime is imported when it is asked for, so that the numpy one works where torch is not installed.
+"""
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Protocol
+
+import numpy as np
+
+from intvit.program.program import Program, ProgramError
+
+RUNTIMES = {  # name -> module, class
+    "numpy": ("intvit.runtime.numpy_runtime", "NumpyRuntime"),
+    "torch": ("intvit.runtime.torch_runtime", "TorchRuntime"),
+}
+
+
+class Runtime(Protocol):
+    """What every runtime offers for a program with input [C, H, W] and K scores."""
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """uint8 [B, C, H, W] -> int32 scores [B, K]."""
+
+    def trace(self, images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields (operator name, its output as int64 [B, ...]) in program order."""
+
+
+def load_runtime(program: Program, name: str) -> Runtime:
+    """The runtime `name` ("numpy", "torch") for a checked program. Raises ProgramError for an unknown name."""
+    if name not in RUNTIMES:
+        raise ProgramError(f"unknown runtime {name!r}; there are {', '.join(sorted(RUNTIMES))}")
+    module, runtime = RUNTIMES[name]
+    return getattr(import_module(module), runtime)(program)
+
+
+def check_images(program: Program, images: np.ndarray) -> None:
+    """Raise ProgramError unless `images` is a uint8 numpy array [B, C, H, W] of the program's image size."""
+    expected = ", ".join(str(size) for size in program.values[program.input].shape)
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+        found = getattr(images, "dtype", type(images).__name__)
+        raise ProgramError(f"images are of type {found}, expected a numpy array of uint8 (0..255, not normalized)")
+    if images.ndim != 4 or images.shape[1:] != program.values[program.input].shape:
+        raise ProgramError(f"images have shape {list(images.shape)}, expected [batch, {expected}]; resize or crop them")

@@ -1,0 +1,354 @@
+"""The reference runtime: every operator of docs/program-format.md in plain numpy, written from that page alone.
+
+Integers are int64 while an operator works, and the smallest type of their declared width between operators. Three
+things are faster than their definition and equal by construction: products run through BLAS in floating point where
+every partial sum is an exact integer there; functions of few arguments (softmax's exponentials, GELU) are tabulated
+once; rows are worked off in chunks that stay in the cache.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from intvit.program.program import Operator, Program, container
+from intvit.runtime import check_images
+
+CHUNK = 1 << 15  # integers worked off at once: 256 KiB of int64
+
+
+class NumpyRuntime:
+    """Runs a checked program on uint8 images."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.steps = [(operator, OPERATORS[operator.op](Site(program, operator))) for operator in program.operators]
+        last_use = {name: i for i, operator in enumerate(program.operators) for name in operator.inputs}
+        last_use[program.output] = len(program.operators)
+        self.finished = [[name for name, last in last_use.items() if last == i] for i in range(len(program.operators))]
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """uint8 [B, C, H, W] -> int32 scores [B, classes]. Raises ProgramError for other images."""
+        for name, value in self._run(images):
+            if name == self.program.output:
+                scores = value
+        return scores.astype(np.int32)
+
+    def trace(self, images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields (operator name, its output as int64 [B, ...]) in program order."""
+        return ((name, value.astype(np.int64)) for name, value in self._run(images))
+
+    def _run(self, images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        check_images(self.program, images)
+        values = {self.program.input: images}
+        for (operator, step), finished in zip(self.steps, self.finished, strict=True):
+            inputs = [values[name] for name in operator.inputs]
+            values[operator.output] = step(*inputs) if inputs else step(len(images))
+            yield operator.output, values[operator.output]
+            for name in finished:
+                del values[name]
+
+
+class Site:
+    """One operator with what its function needs: attributes, constants by role, input values, output type."""
+
+    def __init__(self, program: Program, operator: Operator) -> None:
+        self.attributes: dict[str, Any] = operator.attributes
+        self.constants = program.constants_of(operator)
+        self.inputs = [program.values[name] for name in operator.inputs]
+        self.output = program.values[operator.output]
+        self.dtype = container(self.output.bits, self.output.signed)
+        bits, signed = self.output.bits, self.output.signed
+        self.low, self.high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+
+    def int64(self, role: str) -> np.ndarray:
+        return self.constants[role].astype(np.int64)
+
+    def clamp(self, v: np.ndarray, shift: np.ndarray | int) -> np.ndarray:
+        """clamp((v + 2^(shift-1)) >> shift) to the output's width; overwrites the int64 array v."""
+        v += np.left_shift(1, np.subtract(shift, 1))
+        v >>= shift
+        return np.clip(v, self.low, self.high, out=v)
+
+
+Step = Callable[..., np.ndarray]
+
+
+def by_rows(dtype: np.dtype, function: Step) -> Step:
+    """Apply `function` to chunks of rows (last axis) of the inputs in int64; collect its results in `dtype`."""
+
+    def step(*inputs: np.ndarray) -> np.ndarray:
+        result = np.empty(inputs[0].shape, dtype)
+        length = result.shape[-1]
+        rows, flat = result.reshape(-1, length), [x.reshape(-1, length) for x in inputs]
+        size = max(1, CHUNK // length)
+        for start in range(0, len(rows), size):
+            chunk = slice(start, start + size)
+            rows[chunk] = function(*(x[chunk].astype(np.int64) for x in flat))
+        return result
+
+    return step
+
+
+def exact_float(largest_sum: int) -> np.dtype:
+    """The floating-point type in which sums of integers up to `largest_sum`, in any order, are exact."""
+    assert largest_sum < 2**53
+    return np.dtype(np.float32 if largest_sum < 2**24 else np.float64)
+
+
+def magnitude(value: Any) -> int:
+    return 2 ** (value.bits - value.signed)
+
+
+def quantize_input(site: Site) -> Step:
+    shift = site.attributes["shift"]
+    pixels = np.arange(256) * site.int64("multiplier")[:, None] + site.int64("bias")[:, None]  # [C, 256]
+    table = site.clamp(pixels, shift).astype(site.dtype)
+    return lambda image: np.stack([channel[image[:, c]] for c, channel in enumerate(table)], axis=1)
+
+
+def patches(site: Site) -> Step:
+    size = site.attributes["patch"]
+
+    def step(x: np.ndarray) -> np.ndarray:
+        batch, channels, height, width = x.shape
+        tiles = x.reshape(batch, channels, height // size, size, width // size, size)
+        return tiles.transpose(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * size * size)
+
+    return step
+
+
+def constant(site: Site) -> Step:
+    value = site.constants["value"].astype(site.dtype)
+    return lambda batch: np.broadcast_to(value, (batch, *value.shape))
+
+
+def concat(site: Site) -> Step:
+    return lambda *parts: np.concatenate(parts, axis=site.attributes["axis"] + 1)
+
+
+def reshape(site: Site) -> Step:
+    return lambda x: x.reshape(len(x), *site.attributes["shape"])
+
+
+def transpose(site: Site) -> Step:
+    return lambda x: x.transpose(0, *(axis + 1 for axis in site.attributes["axes"]))
+
+
+def slice_axis(site: Site) -> Step:
+    before = (slice(None),) * (site.attributes["axis"] + 1)
+    return lambda x: x[(*before, slice(site.attributes["start"], site.attributes["stop"]))]
+
+
+def linear(site: Site) -> Step:
+    weight, bias = site.constants["weight"], site.constants["bias"].astype(np.int32)
+    dtype = exact_float(int(np.abs(weight.astype(np.int64)).sum(1).max()) * magnitude(site.inputs[0]))
+    columns = np.ascontiguousarray(weight.T.astype(dtype))
+
+    def step(x: np.ndarray) -> np.ndarray:
+        sums = (x.reshape(-1, x.shape[-1]).astype(dtype) @ columns).astype(np.int32)
+        sums += bias
+        return sums.reshape(*x.shape[:-1], -1)
+
+    return step
+
+
+def matmul(site: Site) -> Step:
+    a, b = site.inputs
+    dtype = exact_float(a.shape[-1] * magnitude(a) * magnitude(b))
+    turned = site.attributes["transpose_b"]
+
+    def step(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        b = b.swapaxes(-1, -2) if turned else b
+        return (a.astype(dtype) @ b.astype(dtype)).astype(np.int32)
+
+    return step
+
+
+def requantize(site: Site) -> Step:
+    multiplier, shift = site.int64("multiplier"), site.int64("shift")
+    return by_rows(site.dtype, lambda x: site.clamp(np.multiply(x, multiplier, out=x), shift))
+
+
+def add(site: Site) -> Step:
+    multiplier_a, multiplier_b, shift = (site.int64(role) for role in ("multiplier_a", "multiplier_b", "shift"))
+
+    def rows(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        a *= multiplier_a
+        b *= multiplier_b
+        a += b
+        return site.clamp(a, shift)
+
+    return by_rows(site.dtype, rows)
+
+
+def integer_sqrt(v: np.ndarray) -> np.ndarray:
+    """floor(sqrt(v)) for 0 <= v < 2^62: the float64 root is off by one at most, and corrected."""
+    root = np.sqrt(v.astype(np.float64)).astype(np.int64)
+    root -= root * root > v
+    root += (root + 1) ** 2 <= v
+    return root
+
+
+def layernorm(site: Site) -> Step:
+    multiplier, bias, shift = (site.int64(role) for role in ("multiplier", "bias", "shift"))
+    normalize = {"exact": normalize_exact, "ivit": normalize_ivit, "ibert": normalize_ibert}[site.attributes["method"]]
+
+    def rows(x: np.ndarray) -> np.ndarray:
+        if "channel_shift" in site.constants:
+            x <<= site.int64("channel_shift")
+        y, reciprocal = normalize(x, site.attributes)
+        y *= reciprocal
+        y >>= site.attributes["normalizer_shift"]
+        y *= multiplier
+        y += bias
+        return site.clamp(y, shift)
+
+    return by_rows(site.dtype, rows)
+
+
+def normalize_exact(x: np.ndarray, attributes: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """y = C*x - sum(x) and floor(2^40 / R), R = floor(sqrt(T)); 0 where R = 0."""
+    size, total = x.shape[-1], x.sum(-1, keepdims=True)
+    root = integer_sqrt(size * np.einsum("rc,rc->r", x, x)[:, None] - total * total)
+    x *= size
+    x -= total
+    return x, np.where(root > 0, 2**40 // np.maximum(root, 1), 0)
+
+
+def centered(x: np.ndarray) -> np.ndarray:
+    size, total = x.shape[-1], x.sum(-1, keepdims=True)
+    x -= (2 * total + size) // (2 * size)
+    return x
+
+
+def normalize_ivit(x: np.ndarray, attributes: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """y = x - rounded mean and floor((2^31 - 1) / R), R from Newton's iteration or exact; 0 where all y = 0."""
+    y = centered(x)
+    squares = np.einsum("rc,rc->r", y, y)[:, None]
+    if attributes["newton_steps"] == 0:
+        root = integer_sqrt(squares)
+    else:
+        root = np.full_like(squares, 2**16)
+        for _ in range(attributes["newton_steps"]):
+            root = (root + squares // root) >> 1
+    return y, np.where(squares > 0, (2**31 - 1) // np.maximum(root, 1), 0)
+
+
+def normalize_ibert(x: np.ndarray, attributes: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """y as in `ivit`; R from right-shifted y, shifted back; 0 where R = 0."""
+    y, shift = centered(x), attributes["square_shift"]
+    z = y >> shift
+    root = integer_sqrt(np.einsum("rc,rc->r", z, z)[:, None]) << shift
+    return y, np.where(root > 0, (2**31 - 1) // np.maximum(root, 1), 0)
+
+
+def softmax(site: Site) -> Step:
+    """E depends on max - x alone: tabulated for all 2^bits distances, then normalized row by row."""
+    attributes = site.attributes
+    distance = np.arange(2 ** site.inputs[0].bits)
+    if attributes["kind"] == "table":
+        exponential = site.int64("table")
+    elif attributes["kind"] == "shift":
+        exponential = exponential_shift(-distance, attributes)
+    elif attributes["kind"] == "polynomial":
+        exponential = exponential_polynomial(-distance, attributes)
+    else:
+        exponential = np.maximum(piecewise(distance, site), 0)
+    rounded, bits = attributes["normalization"] == "rounded", attributes["bits"]
+
+    def rows(x: np.ndarray) -> np.ndarray:
+        value = exponential[np.subtract(x.max(-1, keepdims=True), x, out=x)]
+        total = value.sum(-1, keepdims=True)
+        value *= (2**46 - 1 if rounded else 2**31 - 1) // total
+        if not rounded:
+            value >>= 32 - bits
+            return value
+        value += 2 ** (45 - bits)
+        value >>= 46 - bits
+        return np.minimum(value, 2**bits - 1, out=value)
+
+    return by_rows(site.dtype, rows)
+
+
+def decompose(x: np.ndarray, attributes: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """q and r with x = q*x0 + r, x0 < r <= 0, after the clamp x >= n*x0."""
+    x = np.maximum(x, attributes["n"] * attributes["x0"])
+    q = x // attributes["x0"]
+    return q, x - q * attributes["x0"]
+
+
+def exponential_shift(x: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
+    """Shiftmax's exponential of x <= 0."""
+    x = x << attributes["fraction_bits"]
+    q, r = decompose(x + (x >> 1) - (x >> 4), attributes)
+    return ((r >> 1) - attributes["x0"]) << (attributes["n"] - q)
+
+
+def exponential_polynomial(x: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
+    """I-BERT's exponential of x <= 0."""
+    q, r = decompose(x << attributes["fraction_bits"], attributes)
+    polynomial = (r + attributes["b"]) ** 2 + attributes["c"]
+    k = q - attributes["u"]
+    right, left = np.maximum(k, 0), np.maximum(-k, 0)
+    return np.where(k > 0, (polynomial + (1 << np.maximum(right - 1, 0))) >> right, polynomial << left)
+
+
+def piecewise(x: np.ndarray, site: Site) -> np.ndarray:
+    """The polynomial of x's segment at t = x - origin, by Horner's rule with a rounding shift after each product."""
+    segment = (x[:, None] >= site.int64("bounds")).sum(1)
+    t = x - site.int64("origins")[segment]
+    coefficients, g = site.int64("coefficients")[segment], site.attributes["step_shift"]
+    value = coefficients[:, -1]
+    for j in range(coefficients.shape[1] - 2, -1, -1):
+        value = ((value * t + 2 ** (g - 1)) >> g) + coefficients[:, j]
+    return value
+
+
+def gelu(site: Site) -> Step:
+    """Tabulated for all 2^bits inputs; `shift` depends on the row's maximum too: one table line per maximum."""
+    attributes, half = site.attributes, 2 ** (site.inputs[0].bits - 1)
+    x = np.arange(-half, half)
+    if attributes["kind"] == "shift":
+        lines = np.stack([gelu_shift(x, maximum, attributes) for maximum in range(half)])
+        table = site.clamp(lines * attributes["multiplier"], attributes["shift"]).astype(site.dtype).reshape(-1)
+        return by_rows(site.dtype, lambda x: table[x + half + 2 * half * np.maximum(x.max(-1, keepdims=True), 0)])
+    if attributes["kind"] == "table":
+        table = site.constants["table"].astype(site.dtype)
+    else:
+        value = gelu_polynomial(x, attributes) if attributes["kind"] == "polynomial" else piecewise(x, site)
+        table = site.clamp(value * attributes["multiplier"], attributes["shift"]).astype(site.dtype)
+    return by_rows(site.dtype, lambda x: table[np.add(x, half, out=x)])
+
+
+def gelu_shift(x: np.ndarray, maximum: int, attributes: dict[str, Any]) -> np.ndarray:
+    """x times ShiftGELU's sigmoid. Entries with x > maximum never occur; they are computed at x = maximum."""
+    of_x = exponential_shift(np.minimum(x - maximum, 0), attributes)
+    of_zero = exponential_shift(np.array([-maximum]), attributes)
+    sigmoid = (of_x * ((2**31 - 1) // (of_x + of_zero))) >> (31 - attributes["sigmoid_bits"])
+    return x * sigmoid
+
+
+def gelu_polynomial(x: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
+    """x times I-BERT's (erf + 1), at a negative scale that the multiplier's sign undoes."""
+    y = x << attributes["fraction_bits"]
+    inside = np.minimum(np.abs(y), -attributes["b"]) + attributes["b"]
+    return y * (np.sign(y) * (inside * inside + attributes["c"]) + attributes["one"])
+
+
+OPERATORS: dict[str, Callable[[Site], Step]] = {
+    "quantize_input": quantize_input,
+    "patches": patches,
+    "constant": constant,
+    "concat": concat,
+    "reshape": reshape,
+    "transpose": transpose,
+    "slice": slice_axis,
+    "linear": linear,
+    "matmul": matmul,
+    "requantize": requantize,
+    "add": add,
+    "layernorm": layernorm,
+    "softmax": softmax,
+    "gelu": gelu,
+}

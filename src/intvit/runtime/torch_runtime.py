@@ -1,0 +1,200 @@
+"""The torch runtime: executes a program with the normative functions of `intvit.arithmetic`, on any device.
+
+Integers only: `proof()` exports the whole forward and finds no floating-point tensor in it. It is the definition
+running, not the fast path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from intvit import arithmetic
+from intvit.arithmetic import EXPONENT_KINDS, GELU_KINDS, LayerNormParameters, Normalizer, from_fields
+from intvit.program import Operator, Program
+from intvit.runtime import check_images
+
+
+class TorchRuntime(nn.Module):
+    """Callable on images uint8 (B, C, H, W) as numpy array; gives int32 scores (B, classes)."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self.program = program
+        weights = {operator.constants["weight"] for operator in program.operators if operator.op == "linear"}
+        for name, constant in program.constants.items():
+            # Weights stay int8, the operand type of the matrix product; parameters work in int64.
+            array = np.ascontiguousarray(constant.array, dtype=np.int8 if name in weights else np.int64)
+            self.register_buffer(_buffer(name), torch.from_numpy(array.copy()), persistent=False)
+        self._last_use = {value: index for index, operator in enumerate(program.operators) for value in operator.inputs}
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Scores of a batch; raises ProgramError for images of another shape or type."""
+        scores = None
+        for name, value in self._run(self._images(images)):
+            if name == self.program.output:
+                scores = value
+        assert scores is not None
+        return scores.to(torch.int32).cpu().numpy()
+
+    def trace(self, images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """(operator name, int64 array with the batch axis first) in program order."""
+        for name, value in self._run(self._images(images)):
+            yield name, value.to(torch.int64).cpu().numpy()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores int64 of images uint8 (B, C, H, W), as torch.export sees it."""
+        values = dict(self._run(images))
+        return values[self.program.output]
+
+    def floating_tensors(self) -> list[str]:
+        """Names of the floating-point tensors in the exported graph of a batch of one; empty is the proof."""
+        image = torch.zeros(1, *self.program.values[self.program.input].shape, dtype=torch.uint8)
+        exported = torch.export.export(self, (image.to(self._device()),))
+        names = [f"buffer {name}" for name, buffer in exported.named_buffers() if buffer.is_floating_point()]
+        names += [f"constant {name}" for name, value in exported.constants.items() if _is_floating(value)]
+        for node in exported.graph.nodes:
+            values = node.meta.get("val")
+            if any(_is_floating(value) for value in (values if isinstance(values, list | tuple) else [values])):
+                names.append(f"{node.name} ({node.target})")
+            names += [f"{node.name}: literal {value}" for value in node.args if isinstance(value, float)]
+        return names
+
+    def _device(self) -> torch.device:
+        return next(self.buffers()).device
+
+    def _images(self, images: np.ndarray) -> Tensor:
+        check_images(self.program, images)
+        return torch.from_numpy(np.ascontiguousarray(images)).to(self._device())
+
+    @torch.no_grad()
+    def _run(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+        values = {self.program.input: images}
+        for index, operator in enumerate(self.program.operators):
+            inputs = [values[name] for name in operator.inputs]
+            constants = {role: getattr(self, _buffer(name)) for role, name in operator.constants.items()}
+            batch = images.shape[0]
+            value = OPERATORS[operator.op](operator, inputs, constants, batch)
+            values[operator.output] = value
+            for name in {*operator.inputs} - {self.program.input}:
+                if self._last_use[name] == index:
+                    del values[name]
+            yield operator.output, value
+
+
+def _buffer(name: str) -> str:
+    return "constant_" + name.replace(".", "_dot_")
+
+
+def _is_floating(value: Any) -> bool:
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+
+
+# ---------------------------------------------------------------- operators: (operator, inputs, constants, batch)
+
+Inputs = list[Tensor]
+Constants = dict[str, Tensor]
+
+
+def _narrow(value: Tensor, operator: Operator) -> Tensor:
+    """Integers of at most 8 signed bits as int8: the operand type of the integer matrix product."""
+    bits = operator.attributes["bits"]
+    return value.to(torch.int8 if bits <= 8 else torch.int32)
+
+
+def _quantize_input(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
+    shift, bits = operator.attributes["shift"], operator.attributes["bits"]
+    result = arithmetic.quantize_input(inputs[0], constants["multiplier"], constants["bias"], shift, bits)
+    return _narrow(result, operator)
+
+
+def _patches(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
+    patch = operator.attributes["patch"]
+    _, channels, height, width = inputs[0].shape
+    x = inputs[0].reshape(batch, channels, height // patch, patch, width // patch, patch)
+    return x.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * patch * patch)
+
+
+def _constant(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
+    value = constants["value"]
+    return value.expand(batch, *value.shape)
+
+
+def _concat(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
+    dtype = max((x.dtype for x in inputs), key=lambda dtype: dtype.itemsize)
+    return torch.cat([x.to(dtype) for x in inputs], operator.attributes["axis"] + 1)
+
+
+def _reshape(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
+    return inputs[0].reshape(batch, *operator.attributes["shape"])
+
+
+def _transpose(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
+    return inputs[0].permute(0, *[axis + 1 for axis in operator.attributes["axes"]])
+
+
+def _slice(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
+    start, stop = operator.attributes["start"], operator.attributes["stop"]
+    return inputs[0].narrow(operator.attributes["axis"] + 1, start, stop - start)
+
+
+def _linear(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
+    rows = inputs[0].reshape(-1, inputs[0].shape[-1])
+    products = arithmetic.integer_matmul(rows, constants["weight"].t()) + constants["bias"]
+    return products.view(*inputs[0].shape[:-1], -1)
+
+
+def _matmul(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
+    a, b = inputs
+    return arithmetic.integer_matmul(a, b.transpose(-1, -2) if operator.attributes["transpose_b"] else b)
+
+
+def _requantize(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
+    bits, signed = operator.attributes["bits"], operator.attributes["signed"]
+    result = arithmetic.requantize(inputs[0], constants["multiplier"], constants["shift"], bits, signed)
+    return _narrow(result, operator) if signed else result
+
+
+def _add(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
+    roles = [constants[role] for role in ("multiplier_a", "multiplier_b", "shift")]
+    return _narrow(arithmetic.add(*inputs, *roles, operator.attributes["bits"]), operator)
+
+
+def _layernorm(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
+    attributes = {"newton_steps": 0, "square_shift": 0, "channel_shift": None, "scale": 0.0, **operator.attributes}
+    normalizer = from_fields(Normalizer, attributes, constants)
+    parameters = from_fields(LayerNormParameters, {**attributes, "normalizer": normalizer}, constants)
+    return _narrow(arithmetic.layernorm(inputs[0], parameters), operator)
+
+
+def _softmax(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
+    exponent = from_fields(EXPONENT_KINDS[operator.attributes["kind"]], operator.attributes, constants)
+    bits, normalization = operator.attributes["bits"], operator.attributes["normalization"]
+    return arithmetic.softmax(inputs[0], exponent, bits, normalization)
+
+
+def _gelu(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
+    function = from_fields(GELU_KINDS[operator.attributes["kind"]], operator.attributes, constants)
+    return _narrow(function(inputs[0]), operator)
+
+
+OPERATORS = {
+    "quantize_input": _quantize_input,
+    "patches": _patches,
+    "constant": _constant,
+    "concat": _concat,
+    "reshape": _reshape,
+    "transpose": _transpose,
+    "slice": _slice,
+    "linear": _linear,
+    "matmul": _matmul,
+    "requantize": _requantize,
+    "add": _add,
+    "layernorm": _layernorm,
+    "softmax": _softmax,
+    "gelu": _gelu,
+}

@@ -1,0 +1,180 @@
+"""`train(config)`: from a composed config to a trained model and its summary. train.py calls it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from intvit.configuration import identity_hash, plain
+from intvit.errors import IntVitError
+from intvit.torchvision_fix import ensure_torchvision
+from intvit.training import run_folder
+from intvit.training.averaging import PhaseAwareAveraging
+from intvit.training.config import TrainConfig, train_config
+from intvit.training.metrics_log import MetricsLog
+from intvit.training.module import TrainingModule
+from intvit.training.progress import RunProgress
+from intvit.training.restore import LAST, build_model, read_checkpoint
+from intvit.training.schedule import plan
+
+ensure_torchvision()
+
+import pytorch_lightning as pl  # noqa: E402
+from pytorch_lightning.callbacks import ModelCheckpoint  # noqa: E402
+
+from intvit.data.module import ShardDataModule  # noqa: E402
+
+
+def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
+    """Train as `config` (composed from conf/train.yaml) says, in the run folder `folder`; returns the summary.
+
+    The summary has `float` and `integer` (null without quantization) with top1 and top5 in percent over the whole
+    validation set. A run that has ended returns its summary again. Raises an IntVitError or another ValueError of
+    one line for anything that the user can put right, before the folder holds anything of the run.
+    """
+    values, folder = plain(config), Path(folder)
+    typed = train_config(values)
+    start = run_folder.prepare(folder, values, typed.ckpt, typed.fresh)
+    if start.summary is not None:
+        _say(f"{folder} holds this run, finished; fresh=true starts it over")
+        _report(folder, start.summary)
+        return start.summary
+    _quiet()
+    pl.seed_everything(typed.seed, verbose=False)
+    step = 0 if start.checkpoint is None else int(read_checkpoint(start.checkpoint)["global_step"])
+    data = ShardDataModule(typed.data)
+    data.prepare_data()  # before anything is written: the place where a missing data root shows
+    module = TrainingModule(build_model(typed.model, typed.quant), typed)
+    trainer = build_trainer(typed, folder, step)
+    if trainer.is_global_zero:
+        if typed.fresh:
+            run_folder.clear(folder)
+        run_folder.write_config(folder, values)
+        _say(f"{folder}: {'goes on at step ' + str(step) if start.checkpoint else 'starts'}")
+    if plan(typed.schedule, 1, typed.quant.enabled).spans:
+        trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+    return _finish(trainer, module, data, values, folder)
+
+
+def build_trainer(config: TrainConfig, folder: Path, step: int) -> pl.Trainer:
+    """Lightning's trainer for the config; `step` is where the run (re)starts.
+
+    Raises IntVitError for several devices that no launcher started ranks for.
+    """
+    metrics = MetricsLog(folder / run_folder.METRICS)
+    metrics.resume_at(step)
+    loggers: list[Any] = [metrics]
+    if config.logger.wandb is not None:
+        from pytorch_lightning.loggers import WandbLogger
+
+        wandb = config.logger.wandb
+        loggers.append(
+            WandbLogger(
+                name=folder.name,
+                id=folder.name,  # the same run again after a resume
+                save_dir=folder,
+                project=wandb.project,
+                entity=wandb.entity,
+                offline=wandb.offline,
+            )
+        )
+    callbacks: list[pl.Callback] = [RunProgress(config.callbacks.progress)]
+    if config.schedule.ema_decay is not None:
+        callbacks.append(PhaseAwareAveraging(config.schedule.ema_decay))
+    callbacks.append(
+        ModelCheckpoint(
+            dirpath=folder / LAST.parent,
+            filename=LAST.stem,
+            every_n_epochs=config.callbacks.checkpoint_every_epochs,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+    )
+    try:
+        trainer = pl.Trainer(
+            accelerator=config.trainer.accelerator,
+            devices=config.trainer.devices,
+            num_nodes=config.trainer.num_nodes,
+            strategy=config.trainer.strategy,
+            precision=config.trainer.precision,  # type: ignore[arg-type]
+            max_epochs=-1,  # the module stops at the schedule's last step
+            gradient_clip_val=config.optimizer.gradient_clip,
+            accumulate_grad_batches=config.optimizer.accumulate,
+            check_val_every_n_epoch=config.callbacks.validate_every_epochs,
+            log_every_n_steps=config.trainer.log_every_steps,
+            num_sanity_val_steps=0,
+            logger=loggers,
+            callbacks=callbacks,
+            default_root_dir=folder,
+            use_distributed_sampler=False,  # the data module splits among ranks by itself
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except (ValueError, RuntimeError, pl.utilities.exceptions.MisconfigurationException) as error:
+        raise IntVitError(f"trainer: {' '.join(str(error).split())}") from error
+    _refuse_own_launcher(trainer, config)
+    return trainer
+
+
+def _refuse_own_launcher(trainer: pl.Trainer, config: TrainConfig) -> None:
+    """Lightning's launcher runs this command again for every rank, where a sweep would draw other parameters."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if trainer.world_size > 1 and (environment is None or not environment.creates_processes_externally):
+        raise IntVitError(
+            f"trainer.devices={config.trainer.devices}: ranks are started by a launcher: "
+            f"torchrun --nproc-per-node={trainer.num_devices} train.py trainer=ddp ..., or srun"
+        )
+
+
+def _finish(
+    trainer: pl.Trainer, module: TrainingModule, data: ShardDataModule, config: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
+    """Evaluate in both modes, save the last state, write the summary."""
+    final: dict[str, Any] = {"float": None, "integer": None}
+    modes = ["float", "integer"] if module.config.quant.enabled and module.config.schedule.calibrate else ["float"]
+    for module.final_mode in modes:
+        measured = trainer.validate(module, datamodule=data, verbose=False)[0]
+        final[module.final_mode] = {key.partition("/")[2]: value for key, value in measured.items()}
+    trainer.save_checkpoint(folder / LAST)
+    summary = {
+        "name": folder.name,
+        "experiment": identity_hash(config),
+        "steps": trainer.global_step,
+        "seconds": round(module.elapsed(), 1),
+        "float": final["float"],
+        "integer": final["integer"],
+        "before_qat": module.before_qat,
+        "history": module.history,
+    }
+    if trainer.is_global_zero:
+        run_folder.write_json(folder / run_folder.SUMMARY, summary)
+        _report(folder, summary)
+    return summary
+
+
+def _report(folder: Path, summary: Mapping[str, Any]) -> None:
+    for mode in ("float", "integer"):
+        if (measured := summary.get(mode)) is not None:
+            agreement = f", agreement with the teacher {measured['agreement']:.2f} %" if "agreement" in measured else ""
+            _say(f"{mode:>8}: top-1 {measured['top1']:.2f} %, top-5 {measured['top5']:.2f} %{agreement}")
+    _say(f"{summary['steps']} steps, {summary['seconds']:.0f} s; next: python evaluate.py ckpt={folder}")
+
+
+def _say(text: str) -> None:
+    if run_folder.is_first_rank():
+        print(text, flush=True)
+
+
+def _quiet() -> None:
+    """Lightning's advice about devices, workers and loggers is not for this program's users."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\..*")
+        warnings.filterwarnings("ignore", message=r".*LeafSpec.*")

@@ -1,0 +1,227 @@
+"""The Lightning module: a model that passes through the phases of a schedule, step by step.
+
+Phases, rates and random numbers are functions of the step, so that a resumed run goes on as if it had not stopped.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from intvit.quant import finish_calibration, freeze_observers, set_mode
+from intvit.torchvision_fix import ensure_torchvision
+from intvit.training.accuracy import Accuracy
+from intvit.training.config import TrainConfig
+from intvit.training.losses import TrainingTask
+from intvit.training.optimizer import build_optimizer, set_rates
+from intvit.training.restore import STATE, build_teacher
+from intvit.training.schedule import Plan, Span, plan
+
+ensure_torchvision()
+
+import pytorch_lightning as pl  # noqa: E402
+
+Batch = tuple[Tensor, Tensor]
+
+
+class TrainingModule(pl.LightningModule):
+    """Trains `model` as `config.schedule` says.
+
+    phase: index of the span of the plan that the model is in, -1 before the first; calibrated: whether the ranges are
+    fixed; history: what was measured at the end of every epoch.
+    """
+
+    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.task = TrainingTask(config.schedule.loss, config.model.num_classes, config.model.mean, config.model.std)
+        self.phase = -1
+        self.calibrated = False
+        self.history: list[dict[str, Any]] = []
+        self.before_qat: dict[str, Any] | None = None
+        self.seconds = 0.0
+        self.plan: Plan | None = None
+        self.final_mode: str | None = None
+        self._started = time.monotonic()
+        self._accuracy = Accuracy()
+        # In a tuple, so that the teacher is no part of state_dict and parameters.
+        self._teacher: tuple[nn.Module, ...] = ()
+        distillation = config.schedule.loss.distillation
+        if distillation is not None and distillation.weights is not None:
+            self._teacher = (build_teacher(config.model, config.quant, distillation.weights),)
+
+    # ---------------------------------------------------------------- phases
+
+    @property
+    def span(self) -> Span | None:
+        """The phase that the model is in."""
+        return self.plan.spans[self.phase] if self.plan is not None and self.phase >= 0 else None
+
+    def on_train_start(self) -> None:
+        """Lay out the schedule now that the number of batches is known, and stop at its end."""
+        batches = int(self.trainer.num_training_batches)
+        steps_per_epoch = -(-batches // self.config.optimizer.accumulate)
+        self.plan = plan(self.config.schedule, steps_per_epoch, self.config.quant.enabled)
+        self.trainer.fit_loop.epoch_loop.max_steps = self.plan.steps
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Enter the phase of this step where a new one begins, then set rates and random numbers."""
+        assert self.plan is not None
+        step = self.global_step
+        index = self.plan.index(step)
+        if index != self.phase:
+            self._enter(index)
+        span = self.plan.spans[index]
+        set_rates(self._optimizer(), span.learning_rate(step), span.phase.weight_decay)
+        self._seed(batch_idx)
+
+    def _enter(self, index: int) -> None:
+        assert self.plan is not None
+        span = self.plan.spans[index]
+        if self.phase >= 0:
+            # Moments of another phase's gradients (float against integer) would misdirect the first steps.
+            self._optimizer().state.clear()
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if hasattr(callback, "on_phase_start"):
+                callback.on_phase_start(self.trainer, self, span)
+        if span.calibrated and not self.calibrated:
+            self.calibrate()
+            if self.config.schedule.calibrate is not None and self.config.schedule.calibrate.measure:
+                self.before_qat = {"float": self.measure("float"), "integer": self.measure("integer")}
+        self.phase = index
+        set_mode(self.model, span.mode)
+        freeze_observers(self.model, span.frozen)
+        self.model.train()
+
+    @torch.no_grad()
+    def calibrate(self) -> None:
+        """Fix the ranges from the schedule's number of images, and keep a float copy where it is to teach."""
+        schedule = self.config.schedule
+        assert schedule.calibrate is not None
+        if schedule.loss.distillation is not None and not self._teacher:
+            state = {key: value.clone() for key, value in self.model.state_dict().items()}
+            self._teacher = (build_teacher(self.config.model, self.config.quant, state),)
+        self.model.eval()
+        set_mode(self.model, "calibrate")
+        # Ranks read different images and reduce their statistics.
+        remaining = -(-schedule.calibrate.images // self.trainer.world_size)
+        for images, _ in self.trainer.datamodule.calibration_dataloader():  # type: ignore[attr-defined]
+            self.model(images[:remaining].to(self.device))
+            remaining -= len(images)
+            if remaining <= 0:
+                break
+        finish_calibration(self.model)
+        self.calibrated = True
+
+    @torch.no_grad()
+    def measure(self, mode: str) -> dict[str, float]:
+        """Accuracy over the validation set in one mode, outside Lightning's own validation."""
+        self.model.eval()
+        set_mode(self.model, mode)
+        accuracy = Accuracy(self.device)
+        for images, labels in self.trainer.datamodule.val_dataloader():  # type: ignore[attr-defined]
+            self._count(accuracy, images.to(self.device), labels.to(self.device))
+        return accuracy.percentages(self.all_gather)
+
+    def _seed(self, batch_idx: int) -> None:
+        """Random numbers of one batch on one rank (mixing, erasing, stochastic depth), whatever came before."""
+        words = (self.config.seed, self.current_epoch, batch_idx, self.global_rank)
+        numbers = np.random.SeedSequence(words).generate_state(3)
+        random.seed(int(numbers[0]))
+        np.random.seed(int(numbers[1]))
+        torch.manual_seed(int(numbers[2]))
+
+    # ---------------------------------------------------------------- training
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimizer; rates are set at every step."""
+        return build_optimizer(self.model, self.config.optimizer)
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        return self.trainer.optimizers[0]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        images, targets = self.task.change(*batch)
+        logits = self.model(images)
+        loss = self.task.loss(logits, targets, self._teacher_logits(images))
+        self.log("train/loss", loss.detach(), on_step=True, on_epoch=False)
+        self.log("train/lr", self._optimizer().param_groups[0]["lr"], on_step=True, on_epoch=False)
+        return loss
+
+    @torch.no_grad()
+    def _teacher_logits(self, images: Tensor) -> Tensor | None:
+        return self._teacher[0].to(images.device)(images) if self._teacher else None
+
+    # ---------------------------------------------------------------- validation
+
+    def on_validation_epoch_start(self) -> None:
+        """In the final evaluation, choose the mode and make up for phases that no training step entered."""
+        self._accuracy = Accuracy(self.device)
+        if self.final_mode is None:
+            return
+        if self.final_mode == "integer" and not self.calibrated:
+            self.calibrate()
+        set_mode(self.model, self.final_mode)
+        self.model.eval()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count right answers in the mode of the phase."""
+        self._count(self._accuracy, *batch)
+
+    def _count(self, accuracy: Accuracy, images: Tensor, labels: Tensor) -> None:
+        accuracy.add(self.model(images), labels, self._teacher_logits(images))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the percentages over all ranks: top1, top5, and agreement with the teacher where there is one."""
+        measured = self._accuracy.percentages(self.all_gather)
+        prefix = self.final_mode or "validation"
+        self.log_dict({f"{prefix}/{key}": value for key, value in measured.items()}, rank_zero_only=True)
+        if self.final_mode is None:
+            span = self.span
+            self.history.append(
+                {
+                    "epoch": self.current_epoch,
+                    "step": self.global_step,
+                    "phase": span.name if span else "",
+                    "mode": span.mode if span else "float",
+                    **measured,
+                }
+            )
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def elapsed(self) -> float:
+        """Seconds of this run so far, those before a resume included."""
+        return self.seconds + time.monotonic() - self._started
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add where in the schedule the run is; plain values and tensors only, so that loading runs no code."""
+        distilling = self._teacher and self.config.schedule.loss.distillation is not None
+        checkpoint[STATE] = {
+            "phase": self.phase,
+            "calibrated": self.calibrated,
+            "history": self.history,
+            "before_qat": self.before_qat,
+            "seconds": self.elapsed(),
+            "teacher": self._teacher[0].state_dict() if distilling else None,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go back to where the run was."""
+        state = checkpoint[STATE]
+        self.phase, self.calibrated = state["phase"], state["calibrated"]
+        self.history, self.before_qat, self.seconds = state["history"], state["before_qat"], state["seconds"]
+        if state["teacher"] is not None:
+            self._teacher = (build_teacher(self.config.model, self.config.quant, state["teacher"]),)
+        # The number of steps does not matter for what a phase is.
+        spans = plan(self.config.schedule, 1, self.config.quant.enabled).spans
+        if self.phase >= 0:
+            set_mode(self.model, spans[self.phase].mode)
+            freeze_observers(self.model, spans[self.phase].frozen)

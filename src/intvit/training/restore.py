@@ -1,0 +1,125 @@
+"""Models from configs and checkpoints: build one for a config, read a checkpoint, rebuild the model of a run.
+
+No Lightning: evaluation uses this too.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor, nn
+from yaml import YAMLError
+
+from intvit.errors import IntVitError
+from intvit.models import create_model, load_pretrained, load_weights
+from intvit.quant import QuantConfig, set_mode
+from intvit.training.config import ModelConfig, TrainConfig, train_config
+
+CONFIG = "config.yaml"
+LAST = Path("checkpoints") / "last.ckpt"
+# Key of a Lightning checkpoint under which this package keeps its own state.
+STATE = "intvit"
+
+
+def build_model(config: ModelConfig, quant: QuantConfig, *, load: bool = True) -> nn.Module:
+    """The model in float mode; with `load`, holding the weights that the config names."""
+    model = create_model(
+        config.name,
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        num_classes=config.num_classes,
+        mean=config.mean,
+        std=config.std,
+        quant=quant,
+        drop_path=config.drop_path,
+        **config.size(),
+    )
+    if load and config.pretrained:
+        load_pretrained(model, config.name)
+    if load and config.weights:
+        load_weights(model, config.weights)
+    return model
+
+
+def build_teacher(config: ModelConfig, quant: QuantConfig, weights: str | Mapping[str, Tensor]) -> nn.Module:
+    """A frozen float model of the same architecture: weights from a file, or a whole state of the student."""
+    teacher = build_model(config, quant, load=False)
+    if isinstance(weights, str):
+        load_weights(teacher, weights)
+    else:
+        teacher.load_state_dict(weights)
+    set_mode(teacher, "float")
+    return teacher.requires_grad_(False).eval()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The plain config of a run folder. Raises IntVitError where there is none."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise IntVitError(f"{folder} holds no {CONFIG}: not the folder of a run; train.py prints it at its end")
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (YAMLError, OmegaConfBaseException, OSError) as error:
+        raise IntVitError(f"{path} is not readable: {type(error).__name__}") from error
+    if not isinstance(values, dict):
+        raise IntVitError(f"{path} is not a config")
+    return {str(key): value for key, value in values.items()}
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A training checkpoint as plain values and tensors on the CPU; runs no code from the file."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise IntVitError(f"{path}: no such checkpoint") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise IntVitError(
+            f"{path} is not a readable checkpoint: {reason[:120]}; train again with fresh=true"
+        ) from error
+    if not isinstance(checkpoint, dict) or STATE not in checkpoint:
+        raise IntVitError(f"{path} is not a checkpoint of train.py; weights alone go into model.weights=FILE")
+    return checkpoint
+
+
+def locate(ckpt: str) -> tuple[Path, Path]:
+    """(run folder, checkpoint file) of a run folder or of a .ckpt file inside one."""
+    path = Path(ckpt)
+    if path.is_dir():
+        if not (path / CONFIG).is_file():
+            raise IntVitError(f"ckpt={ckpt} holds no {CONFIG}: give the folder of a run of train.py, or its .ckpt file")
+        if not (path / LAST).is_file():
+            raise IntVitError(f"ckpt={ckpt} holds no {LAST}: the run has not saved a checkpoint yet")
+        return path, path / LAST
+    if not path.is_file():
+        raise IntVitError(f"ckpt={ckpt}: no such folder or file")
+    for folder in path.resolve().parents[:2]:
+        if (folder / CONFIG).is_file():
+            return folder, path
+    raise IntVitError(f"ckpt={ckpt}: no {CONFIG} beside it or one folder up; give the folder of the run")
+
+
+def restore_run(ckpt: str) -> tuple[Path, TrainConfig, nn.Module, nn.Module | None, dict[str, Any]]:
+    """(run folder, config, model in eval mode, float teacher or None, this package's state) of a trained run.
+
+    Raises IntVitError when the checkpoint does not fit the config.
+    """
+    folder, path = locate(ckpt)
+    config = train_config(read_config(folder))
+    checkpoint = read_checkpoint(path)
+    model = build_model(config.model, config.quant, load=False)
+    state = {key.removeprefix("model."): value for key, value in checkpoint["state_dict"].items()}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())
+        raise IntVitError(f"{path} does not fit the config of {folder}: {problem[:200]}") from error
+    teacher_state = checkpoint[STATE]["teacher"]
+    teacher = None if teacher_state is None else build_teacher(config.model, config.quant, teacher_state)
+    return folder, config, model.eval(), teacher, checkpoint[STATE]

@@ -1,0 +1,99 @@
+"""The folder of a run: what an existing one means for a new start, and how it is written.
+
+It holds config.yaml, metrics.csv, checkpoints/last.ckpt and, once the run has ended, summary.json; evaluate.py adds
+the integer checkpoint and evaluation.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from intvit.configuration import differences, identity_hash
+from intvit.errors import IntVitError
+from intvit.training.restore import CONFIG, LAST, read_config
+
+METRICS = "metrics.csv"
+SUMMARY = "summary.json"
+OWN = (CONFIG, METRICS, SUMMARY, "checkpoints", "integer", "evaluation.json")
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a run begins: from `checkpoint`, or from nothing; `summary` is set where it has ended already."""
+
+    checkpoint: Path | None
+    summary: dict[str, Any] | None
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes; launchers tell before the ranks have met."""
+    return all(os.environ.get(key, "0") == "0" for key in ("RANK", "SLURM_PROCID"))
+
+
+def prepare(folder: Path, config: Mapping[str, Any], ckpt: str | None, fresh: bool) -> Start:
+    """Decide how to begin in `folder`; nothing is changed, fresh=true counts what it holds as absent.
+
+    config: the plain config. Raises IntVitError for a folder of another experiment, and for an unfinished run unless
+    `ckpt` says to go on or `fresh` to start over.
+    """
+    if fresh and ckpt == "last":
+        raise IntVitError("fresh=true deletes what ckpt=last would go on from: give one of them")
+    if ckpt not in (None, "last"):
+        path = Path(str(ckpt)) / LAST if Path(str(ckpt)).is_dir() else Path(str(ckpt))
+        if not path.is_file():
+            raise IntVitError(f"ckpt={ckpt}: no such checkpoint")
+        return Start(path, None)
+    if fresh or not (folder / CONFIG).is_file():
+        return Start(None, None)
+    changed = differences(read_config(folder), config)
+    if changed and is_first_rank():
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise IntVitError(
+            f"{folder} holds another experiment ({'; '.join(changed[:3])}{more}): "
+            "give another hydra.run.dir, or fresh=true to delete it"
+        )
+    if (folder / SUMMARY).is_file():
+        return Start(None, json.loads((folder / SUMMARY).read_text()))
+    has_checkpoint = (folder / LAST).is_file()
+    if ckpt == "last":
+        return Start(folder / LAST if has_checkpoint else None, None)
+    if has_checkpoint and is_first_rank():
+        raise IntVitError(f"{folder} holds an unfinished run: go on with ckpt=last, or start over with fresh=true")
+    return Start(None, None)
+
+
+def clear(folder: Path) -> None:
+    """Delete what a run wrote, and nothing else."""
+    for name in OWN:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """config.yaml: every value as composed, resolved."""
+    header = f"# experiment {identity_hash(config)}; evaluate with: python evaluate.py ckpt={folder}\n"
+    write_text(folder / CONFIG, header + OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Indented JSON, whole or not at all."""
+    write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write by rename, so that no reader meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)

@@ -1,0 +1,187 @@
+"""The contract: trained model in eval mode, torch runtime and numpy runtime give equal integers, for every preset."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from intvit.analysis.presets import compose_quant
+from intvit.configuration import config_directory
+from intvit.models import create_model
+from intvit.program import load_checkpoint, save_checkpoint
+from intvit.program.recording import record
+from intvit.quant import finish_calibration, set_mode, trace
+from intvit.quant.quantizer import Quantizer
+from intvit.runtime import load_runtime
+
+PRESETS = sorted(path.stem for path in (config_directory() / "quant").glob("*.yaml") if path.stem != "fp32")
+SIZE = 32
+
+
+def small_model(preset: str, overrides: list[str] | None = None, seed: int = 0) -> nn.Module:
+    """A ViT of depth 2 with lively random weights."""
+    torch.manual_seed(seed)
+    model = create_model(
+        "deit_t",
+        image_size=SIZE,
+        patch_size=8,
+        num_classes=10,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        quant=compose_quant(preset, overrides),
+        width=48,
+        depth=2,
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name and name.endswith("weight"):
+                parameter.uniform_(0.3, 2.0)
+            elif name.endswith("bias"):
+                parameter.normal_(0, 0.3)
+            else:
+                parameter.mul_(4.0)
+        model.cls_token.normal_()
+    return model
+
+
+def random_images(count: int, seed: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (count, 3, SIZE, SIZE), dtype=np.uint8))
+
+
+def photo_crops(count: int) -> torch.Tensor:
+    """Crops of the two real photos that scikit-learn carries."""
+    datasets = pytest.importorskip("sklearn.datasets", reason="real photos come with scikit-learn")
+    photos = datasets.load_sample_images().images
+    generator = np.random.default_rng(0)
+    crops = []
+    for index in range(count):
+        photo = photos[index % len(photos)]
+        y, x = generator.integers(0, photo.shape[0] - SIZE), generator.integers(0, photo.shape[1] - SIZE)
+        crops.append(photo[y : y + SIZE, x : x + SIZE].transpose(2, 0, 1))
+    return torch.from_numpy(np.stack(crops))
+
+
+def extreme_images(count: int) -> torch.Tensor:
+    """Black, white, and one channel at an end: inputs that saturate."""
+    images = torch.zeros(count, 3, SIZE, SIZE, dtype=torch.uint8)
+    images[1] = 255
+    images[2, 0] = 255
+    images[3:, :, ::2] = 255
+    return images
+
+
+def gamma_zero(model: nn.Module) -> None:
+    """LayerNorm weights of zero, some and all channels."""
+    model.blocks[0].norm1.weight.data[::3] = 0.0
+    model.blocks[1].norm2.weight.data.zero_()
+
+
+def zero_channel(model: nn.Module) -> None:
+    """Output channels of zeros, with and without a bias."""
+    for linear in (model.blocks[0].attn.qkv, model.blocks[0].mlp.fc1, model.blocks[1].mlp.fc2, model.head):
+        linear.weight.data[1:3] = 0.0
+        linear.bias.data[2] = 0.0
+    model.blocks[1].attn.proj.weight.data.zero_()
+
+
+def constant_row(model: nn.Module) -> None:
+    """A class token whose channels are all equal: variance zero in the first LayerNorm."""
+    model.cls_token.data.fill_(0.7)
+    model.pos_embed.data[:, 0] = 0.0
+
+
+def negative_rows(model: nn.Module) -> None:
+    """GELU inputs without a positive value."""
+    for block in model.blocks:
+        block.mlp.fc1.weight.data.mul_(0.1)
+        block.mlp.fc1.bias.data.fill_(-2.0)
+
+
+def unchanged(model: nn.Module) -> None:
+    """Weights as they are."""
+
+
+def narrow_ranges(model: nn.Module) -> None:
+    """Ranges so small that most values saturate, set after calibration."""
+    for module in model.modules():
+        if isinstance(module, Quantizer):
+            module.statistic.mul_(0.15)
+
+
+CASES = {
+    "random": (unchanged, None, lambda: random_images(6, 1)),
+    "photos": (unchanged, None, lambda: photo_crops(6)),
+    "gamma 0": (gamma_zero, None, lambda: random_images(4, 2)),
+    "zero channel": (zero_channel, None, lambda: random_images(4, 3)),
+    "constant row": (constant_row, None, lambda: random_images(4, 4)),
+    "negative rows": (negative_rows, None, lambda: random_images(4, 5)),
+    "saturated": (unchanged, narrow_ranges, lambda: torch.cat((random_images(3, 6), extreme_images(5)))),
+}
+
+
+def prepared(model: nn.Module, after=None) -> nn.Module:
+    """Calibrated, in integer and eval mode."""
+    model.eval()
+    set_mode(model, "calibrate")
+    with torch.no_grad():
+        model(random_images(8, 99))
+    finish_calibration(model)
+    set_mode(model, "integer")
+    if after is not None:
+        after(model)
+    return model
+
+
+def differences(model: nn.Module, images: torch.Tensor, folder) -> list[str]:
+    """Operators whose integers differ between the model, the torch runtime and the numpy runtime."""
+    save_checkpoint(record(model), folder)
+    program = load_checkpoint(folder)
+    scores = model.integer_scores(images).numpy()
+    runtimes = {name: load_runtime(program, name) for name in ("torch", "numpy")}
+    wrong = []
+    traced = trace(model, images)
+    traces = {name: dict(run.trace(images.numpy())) for name, run in runtimes.items()}
+    assert list(traces["torch"]) == [operator.name for operator in program.operators]
+    for name, value in traces["torch"].items():
+        if not np.array_equal(value, traces["numpy"][name]):
+            wrong.append(f"{name}: torch and numpy")
+        if name in traced and not np.array_equal(value.ravel(), traced[name].ravel()):
+            wrong.append(f"{name}: model and torch")
+    wrong += [f"scores: {name}" for name, run in runtimes.items() if not np.array_equal(scores, run(images.numpy()))]
+    assert sum(name in traced for name in traces["torch"]) > len(program.operators) // 3
+    return wrong
+
+
+def test_model_and_runtimes_give_equal_integers_for_every_preset_and_case(tmp_path, capsys) -> None:
+    matrix: dict[tuple[str, str], str] = {}
+    for preset in PRESETS:
+        for case, (change, after, images) in CASES.items():
+            model = small_model(preset)
+            change(model)
+            wrong = differences(prepared(model, after), images(), tmp_path / f"{preset}-{case}".replace(" ", "_"))
+            matrix[preset, case] = "equal" if not wrong else wrong[0]
+    with capsys.disabled():
+        print(f"\n{'':<14}" + "".join(f"{case:<15}" for case in CASES))
+        for preset in PRESETS:
+            print(f"{preset:<14}" + "".join(f"{matrix.get((preset, case), 'ABSENT'):<15}" for case in CASES))
+    assert set(matrix) == {(preset, case) for preset in PRESETS for case in CASES}
+    assert len(PRESETS) >= 11
+    assert {cell: result for cell, result in matrix.items() if result != "equal"} == {}
+
+
+MIXES = [
+    ["quant/gelu=ibert", "quant/layernorm=exact", "quant/bits=true8"],
+    ["quant/softmax=ppoly", "quant/gelu=ivit", "quant/bits=r16s16"],
+    ["quant/softmax=ibert", "quant/layernorm=ibert", "quant/bits=w6a6"],
+    ["quant.bits.weight=2", "quant.bits.activation=2", "quant.bits.logits=4", "quant.bits.probabilities=4"],
+    ["quant.bits.activation=5", "quant.bits.residual=12", "quant.softmax.normalization=floor"],
+    ["quant.observer.activation=percentile", "quant.bits.residual=4", "quant.bits.residual_factors=true"],
+    ["+quant.overrides={blocks.0.*:{bits:{weight:4,activation:6},gelu:{family:lut}},*.core:{softmax:{family:ibert}}}"],
+]
+
+
+@pytest.mark.parametrize("overrides", MIXES, ids=lambda overrides: " ".join(overrides)[:60])
+def test_mixed_families_widths_and_overrides_give_equal_integers(overrides, tmp_path) -> None:
+    model = prepared(small_model("ivit8", overrides, seed=3))
+    images = torch.cat((random_images(4, 7), photo_crops(3), extreme_images(4)))
+    assert differences(model, images, tmp_path / "integer") == []

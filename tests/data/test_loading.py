@@ -1,0 +1,157 @@
+"""What the loaders promise: every image exactly once, one order whatever the workers, one-line errors."""
+
+import gc
+import multiprocessing
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from synthetic_shards import config, number_of, numbered_image, png, write_split, write_tar
+
+from intvit.data.config import DataError
+from intvit.data.loading import calibration_loader, train_loader, validation_loader
+
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    write_split(folder, "train", [11, 0, 5, 14])
+    write_split(folder, "val", [6, 3])
+    return folder
+
+
+def numbers(loader) -> list[list[int]]:
+    return [[number_of(image) for image in images] for images, _ in loader]
+
+
+def test_batches_are_uint8_images_and_int64_labels(root):
+    for loader in (train_loader(config(root)), validation_loader(config(root)), calibration_loader(config(root))):
+        for batch in loader:
+            assert isinstance(batch, tuple)
+            images, labels = batch
+            assert (images.dtype, images.shape[1:], labels.dtype) == (torch.uint8, (3, 4, 4), torch.int64)
+            assert images.is_contiguous()
+            assert [number_of(image) % 5 for image in images] == labels.tolist()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_validation_gives_every_image_once_in_order_with_any_number_of_workers(root, workers):
+    loader = validation_loader(config(root, workers=workers))
+    assert numbers(loader) == numbers(loader) == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+    assert len(loader) == 3
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4, 12])
+def test_validation_ranks_share_the_images_without_padding(root, ranks):
+    loaders = [validation_loader(config(root), rank=rank, world_size=ranks) for rank in range(ranks)]
+    assert [n for loader in loaders for batch in numbers(loader) for n in batch] == list(range(9))
+    assert [len(loader) for loader in loaders] == [len(numbers(loader)) for loader in loaders]
+
+
+def test_training_is_the_same_with_any_number_of_workers(root):
+    options = {"train_transform": {"kind": "shift"}, "shuffle_buffer": 8}
+    single, several = train_loader(config(root, **options)), train_loader(config(root, workers=3, **options))
+    for epoch in range(3):
+        single.set_epoch(epoch)
+        several.set_epoch(epoch)
+        expected = list(single)
+        assert len(expected) == len(single) == len(several) == 7
+        for (images, labels), (other_images, other_labels) in zip(expected, several, strict=True):
+            assert torch.equal(images, other_images)
+            assert torch.equal(labels, other_labels)
+
+
+def test_training_epochs_differ_and_can_be_repeated(root):
+    loader = train_loader(config(root))
+    first = numbers(loader)
+    loader.set_epoch(1)
+    second = numbers(loader)
+    assert first != second
+    loader.set_epoch(0)
+    assert numbers(loader) == first
+    assert numbers(train_loader(config(root, seed=1))) != first
+
+
+def test_training_ranks_get_as_many_full_batches_of_different_images(root):
+    loaders = [train_loader(config(root, batch_size=3), rank=rank, world_size=4) for rank in range(4)]
+    batches = [numbers(loader) for loader in loaders]
+    assert [len(loader) for loader in loaders] == [2] * 4 == [len(rank) for rank in batches]
+    seen = [n for rank in batches for batch in rank for n in batch]
+    assert len(seen) == len(set(seen)) == 24
+
+
+def test_iterating_leaves_the_training_generator_alone(root):
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    for workers in (0, 2):
+        torch.manual_seed(0)
+        list(train_loader(config(root, workers=workers)))
+        assert torch.equal(torch.rand(3), expected)
+
+
+def test_calibration_is_fixed_spread_and_untouched_by_training_transforms(root):
+    data = config(root, train_transform={"kind": "shift"})
+    loader = calibration_loader(data)
+    order = numbers(loader)
+    loader.set_epoch(5)
+    assert numbers(loader) == order
+    assert sorted(n for batch in order for n in batch) == list(range(30))
+    assert {int(np.searchsorted([11, 16, 30], n, side="right")) for n in order[0] + order[1]} == {0, 1, 2}
+    ranks = [numbers(calibration_loader(data, rank=rank, world_size=2)) for rank in range(2)]
+    assert (ranks[0], ranks[1]) == (order[::2], order[1::2])
+
+
+def test_too_few_images_for_one_batch_are_named(root):
+    with pytest.raises(DataError, match=r"30 training images are less than one batch on each of 8 ranks; lower"):
+        train_loader(config(root), rank=0, world_size=8)
+
+
+def test_validation_alone_works_without_training_shards(tmp_path):
+    write_split(tmp_path, "val", [3])
+    assert numbers(validation_loader(config(tmp_path))) == [[0, 1, 2]]
+    with pytest.raises(DataError, match=r"no train-\*.tar, which training and calibration need"):
+        calibration_loader(config(tmp_path))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("make", [train_loader, validation_loader, calibration_loader])
+def test_a_broken_image_ends_every_loader_with_one_line(tmp_path, make, workers):
+    image = png(numbered_image(0))
+    files = [("a.png", image), ("a.cls", b"0"), ("torn.png", image[:50]), ("torn.cls", b"0")]
+    for split in ("train", "val"):
+        write_tar(tmp_path / f"{split}-000000.tar", files)
+    with pytest.raises(DataError, match=r"^/.*-000000.tar, sample 'torn': broken image \(.+\); mend or remove it$"):
+        list(make(config(tmp_path, batch_size=2, workers=workers)))
+
+
+def test_an_abandoned_iteration_ends_its_workers(root):
+    batches = iter(validation_loader(config(root, workers=2)))
+    next(batches)
+    assert multiprocessing.active_children()
+    del batches
+    gc.collect()
+    assert not multiprocessing.active_children()
+
+
+def test_validation_imports_neither_timm_nor_lightning(root):
+    script = (
+        "import sys; from intvit.data.loading import validation_loader; from intvit.data.config import DataConfig; "
+        f"list(validation_loader(DataConfig('x', 4, 5, (0.5,) * 3, (0.5,) * 3, root={str(root)!r}, workers=0))); "
+        "sys.exit(' '.join({'timm', 'torchvision', 'pytorch_lightning', 'sklearn'} & set(sys.modules)) or 0)"
+    )
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (finished.returncode, finished.stderr) == (0, "")
+
+
+def test_real_validation_photos_come_exactly_once(real_data):
+    data = config(
+        real_data / "imagenet1k-sample", num_classes=1000, image_size=64, crop_pct=0.875, workers=2, eval_batch_size=64
+    )
+    loader = validation_loader(data)
+    labels = torch.cat([labels for _, labels in loader])
+    assert len(loader) == 8
+    assert sorted(labels.tolist()) == list(range(1, 1000, 2))

@@ -1,0 +1,132 @@
+"""The evaluation transform equals timm's to the byte; training transforms keep type, shape and reason."""
+
+import io
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from synthetic_shards import config
+
+from intvit.data.config import DataConfig
+from intvit.data.reader import seeded
+from intvit.data.shards import open_split
+from intvit.data.transforms import EvalTransform, decode, eval_transform, to_tensor, train_transform
+from intvit.torchvision_fix import ensure_torchvision
+
+ensure_torchvision()
+
+from timm.data import create_transform  # noqa: E402
+
+SIZES = [(224, 224), (500, 375), (375, 500), (333, 500), (1, 1), (1, 300), (640, 17), (257, 256), (90, 91), (1023, 641)]
+
+
+def timm_output(picture: Image.Image, size: int, crop_pct: float, interpolation: str) -> torch.Tensor:
+    transform = create_transform((3, size, size), crop_pct=crop_pct, interpolation=interpolation, normalize=False)
+    return transform(picture)
+
+
+def random_picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize(("image_size", "crop_pct"), [(224, 0.875), (224, 0.9), (224, 1.0), (8, 1.0), (33, 0.3)])
+def test_evaluation_equals_timm_at_every_aspect_ratio(size, image_size, crop_pct):
+    picture = random_picture(*size)
+    image = EvalTransform(image_size, crop_pct, "bicubic")(picture)
+    assert image.dtype == torch.uint8
+    assert image.shape == (3, image_size, image_size)
+    assert torch.equal(image, timm_output(picture, image_size, crop_pct, "bicubic"))
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"])
+def test_evaluation_equals_timm_with_every_interpolation(interpolation):
+    picture = random_picture(131, 97)
+    image = EvalTransform(64, 0.875, interpolation)(picture)
+    assert torch.equal(image, timm_output(picture, 64, 0.875, interpolation))
+
+
+def test_evaluation_equals_timm_on_real_photos(real_data):
+    data = DataConfig(
+        "imagenet", 224, 1000, (0.5,) * 3, (0.5,) * 3, root=str(real_data / "imagenet1k-sample"), crop_pct=0.875
+    )
+    index, transform = open_split(data, "val"), eval_transform(data)
+    shapes = set()
+    for position in range(0, len(index), 7):
+        path, _ = index.locate(position)
+        with open(path, "rb") as file:
+            file.seek(int(index.offsets[position]))
+            content = file.read(int(index.sizes[position]))
+        picture = decode(content)
+        shapes.add(picture.size)
+        expected = timm_output(Image.open(io.BytesIO(content)).convert("RGB"), 224, 0.875, "bicubic")
+        assert torch.equal(transform(picture), expected), index.describe(position)
+    assert len(shapes) > 10
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("L", "PNG"), ("L", "JPEG"), ("LA", "PNG"), ("RGBA", "PNG"), ("P", "PNG"), ("1", "PNG"), ("CMYK", "JPEG")],
+)
+def test_every_mode_becomes_rgb_as_timms_reader_makes_it(mode, kind):
+    buffer = io.BytesIO()
+    random_picture(37, 53).convert(mode).save(buffer, format=kind)
+    assert Image.open(buffer).mode == mode
+    picture = decode(buffer.getvalue())
+    assert picture.mode == "RGB"
+    assert torch.equal(to_tensor(picture), to_tensor(Image.open(buffer).convert("RGB")))
+    assert torch.equal(EvalTransform(32, 0.875, "bicubic")(picture), timm_output(picture, 32, 0.875, "bicubic"))
+
+
+def test_gray_pixels_come_in_all_three_channels():
+    buffer = io.BytesIO()
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    image = EvalTransform(8, 1.0, "bicubic")(decode(buffer.getvalue()))
+    assert all(np.array_equal(channel.numpy(), pixels) for channel in image)
+
+
+def test_shifted_digits_are_digits_moved_by_at_most_one_pixel():
+    data = config(None, image_size=8, train_transform={"kind": "shift", "max_shift": 1})
+    picture = random_picture(8, 8)
+    transform, original = train_transform(data), eval_transform(data)(picture)
+    padded = torch.nn.functional.pad(original, (1, 1, 1, 1))
+    candidates = [padded[:, top : top + 8, left : left + 8] for top in range(3) for left in range(3)]
+    random.seed(0)
+    met = {
+        next(k for k, candidate in enumerate(candidates) if torch.equal(image, candidate))
+        for image in (transform(picture) for _ in range(200))
+    }
+    assert met == set(range(9))
+
+
+@pytest.mark.parametrize("auto_augment", ["rand-m9-mstd0.5-inc1", "augmix-m3-w3", "original", None])
+def test_photos_are_changed_by_timm_and_stay_uint8(auto_augment):
+    options = {"kind": "photo", "auto_augment": auto_augment, "interpolation": "bicubic"}
+    data = config(None, image_size=64, train_transform=options)
+    transform = train_transform(data)
+    for size in [(300, 200), (40, 400), (64, 64)]:
+        with seeded("here"):
+            image = transform(random_picture(*size))
+        assert image.dtype == torch.uint8
+        assert image.shape == (3, 64, 64)
+
+
+def test_options_of_the_photo_transform_reach_timm():
+    picture = random_picture(256, 256)
+    whole_photo = {"crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0]}
+    plain = {"kind": "photo", "auto_augment": None, "color_jitter": 0.0, **whole_photo}
+
+    def output(key="here", **changes):
+        with seeded(key):
+            return train_transform(config(None, image_size=256, train_transform={**plain, **changes}))(picture)
+
+    whole = to_tensor(picture)
+    assert torch.equal(output(horizontal_flip=0.0), whole)
+    assert torch.equal(output(horizontal_flip=1.0), whole.flip(2))
+    assert not torch.equal(output(horizontal_flip=0.0, color_jitter=0.4), whole)
+    assert not torch.equal(output(horizontal_flip=0.0, crop_scale=[0.1, 0.5]), whole)
+    augmented = [output(key, horizontal_flip=0.0, auto_augment="rand-m9-n4") for key in "abcd"]
+    assert not all(torch.equal(image, whole) for image in augmented)
