@@ -92,8 +92,8 @@ def _convert_union(parameters: tuple[Any, ...], value: Any, where: str, hint: An
     if value is None and types.NoneType in parameters:
         return None
     choices = [part for part in parameters if part is not types.NoneType]
-    if len(choices) == 1:
-        return _convert(choices[0], value, where)
+    if len(choices) == 1 and dataclasses.is_dataclass(choices[0]):
+        return build(choices[0], value, where)  # its message names the key inside the group
     for choice in choices:
         try:
             return _convert(choice, value, where)

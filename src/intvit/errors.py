@@ -41,6 +41,8 @@ def _config_message(error: BaseException) -> str:
         listed = message.partition("Available options in ")[2].partition(": ")[2].partition(" Config search path")[0]
         options = listed.split()
         return f"no preset {group}={name}; {group} has {', '.join(options)}"
+    if message.startswith("Could not override '"):
+        return f"{message.split(chr(39))[1]}: no such key; `--cfg job` prints those that there are"
     cause = error.__cause__
     if cause is not None and type(cause).__module__.startswith("omegaconf."):
         message += f" ({str(cause).splitlines()[0]})"

@@ -6,6 +6,7 @@ import pytest
 import torch
 from synthetic_shards import config, number_of, write_split
 
+from intvit.data.config import DataError
 from intvit.data.loading import train_loader
 from intvit.data.module import ShardDataModule
 
@@ -86,6 +87,11 @@ def test_the_module_serves_every_loader_without_a_trainer(tmp_path):
         module.calibration_dataloader(),
     ]
     assert [len(loader) for loader in loaders] == [4, 1, 1, 5]
+
+
+def test_preparing_finds_a_missing_root():
+    with pytest.raises(DataError, match=r"^data.root is not set"):
+        ShardDataModule(config(None)).prepare_data()
 
 
 def test_preparing_writes_the_digits(tmp_path, monkeypatch):

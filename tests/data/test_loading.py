@@ -53,7 +53,7 @@ def test_validation_ranks_share_the_images_without_padding(root, ranks):
 
 
 def test_training_is_the_same_with_any_number_of_workers(root):
-    options = {"train_transform": {"kind": "shift"}, "shuffle_buffer": 8}
+    options = {"train_transform": {"kind": "photo"}, "shuffle_buffer": 8}
     single, several = train_loader(config(root, **options)), train_loader(config(root, workers=3, **options))
     for epoch in range(3):
         single.set_epoch(epoch)
@@ -94,7 +94,7 @@ def test_iterating_leaves_the_training_generator_alone(root):
 
 
 def test_calibration_is_fixed_spread_and_untouched_by_training_transforms(root):
-    data = config(root, train_transform={"kind": "shift"})
+    data = config(root, train_transform={"kind": "photo"})
     loader = calibration_loader(data)
     order = numbers(loader)
     loader.set_epoch(5)

@@ -58,10 +58,10 @@ def test_a_broken_image_is_named_with_shard_and_key(tmp_path, content):
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("kind", ["shift", "photo"])
-def test_random_changes_depend_on_seed_epoch_and_position_alone(tmp_path, kind):
+@pytest.mark.parametrize("auto_augment", ["rand-m9-n3-mstd0.5", "augmix-m3-w3", None])
+def test_random_changes_depend_on_seed_epoch_and_position_alone(tmp_path, auto_augment):
     write_split(tmp_path, "val", [6])
-    options = {"kind": kind, "auto_augment": "rand-m9-n3-mstd0.5"}
+    options = {"kind": "photo", "auto_augment": auto_augment}
     data = config(tmp_path, train_transform=options, image_size=16, seed=5)
 
     def read(position, epoch=0, seed=5):

@@ -47,7 +47,7 @@ def evaluate(operator: Operator, inputs: list[np.ndarray], constants: dict, bits
         return result
     if op == "linear":
         rows = [
-            [dot(row, w) + b for w, b in zip(constants["weight"], constants["bias"])]
+            [dot(row, w) + b for w, b in zip(constants["weight"], constants["bias"], strict=True)]
             for row in x.reshape(-1, x.shape[-1])
         ]
         return np.array(rows, object).reshape(*x.shape[:-1], -1)
@@ -113,7 +113,7 @@ def row_function(op: str):
 def layernorm(x: list[int], operator: Operator, constants: dict, bits: int) -> list[int]:
     attributes, size = operator.attributes, len(x)
     if "channel_shift" in constants:
-        x = [v * 2**k for v, k in zip(x, constants["channel_shift"])]
+        x = [v * 2**k for v, k in zip(x, constants["channel_shift"], strict=True)]
     if attributes["method"] == "exact":
         numerator, y = 2**40, [size * v - sum(x) for v in x]
         root = math.isqrt(size * sum(v * v for v in x) - sum(x) ** 2)
@@ -133,7 +133,7 @@ def layernorm(x: list[int], operator: Operator, constants: dict, bits: int) -> l
             root = root if variance else 0
     factor = numerator // root if root else 0
     n = [(v * factor) // 2 ** attributes["normalizer_shift"] for v in y]
-    columns = zip(n, constants["multiplier"], constants["bias"], constants["shift"])
+    columns = zip(n, *(constants[role] for role in ("multiplier", "bias", "shift")), strict=True)
     return [clamp(round_shift(v * m + b, e), attributes["bits"]) for v, m, b, e in columns]
 
 

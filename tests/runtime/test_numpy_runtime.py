@@ -39,21 +39,17 @@ def test_a_few_seeds_hold_every_kind() -> None:
     assert {op for op, _, _ in kinds} == set(OPERATORS)
 
 
-def step(
-    op: str, x: np.ndarray | list, bits: int, attributes: dict, *, signed: bool = True, others=(), **constants
-) -> list:
-    """One operator of the runtime on one image's value (without batch axis)."""
+WIDTHS = {"weight": 8, "table": 16}  # of constants; others: 32
+
+
+def step(op: str, x: list | np.ndarray, bits: int, attributes: dict, *, others: tuple = (), **constants: list) -> list:
+    """One operator of the runtime on signed values of `bits` bits (one image, without batch axis)."""
     arrays = [np.asarray(x), *map(np.asarray, others)]
-    values = {f"x{i}": Value(array.shape, bits, signed) for i, array in enumerate(arrays)}
-    held = {role: Constant(np.asarray(array), 64) for role, array in constants.items()}
+    values = {f"x{i}": Value(array.shape, bits, True) for i, array in enumerate(arrays)}
+    held = {role: Constant(np.asarray(array), WIDTHS.get(role, 32)) for role, array in constants.items()}
     operator = Operator(op, "y", tuple(values), "y", attributes, {role: role for role in held})
-    narrow = {role: Constant(constant.array, 8 if role in ("weight",) else 16) for role, constant in held.items()}
-    fits = {role: narrow[role] if np.abs(held[role].array).max(initial=0) < 2**7 else held[role] for role in held}
-    for role, constant in fits.items():
-        if constant.bits == 64 and role != "bias":
-            fits[role] = Constant(constant.array, 32)
-    values["y"] = infer_output(operator, list(values.values()), fits)
-    site = Site(Program("x0", "y", values, fits, [operator]), operator)
+    values["y"] = infer_output(operator, list(values.values()), held)
+    site = Site(Program("x0", "y", values, held, [operator]), operator)
     return OPERATORS[op](site)(*(array[None] for array in arrays))[0].tolist()
 
 
@@ -65,16 +61,16 @@ def test_requantize_rounds_half_up_and_saturates() -> None:
     assert result == [8, 0, 150, 255]
 
 
-def test_requantize_of_the_worked_example() -> None:
-    # 23311 * 1509346321 = 35184372088831 + 2^45 - 2^45 ... : just below the half, so that it rounds down
-    assert step("requantize", [23311], 32, {"bits": 8, "signed": True}, multiplier=[1509346321], shift=[46]) == [0]
+def test_requantize_just_below_the_half_rounds_down() -> None:
     assert 23311 * 1509346321 == 2**45 - 1
+    attributes = {"bits": 8, "signed": True}
+    assert step("requantize", [23311, 23312], 32, attributes, multiplier=[1509346321], shift=[46]) == [0, 1]
 
 
 def test_add_rounds_once() -> None:
     # 1/4 and 1/4: rounded apart 0 + 0 or 1 + 1, together 0.5 -> 1
     attributes, constants = {"bits": 8}, {"multiplier_a": [1], "multiplier_b": [1], "shift": [2]}
-    assert step("add", [1, -1, 3], 8, attributes, others=[[1, -1, 3]], **constants) == [1, 0, 2]
+    assert step("add", [1, -1, 3], 8, attributes, others=([1, -1, 3],), **constants) == [1, 0, 2]
 
 
 def test_layernorm_exact_of_the_worked_example() -> None:
@@ -155,7 +151,6 @@ def test_a_batch_equals_its_images_one_by_one() -> None:
     program = random_program(7)
     runtime, images = load_runtime(program, "numpy"), images_for(program, 5)
     assert np.array_equal(runtime(images), np.concatenate([runtime(images[i : i + 1]) for i in range(5)]))
-    assert runtime(images[:0]).shape == (0, *program.values[program.output].shape)
 
 
 def test_wrong_images_are_named_in_one_line() -> None:
@@ -165,6 +160,7 @@ def test_wrong_images_are_named_in_one_line() -> None:
         (images.astype(np.float32), "images are of type float32, expected a numpy array of uint8"),
         (images.tolist(), "images are of type list"),
         (images[0], r"images have shape \[.*\], expected \[batch, 2, 12, 8\]"),
+        (images[:0], r"images have shape \[0, "),
         (images[:, :, 1:], r"images have shape \[2, 2, 11, 8\], expected \[batch, 2, 12, 8\]"),
     ]:
         with pytest.raises(ProgramError, match=message) as error:
@@ -173,7 +169,7 @@ def test_wrong_images_are_named_in_one_line() -> None:
 
 
 def test_an_unknown_runtime_is_refused_with_the_known_names() -> None:
-    with pytest.raises(ProgramError, match="unknown runtime 'tpu'; there are .*numpy.*torch"):
+    with pytest.raises(ProgramError, match="unknown runtime 'tpu'; there are numpy, "):
         load_runtime(random_program(0), "tpu")
 
 

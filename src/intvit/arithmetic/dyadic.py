@@ -41,12 +41,11 @@ def encode_ratio(
     """Encode a real ratio as (m, e) with ratio ~ m / 2^e.
 
     m has 31 bits (its sign is the ratio's), fewer where e meets its cap or where the operand is wider than an int32.
-    Uncapped, the relative error is at most 2^-31 + 2^-53 (half a step of 2^30) or 2^-31 where 2^31 rounds down to
-    2^31 - 1. A ratio of 0 gives (0, 1).
+    Uncapped, the relative error is at most 2^-31. A ratio of 0 gives (0, 1).
 
     Args:
         ratio: finite real number.
-        bits, signed: target that the product is clamped to.
+        bits, signed: the integers that the product is clamped to.
         reserve: takes this many off the cap of e, for targets that sum more than one product.
         operand_bits: the integer operand's magnitude is at most 2^operand_bits; m * operand stays below 2^62.
 

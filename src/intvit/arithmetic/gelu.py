@@ -129,18 +129,23 @@ def gelu_table(gelu: Gelu, bits_in: int) -> Tensor:
     half = 1 << (bits_in - 1)
     x = torch.arange(-half, half)
     if isinstance(gelu, ShiftGelu):
-        maximum = torch.arange(half)[:, None]
-        return _shift_table(gelu, torch.minimum(x, maximum), maximum)
+        return _shift_table(gelu, x, torch.arange(half)[:, None])
     return gelu(x).to(container(gelu.bits))
 
 
 def _shift_table(gelu: ShiftGelu, x: Tensor, maximum: Tensor) -> Tensor:
-    """`at_maximum` over the (M, x) grid, with the exponentials of the 2^bits distances taken once."""
-    exponentials = shift_exponential(-torch.arange(2 * maximum.shape[0]), gelu.x0, gelu.n, gelu.fraction_bits)
-    a, b = exponentials[maximum - x], exponentials[maximum]
+    """`at_maximum` over the (M, x) grid, with the exponentials of the 2^bits distances M - x taken once.
+
+    They depend on M - x alone, so that row M is a window that slides over them: a view where a gather would be slow.
+    """
+    half = maximum.shape[0]
+    exponentials = shift_exponential(-torch.arange(2 * half), gelu.x0, gelu.n, gelu.fraction_bits)
+    falling = torch.cat((exponentials.flip(0), exponentials[:1].expand(half - 1)))
+    a, b = falling.unfold(0, 2 * half, 1).flip(0), exponentials[:half, None]
     factor = torch.div((1 << 31) - 1, a + b, rounding_mode="floor")
     sigmoid = (a * factor) >> (31 - gelu.sigmoid_bits)
-    return requantize(x * sigmoid, gelu.multiplier, gelu.shift, gelu.bits).to(container(gelu.bits))
+    value = torch.minimum(x, maximum) * sigmoid
+    return requantize(value, gelu.multiplier, gelu.shift, gelu.bits).to(container(gelu.bits))
 
 
 def apply_gelu_table(x: Tensor, table: Tensor) -> Tensor:

@@ -34,12 +34,14 @@ def derive_ivit(
 
     The shift exponential works at scale 1.702 * scale_in, where one doubling is 1 / 2.447 of x. n trades two errors:
     exponentials stop at 2^-n of their maximum, which should be far below e^(-1.702 M) for the row's maximum M; and the
-    reciprocal has 31 bits less those of the exponentials' maximum, of which at least three are kept. The published n
-    is 23.
+    reciprocal has 31 bits less those of the exponentials' maximum. A range up to 7 gets all n that it needs or keeps
+    four bits of the reciprocal; beyond, for every five doublings missing, one of those bits is given up (down to one).
+    The published n is 23.
     """
     _check(scale_in, bits_in, site)
-    x0, n, f = shift_parameters(1.702 * scale_in, (1 << (30 if paper else 27)) - 1, paper=paper)
-    n = min(n, 23 if paper else math.ceil(2.447 * (scale_in * (1 << (bits_in - 1)) + 3.5)))
+    x0, n, f = shift_parameters(1.702 * scale_in, (1 << 30) - 1, paper=paper)
+    missing = math.ceil(2.447 * (scale_in * (1 << (bits_in - 1)) + 3.5)) - (n - 3)
+    n = min(n, 23 if paper else n - 3 + (missing // 5 if missing > 0 else missing))
     sigmoid_bits = 7 if paper else 16
     m, e = _output_ratio(math.ldexp(scale_in / scale_out, -sigmoid_bits), bits_out, 31, site)
     return ShiftGelu(x0, n, f, sigmoid_bits, m, e, bits_out)
@@ -52,8 +54,8 @@ def derive_ibert(scale_in: float, scale_out: float, bits_in: int, bits_out: int,
     step = math.ldexp(scale_in, -f) / math.sqrt(2)
     unit = -0.2888 * step * step  # real value of one unit of L
     b, one = math.floor(-1.769 / step), math.floor(1.0 / unit)
-    # |L| <= -c + b^2 < 2 * -c, so |L + one| <= 3 * -one
-    operand_bits = (3 * -one << (bits_in - 1 + f)).bit_length()
+    # b^2 < -c = -one, so c <= (a + b)^2 + c < 0 and |L + one| <= 2 * -one
+    operand_bits = (2 * -one << (bits_in - 1 + f)).bit_length()
     m, e = _output_ratio(math.ldexp(scale_in, -f) * unit / 2 / scale_out, bits_out, operand_bits, site)
     return PolynomialGelu(f, b, one, one, m, e, bits_out)
 
@@ -97,7 +99,7 @@ def derive_ppoly(
     half = 1 << (bits_in - 1)
     limit = (1 << (coefficient_bits - 1)) - 1
     pieces = gelu_pieces(half * scale_in, segments, degree)
-    amplitude = limit / max(min(half * scale_in, 1e9), 1e-9)
+    amplitude = limit / (half * scale_in)  # |GELU(z)| <= |z|, so every c_0 fits
     fields = None
     while fields is None:
         fields = integerize(pieces, scale_in, -half, half - 1, amplitude, limit)

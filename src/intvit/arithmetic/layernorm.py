@@ -95,8 +95,8 @@ def derive_normalizer(
     scale = math.sqrt(channels) * 2.0**-30
     if method == "ivit":
         return Normalizer(method, 1, 10 if paper else 0, 0, channel_shift, scale)
-    # |y| <= 2^width: C * 2^(2 (width - square_shift)) < 2^32
-    square_shift = max(0, width - (31 - (channels - 1).bit_length()) // 2)
+    # the norm of y is at most sqrt(C) 2^(w-1) (values at both ends of the range); flooring adds at most sqrt(C)
+    square_shift = next(s for s in range(width) if channels * ((1 << (width - 1)) // (1 << s) + 1) ** 2 < 1 << 32)
     return Normalizer(method, 1, 0, square_shift, channel_shift, scale)
 
 

@@ -26,14 +26,14 @@ def integer_matmul(a: Tensor, b: Tensor) -> Tensor:
     if a.dtype == torch.uint8:
         # u = (u - 128) + 128, and u - 128 fits int8
         return (_int8_matmul(_minus_128(a), b).to(torch.int64) + 128 * column_sum).to(torch.int32)
-    low = _minus_128(a & 255)
-    if a.dtype == torch.int16:
-        high, offset = (a >> 8).to(torch.int8), 128
-    elif a.dtype in (torch.int32, torch.int64):
-        high, offset = _minus_128(a >> 8), 128 * 256 + 128
-    else:
+    if a.dtype not in (torch.int16, torch.int32, torch.int64):
         raise TypeError(f"integer_matmul takes an int8, uint8, int16, int32 or int64 left operand, not {a.dtype}")
-    joined = (_int8_matmul(high, b).to(torch.int64) << 8) + _int8_matmul(low, b) + offset * column_sum
+    # a = 256 h + l, where l and (but for int16, whose h is signed) h are in 0..255
+    signed = a.dtype == torch.int16
+    high = (a >> 8).to(torch.int8) if signed else _minus_128(a >> 8)
+    offset = 128 if signed else 128 * 256 + 128
+    low_product = _int8_matmul(_minus_128(a & 255), b)
+    joined = (_int8_matmul(high, b).to(torch.int64) << 8) + low_product + offset * column_sum
     return joined.to(torch.int32)
 
 
@@ -54,6 +54,8 @@ def _int8_matmul(a: Tensor, b: Tensor) -> Tensor:
 
 def _int_mm(a: Tensor, b: Tensor) -> Tensor:
     if a.device.type != "cuda":
+        if a.shape[1] == 1:  # the CPU kernel misreads an inner axis of one
+            a, b = torch.nn.functional.pad(a, (0, 1)), torch.nn.functional.pad(b, (0, 0, 0, 1))
         return torch._int_mm(a, b)
     # cuBLAS wants more than 16 rows and multiples of 8 elsewhere; zeros change no sum.
     rows, inner, columns = max(0, 17 - a.shape[0]), -a.shape[1] % 8, -b.shape[1] % 8

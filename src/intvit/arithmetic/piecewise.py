@@ -32,7 +32,7 @@ def evaluate_pieces(x: Tensor, bounds: Tensor, origins: Tensor, coefficients: Te
         int64 of x's shape. A derived piece's term c_j * (t / 2^g)^j is at most the amplitude times its real coefficient
         in the piece's own variable, so |v| < 2^30 with amplitudes below 2^24, |t| < 2^16 and |v * t| < 2^46.
     """
-    segment = torch.bucketize(x, bounds, right=True)
+    segment = (x.unsqueeze(-1) >= bounds).sum(-1)
     t = x - origins[segment]
     rows = coefficients[segment]
     value = rows[..., -1]

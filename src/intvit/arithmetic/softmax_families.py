@@ -90,7 +90,6 @@ def derive_ibert(scale: float, row_length: int, bits: int, *, site: str = "softm
 
 def derive_lut(scale: float, row_length: int, bits: int, *, site: str = "softmax") -> Exponent:
     """Table of 2^bits entries: L * e^(-d * scale), rounded."""
-    check_scale(scale, site)
     return TableExponent(torch.floor(_real_table(scale, row_length, bits, site) + 0.5).to(torch.int64))
 
 
@@ -100,6 +99,7 @@ def derive_float(scale: float, row_length: int, bits: int, *, site: str = "softm
 
 
 def _real_table(scale: float, row_length: int, bits: int, site: str) -> torch.Tensor:
+    check_scale(scale, site)
     if not 2 <= bits <= 16:
         raise ValueError(f"{site}: logits of {bits} bits; a table takes 2 to 16")
     distance = torch.arange(1 << bits, dtype=torch.float64)

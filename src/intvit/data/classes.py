@@ -22,4 +22,4 @@ def _imagenet_names() -> list[str] | None:
         from timm.data import ImageNetInfo
     except ImportError:
         return None
-    return ImageNetInfo().label_descriptions()
+    return list(ImageNetInfo().label_descriptions())

@@ -14,7 +14,7 @@ from typing import Any
 from intvit.errors import IntVitError
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
-TRAIN_TRANSFORMS = ("photo", "shift", "none")
+TRAIN_TRANSFORMS = ("photo", "none")
 CLASS_NAMES = ("digits", "imagenet", "indices")
 IMAGENET_CLASSES = 1000
 
@@ -27,8 +27,7 @@ class DataError(IntVitError):
 class TrainTransformConfig:
     """Random changes to one training image. The defaults are the published DeiT recipe, which I-ViT fine-tunes with."""
 
-    kind: str = "photo"  # `photo`: the options below, by timm; `shift`: a few pixels; `none`: as in evaluation
-    max_shift: int = 1  # `shift`: pixels in each direction; one is already an eighth of an 8x8 digit
+    kind: str = "photo"  # `photo`: the options below, by timm; `none`: as in evaluation
     crop_scale: tuple[float, float] = (0.08, 1.0)  # share of the photo's area that a random crop keeps
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width to height of that crop
     interpolation: str = "bicubic"  # as in evaluation, so that both see the same kind of blur
@@ -39,7 +38,6 @@ class TrainTransformConfig:
     def __post_init__(self) -> None:
         _one_of("train_transform.kind", self.kind, TRAIN_TRANSFORMS)
         _one_of("train_transform.interpolation", self.interpolation, INTERPOLATIONS)
-        _at_least("train_transform.max_shift", self.max_shift, 0)
         _within("train_transform.horizontal_flip", self.horizontal_flip, 0.0, 1.0)
         _within("train_transform.color_jitter", self.color_jitter, 0.0, 1.0)
         for key, limit in (("crop_scale", 1.0), ("crop_ratio", float("inf"))):
@@ -143,7 +141,10 @@ def _convert(annotation: str, value: Any, where: str) -> Any:
         if isinstance(value, str) or not isinstance(value, Sequence):
             raise DataError(f"{where}={value}: expected a list of numbers")
         return tuple(_convert("float", item, where) for item in value)
-    expected = {"int": int, "float": (int, float), "str": (str, os.PathLike)}[annotation]
-    if not isinstance(value, expected) or isinstance(value, bool):
-        raise DataError(f"{where}={value}: expected {annotation}")
-    return {"int": int, "float": float, "str": os.fspath}[annotation](value)
+    if annotation == "str" and isinstance(value, (str, os.PathLike)):
+        return os.fspath(value)
+    if annotation == "float" and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if annotation == "int" and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise DataError(f"{where}={value}: expected {annotation}")

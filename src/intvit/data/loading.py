@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from intvit.data.config import DataConfig, DataError
 from intvit.data.plan import calibration_batches, training_batches, training_steps, validation_batches
@@ -62,7 +63,7 @@ class ShardLoader:
         finally:
             # Left to the garbage collector, an unfinished iterator may be collected inside the forked workers of the
             # next one, where it closes pipes that are not its own.
-            if self._workers:
+            if isinstance(batches, _MultiProcessingDataLoaderIter):
                 batches._shutdown_workers()
 
 
@@ -76,16 +77,9 @@ def train_loader(config: DataConfig, *, rank: int = 0, world_size: int = 1) -> S
             f"ranks; lower data.batch_size={config.batch_size}"
         )
 
-    def batches(epoch: int) -> np.ndarray:
-        return training_batches(
-            index.counts,
-            config.batch_size,
-            seed=config.seed,
-            epoch=epoch,
-            buffer=config.shuffle_buffer,
-            rank=rank,
-            world_size=world_size,
-        )
+    def batches(epoch: int) -> Sequence[np.ndarray]:
+        order = {"seed": config.seed, "epoch": epoch, "buffer": config.shuffle_buffer}
+        return list(training_batches(index.counts, config.batch_size, rank=rank, world_size=world_size, **order))
 
     dataset = ShardDataset(index, train_transform(config), seed=config.seed)
     return ShardLoader(dataset, batches, steps, config.worker_count())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import math
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,21 +54,6 @@ class EvalTransform:
         return to_tensor(picture.crop((left, top, left + self.image_size, top + self.image_size)))
 
 
-@dataclass(frozen=True)
-class ShiftTransform:
-    """The evaluation transform, then a random shift of up to `max_shift` pixels each way; black moves in."""
-
-    evaluation: EvalTransform
-    max_shift: int
-
-    def __call__(self, picture: Image.Image) -> torch.Tensor:
-        image = self.evaluation(picture)
-        margin, size = self.max_shift, self.evaluation.image_size
-        padded = torch.nn.functional.pad(image, (margin, margin, margin, margin))
-        top, left = random.randint(0, 2 * margin), random.randint(0, 2 * margin)
-        return padded[:, top : top + size, left : left + size].contiguous()
-
-
 def eval_transform(config: DataConfig) -> EvalTransform:
     """Evaluation transform of a config."""
     return EvalTransform(config.image_size, config.crop_pct, config.interpolation)
@@ -79,18 +64,12 @@ def train_transform(config: DataConfig) -> Callable[[Image.Image], torch.Tensor]
     options = config.train_transform
     if options.kind == "none":
         return eval_transform(config)
-    if options.kind == "shift":
-        return ShiftTransform(eval_transform(config), options.max_shift)
-    return _photo_transform(config)
-
-
-def _photo_transform(config: DataConfig) -> Callable[[Image.Image], torch.Tensor]:
     from intvit.torchvision_fix import ensure_torchvision
 
     ensure_torchvision()
     from timm.data import create_transform
 
-    options = config.train_transform
+    _mend_posterize()
     return create_transform(
         config.image_size,
         is_training=True,
@@ -103,3 +82,22 @@ def _photo_transform(config: DataConfig) -> Callable[[Image.Image], torch.Tensor
         mean=config.mean,  # fills what rotations and shears uncover
         normalize=False,
     )
+
+
+def _mend_posterize() -> None:
+    """Let timm posterize to 0 bits, hence to black, at the top magnitude, as it means to.
+
+    Since Pillow 13 its call raises there: `rand-m9-mstd0.5-inc1` would stop training after some hundred images.
+    """
+    from timm.data import auto_augment
+
+    original = auto_augment.posterize
+
+    def posterize(picture: Image.Image, bits_to_keep: int, **options: Any) -> Image.Image:
+        if bits_to_keep < 1:
+            return Image.new(picture.mode, picture.size)
+        return original(picture, bits_to_keep, **options)
+
+    for name, operation in auto_augment.NAME_TO_OP.items():
+        if operation is original:
+            auto_augment.NAME_TO_OP[name] = posterize

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from intvit.errors import IntVitError
 from intvit.models.drop_path import DropPath
-from intvit.quant import QuantConfig, name_layers
+from intvit.quant import QuantConfig, finish_construction
 from intvit.quant.layers import GELU, Add, AttentionCore, Constant, InputQuantize, LayerNorm, Linear, PatchEmbed, Scores
 from intvit.quant.quantizer import SMALLEST_FUNCTION_SCALE, Quantizer
 from intvit.quant.tensor import QTensor, Value, concat, select
@@ -65,8 +65,7 @@ class VisionTransformer(nn.Module):
         )
         self.norm = LayerNorm(width, quant.site("norm"))
         self.head = Scores(width, num_classes, quant.site("head"))
-        name_layers(self)
-        quant.check_overrides([name for name, _ in self.named_modules() if name])
+        finish_construction(self, quant)
 
     def features(self, images: Value) -> Value:
         """Classifier input (B, C): the class token after the last norm."""

@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from intvit.program.functions import exponent, extremes, integers, shift_exponential
+from intvit.program.functions import exponent, extremes, shift_exponential
 from intvit.program.operators import infer_output
 from intvit.program.program import Constant, Operator, Program, ProgramError, Value, limits
 
@@ -19,7 +19,7 @@ def check(program: Program) -> None:
     _check_input(program)
     for name, constant in program.constants.items():
         check_constant(name, constant)
-    defined, used = {program.input}, set()
+    defined, used = {program.input}, set[str]()
     for operator in program.operators:
         _check_operator(program, operator, defined)
         defined.add(operator.output)
@@ -99,7 +99,7 @@ def _check_operator(program: Program, operator: Operator, defined: set[str]) -> 
 
 def check_softmax(operator: Operator, constants: dict[str, np.ndarray], logits: Value) -> None:
     """E >= 0, enough significant bits at the maximum, sum(E) < 2^31: every possible distance is tried."""
-    value, _ = exponent(operator.attributes, constants, integers(0, 1 << logits.bits))
+    value, _ = exponent(operator.attributes, constants, np.arange(1 << logits.bits))
     smallest, largest = extremes(value)
     if smallest < 0:
         raise ProgramError(
@@ -116,7 +116,7 @@ def check_softmax(operator: Operator, constants: dict[str, np.ndarray], logits: 
 
 
 def _check_shift_gelu(operator: Operator, x: Value) -> None:
-    largest = int(shift_exponential(operator.attributes, integers(0, 1))[0])
+    largest = int(shift_exponential(operator.attributes, np.zeros(1, np.int64))[0])
     if 2 * largest >= SUM_LIMIT:
         raise ProgramError(f"{operator}: two exponentials of up to {largest} may sum to 2^31 or more; lower n")
 

@@ -55,7 +55,7 @@ def _replace(folder: Path, fresh: Path, old: Path) -> None:
 
 
 def load_checkpoint(folder: str | os.PathLike) -> Program:
-    """Read the program in `folder`, check it and prove its bounds again, so that an edited file cannot overflow a runtime.
+    """Read the program in `folder`, check it, and prove its bounds again: an edited file cannot overflow a runtime.
 
     Raises ProgramError, one line, that starts with the folder.
     """

@@ -145,10 +145,10 @@ def _known(entry: dict[str, Any], keys: set[str], where: str) -> None:
 def _get(entry: dict[str, Any], key: str, kind: type, where: str) -> Any:
     if key not in entry:
         raise ProgramError(f"{where}: key {key!r} is missing")
-    value = entry[key]
+    value: Any = entry[key]
     if kind is float and type(value) is int and abs(value) < 2**53:
         value = float(value)
-    if type(value) is not kind or (kind is float and not math.isfinite(value)):
+    if type(value) is not kind or (type(value) is float and not math.isfinite(value)):
         expected = "a finite number" if kind is float else kind.__name__
         raise ProgramError(f"{where}: {key!r} is of type {type(value).__name__}, expected {expected}")
     return value

@@ -8,10 +8,11 @@ sees an overflow instead of suffering it. bounds.py uses `RULES[op]`; the arithm
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import isqrt
+from typing import Any
 
 import numpy as np
 
-from intvit.program.functions import Extremes, exponent, extremes, gelu_before_shift, integers
+from intvit.program.functions import Extremes, exponent, extremes, gelu_before_shift
 from intvit.program.program import Operator, ProgramError, Value, limits
 
 
@@ -46,9 +47,7 @@ class Ledger:
     is_scores: bool  # does this operator compute the program's scores?
     intermediates: Extremes = field(default_factory=dict)
 
-    def note(
-        self, name: str, low: object, high: object, bits: int = 64, remedy: str = "use shorter multipliers"
-    ) -> None:
+    def note(self, name: str, low: Any, high: Any, bits: int = 64, remedy: str = "use shorter multipliers") -> None:
         """`low` and `high`: integers or arrays of them (dtype object or int64)."""
         smallest, largest = int(np.min(low)), int(np.max(high))
         self.intermediates[name] = (smallest, largest)
@@ -82,10 +81,10 @@ def _product(low: np.ndarray, high: np.ndarray, factor: np.ndarray) -> tuple[np.
 
 def _rounding_shift(ledger: Ledger, name: str, low: np.ndarray, high: np.ndarray, shift: np.ndarray | int) -> Interval:
     """clamp((v + 2^(e-1)) >> e); `name` is what v, with its rounding term, is called in the proof."""
-    shift = np.asarray(shift).astype(object)
-    half = 1 << (shift - 1)
+    places = np.asarray(shift).astype(object)
+    half = 1 << (places - 1)
     ledger.note(name, low, high + half)
-    return ledger.clamp((low + half) >> shift, (high + half) >> shift)
+    return ledger.clamp((low + half) >> places, (high + half) >> places)
 
 
 def _quantize_input(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
@@ -117,7 +116,7 @@ def _move(rearrange: Callable[[Ledger, np.ndarray], np.ndarray]) -> Callable:
             first = [bound.take([0], axis) for bound in moved]
             if all((bound == start).all() for bound, start in zip(moved, first, strict=True)):
                 moved = first
-        return Interval(*moved)
+        return Interval(moved[0], moved[1])
 
     return rule
 
@@ -129,10 +128,8 @@ def _patches(ledger: Ledger, bound: np.ndarray) -> np.ndarray:
 
 
 def _slice(ledger: Ledger, bound: np.ndarray) -> np.ndarray:
-    start, stop = ledger.operator.attributes["start"], ledger.operator.attributes["stop"]
-    return np.moveaxis(
-        np.moveaxis(bound, ledger.operator.attributes["axis"], 0)[start:stop], 0, ledger.operator.attributes["axis"]
-    )
+    axis, start, stop = (ledger.operator.attributes[key] for key in ("axis", "start", "stop"))
+    return bound.take(range(start, stop), axis)
 
 
 _SHORTER_ROWS = "use fewer bits for the operands or shorter rows"
@@ -141,16 +138,16 @@ _SHORTER_ROWS = "use fewer bits for the operands or shorter rows"
 def _linear(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
     x = inputs[0].channels()
     size = ledger.shapes[0][-1]
-    low, high = (np.broadcast_to(bound.reshape(-1), size).astype(np.float64) for bound in (x.low, x.high))
+    x_low, x_high = (np.broadcast_to(bound.reshape(-1), size).astype(np.float64) for bound in (x.low, x.high))
     weight, bias = constants["weight"].astype(np.float64), constants["bias"].astype(np.int64)
     positive, negative = np.maximum(weight, 0), np.minimum(weight, 0)  # float64: sums stay far below 2^53
 
     def interval(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return (positive @ low + negative @ high).astype(np.int64), (positive @ high + negative @ low).astype(np.int64)
 
-    least, most = interval(np.minimum(low, 0), np.maximum(high, 0))  # partial sums, whatever the order
+    least, most = interval(np.minimum(x_low, 0), np.maximum(x_high, 0))  # partial sums, whatever the order
     ledger.note("accumulator", least + np.minimum(bias, 0), most + np.maximum(bias, 0), 32, _SHORTER_ROWS)
-    low, high = (bound + bias for bound in interval(low, high))
+    low, high = (bound + bias for bound in interval(x_low, x_high))
     shape = (1,) * (len(ledger.shapes[0]) - 1) + (-1,)
     return Interval(low.reshape(shape), high.reshape(shape))
 
@@ -251,7 +248,7 @@ def _normalized_rounded(ledger: Ledger, low: np.ndarray, high: np.ndarray) -> in
 def _softmax(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
     attributes, row, bits = ledger.operator.attributes, ledger.shapes[0][-1], ledger.output.bits - ledger.output.signed
     low, high = inputs[0].extremes()
-    value, seen = exponent(attributes, constants, integers(0, high - low + 1))
+    value, seen = exponent(attributes, constants, np.arange(high - low + 1))
     for name, (smallest, largest) in seen.items():
         ledger.note(name, smallest, largest, remedy="use fewer fraction bits or shorter coefficients")
     smallest, largest = extremes(value)
@@ -273,10 +270,10 @@ def _gelu(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarra
     low, high = inputs[0].extremes()
     if attributes["kind"] == "table":
         offset = 1 << (ledger.values[0].bits - 1)
-        low, high = extremes(constants["table"][low + offset : high + offset + 1])
-        result = Interval(np.array(low), np.array(high))
+        reached = constants["table"][low + offset : high + offset + 1]
+        result = Interval(reached.min().astype(np.int64), reached.max().astype(np.int64))
     else:
-        x, row_max = integers(low, high + 1), np.zeros(1, object)
+        x, row_max = np.arange(low, high + 1), np.zeros(1, np.int64)
         if attributes["kind"] == "shift":  # every pair of x and max(0, row maximum) >= x
             x, row_max = np.mgrid[low : high + 1, 0 : max(high, 0) + 1].reshape(2, -1)
             x, row_max = x[x <= row_max], row_max[x <= row_max]
@@ -284,9 +281,9 @@ def _gelu(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarra
         for name, (smallest, largest) in seen.items():
             ledger.note(name, smallest, largest)
         ledger.note("function", value, value)
-        multiplier = np.array(attributes["multiplier"], object)
-        low, high = _product(*(np.array(bound, object) for bound in extremes(value)), multiplier)
-        result = _rounding_shift(ledger, "product", low, high, attributes["shift"])
+        least, most = (np.array(bound, object) for bound in extremes(value))
+        products = _product(least, most, np.array(attributes["multiplier"], object))
+        result = _rounding_shift(ledger, "product", *products, attributes["shift"])
     shape = (1,) * len(ledger.shapes[0])
     return Interval(result.low.reshape(shape), result.high.reshape(shape))
 

@@ -5,96 +5,28 @@ softmax, gelu and layernorm, the extra ones of each kind or method. `infer_outpu
 table and returns its output's shape and width. Nothing here executes an operator.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
 from typing import Any
 
-from intvit.program.program import Constant, Operator, ProgramError, Value
+from intvit.program.forms import (
+    Attribute,
+    Choice,
+    Flag,
+    Form,
+    Integer,
+    Integers,
+    Role,
+    check_attribute,
+    check_attributes,
+    check_constants,
+)
+from intvit.program.program import Constant, Operator, ProgramError, Value, limits
+
+Inferred = tuple[tuple[int, ...], int, bool]  # shape, bits, signed
 
 MULTIPLIER_LIMIT = 2**31 - 1
 MANTISSA_BITS = 53  # of float64: shifts are capped so that one float64 multiply-add gives the same integers
-
-
-@dataclass(frozen=True)
-class Integer:
-    """An integer attribute in [low, high]."""
-
-    low: int
-    high: int
-
-    def problem(self, value: Any) -> str | None:
-        if type(value) is not int or not self.low <= value <= self.high:
-            return f"expected an integer from {self.low} to {self.high}"
-        return None
-
-
-@dataclass(frozen=True)
-class Integers:
-    """A list of integers, each in [low, high]."""
-
-    low: int
-    high: int
-
-    def problem(self, value: Any) -> str | None:
-        if type(value) is not tuple or any(type(v) is not int or not self.low <= v <= self.high for v in value):
-            return f"expected a list of integers from {self.low} to {self.high}"
-        return None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of a few names."""
-
-    names: tuple[str, ...]
-
-    def problem(self, value: Any) -> str | None:
-        return None if value in self.names else f"expected one of {', '.join(self.names)}"
-
-
-@dataclass(frozen=True)
-class Flag:
-    """A boolean attribute."""
-
-    def problem(self, value: Any) -> str | None:
-        return None if type(value) is bool else "expected true or false"
-
-
-Attribute = Integer | Integers | Choice | Flag
-
-
-@dataclass(frozen=True)
-class Role:
-    """A constant: allowed shapes, widest declared width, and the range of its values.
-
-    Shapes are written with symbols: `C` is the last axis of the first input, `A` the first one, `L` the number of
-    integers of the input's width (2^bits); other symbols are free, but mean the same size in every role of an operator.
-    """
-
-    shapes: tuple[str, ...]
-    bits: int
-    low: int | None = None
-    high: int | None = None
-    optional: bool = False
-
-
-@dataclass(frozen=True)
-class Form:
-    """What an operator carries. `kinds` adds attributes and constants by the value of attribute `kind_attribute`."""
-
-    inputs: tuple[int, int]
-    infer: Callable[[Operator, list[Value], dict[str, Constant]], tuple[tuple[int, ...], int, bool]]
-    attributes: dict[str, Attribute] = field(default_factory=dict)
-    constants: dict[str, Role] = field(default_factory=dict)
-    kind_attribute: str | None = None
-    kinds: dict[str, tuple[dict[str, Attribute], dict[str, Role]]] = field(default_factory=dict)
-
-
-def shift_limit(operator: Operator) -> int:
-    """Largest shift e of a multiply-and-shift to the output: 53 - (bits - 1); unsigned outputs and `add` one less."""
-    one_less = operator.op == "add" or not operator.attributes.get("signed", True)  # only requantize has it
-    return MANTISSA_BITS - (operator.attributes["bits"] - 1) - one_less
 
 
 def infer_output(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Value:
@@ -112,80 +44,20 @@ def infer_output(operator: Operator, inputs: list[Value], constants: dict[str, C
     attributes, roles = dict(form.attributes), dict(form.constants)
     if form.kind_attribute is not None:
         attributes[form.kind_attribute] = Choice(tuple(form.kinds))
-        kind = operator.attributes.get(form.kind_attribute)
-        _check_attribute(operator, form.kind_attribute, attributes[form.kind_attribute], kind)
+        kind: Any = operator.attributes.get(form.kind_attribute)
+        check_attribute(operator, form.kind_attribute, attributes[form.kind_attribute], kind)
         attributes |= form.kinds[kind][0]
         roles |= form.kinds[kind][1]
-    _check_attributes(operator, attributes)
-    _check_constants(operator, inputs, constants, roles)
+    check_attributes(operator, attributes)
+    check_constants(operator, inputs, constants, roles)
     shape, bits, signed = form.infer(operator, inputs, constants)
     return Value(shape, bits, signed)
 
 
-def _check_attribute(operator: Operator, key: str, rule: Attribute, value: Any) -> None:
-    problem = rule.problem(value)
-    if problem:
-        raise ProgramError(f"{operator}: attribute {key!r} is {value!r}, {problem}")
-
-
-def _check_attributes(operator: Operator, rules: dict[str, Attribute]) -> None:
-    for key in operator.attributes:
-        if key not in rules:
-            raise ProgramError(f"{operator}: unknown attribute {key!r}; known: {', '.join(rules) or 'none'}")
-    for key, rule in rules.items():
-        if key in operator.attributes:
-            _check_attribute(operator, key, rule, operator.attributes[key])
-        else:
-            raise ProgramError(f"{operator}: attribute {key!r} is missing")
-
-
-def _check_constants(
-    operator: Operator, inputs: list[Value], constants: dict[str, Constant], roles: dict[str, Role]
-) -> None:
-    for key in constants:
-        if key not in roles:
-            raise ProgramError(f"{operator}: unknown constant role {key!r}; known: {', '.join(roles) or 'none'}")
-    sizes: dict[str, int] = {}
-    if inputs and inputs[0].shape:
-        sizes = {"A": inputs[0].shape[0], "C": inputs[0].shape[-1], "L": 1 << inputs[0].bits}
-    for key, role in roles.items():
-        if key not in constants:
-            if role.optional:
-                continue
-            raise ProgramError(f"{operator}: constant {key!r} is missing")
-        constant, array = constants[key], constants[key].array
-        if role.shapes and not any(_match(shape, array.shape, sizes) for shape in role.shapes):
-            expected = " or ".join(f"[{shape}]" for shape in role.shapes)
-            known = ", ".join(
-                f"{symbol} = {size}" for symbol, size in sizes.items() if any(symbol in s for s in role.shapes)
-            )
-            known = f" with {known}" if known else ""
-            raise ProgramError(
-                f"{operator}: constant {key!r} has shape {list(array.shape)}, expected {expected}{known}"
-            )
-        if constant.bits > role.bits:
-            raise ProgramError(
-                f"{operator}: constant {key!r} declares {constant.bits} bits, at most {role.bits} allowed"
-            )
-        if array.size and role.low is not None and int(array.min()) < role.low:
-            raise ProgramError(f"{operator}: constant {key!r} holds {int(array.min())}, expected at least {role.low}")
-        if array.size and role.high is not None and int(array.max()) > role.high:
-            raise ProgramError(f"{operator}: constant {key!r} holds {int(array.max())}, expected at most {role.high}")
-
-
-def _match(pattern: str, shape: tuple[int, ...], sizes: dict[str, int]) -> bool:
-    """Does `shape` fit a pattern such as "N,K" or "S-1"? Binds the pattern's free symbols in `sizes` if so."""
-    tokens = pattern.split(",")
-    if len(tokens) != len(shape):
-        return False
-    bound = dict(sizes)
-    for token, size in zip(tokens, shape, strict=True):
-        symbol, _, less = token.partition("-")
-        expected = int(symbol) if symbol.isdigit() else bound.setdefault(symbol, size + int(less or 0))
-        if size != expected - int(less or 0):
-            return False
-    sizes.update(bound)
-    return True
+def shift_limit(operator: Operator) -> int:
+    """Largest shift e of a multiply-and-shift to the output: 53 - (bits - 1); unsigned outputs and `add` one less."""
+    one_less = operator.op == "add" or not operator.attributes.get("signed", True)  # only requantize has it
+    return MANTISSA_BITS - (operator.attributes["bits"] - 1) - one_less
 
 
 def _require(condition: bool, operator: Operator, message: str) -> None:
@@ -205,14 +77,14 @@ def _check_shifts(operator: Operator, constants: dict[str, Constant]) -> None:
     )
 
 
-def _quantize_input(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+def _quantize_input(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
     (image,) = inputs
     _require(len(image.shape) == 3, operator, f"input has shape {list(image.shape)}, expected [C, H, W]")
     _require((image.bits, image.signed) == (8, False), operator, "input must be the 8-bit unsigned image")
     return image.shape, operator.attributes["bits"], True
 
 
-def _patches(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+def _patches(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
     (image,), size = inputs, operator.attributes["patch"]
     _require(len(image.shape) == 3, operator, f"input has shape {list(image.shape)}, expected [C, H, W]")
     channels, height, width = image.shape
@@ -221,7 +93,7 @@ def _patches(operator: Operator, inputs: list[Value], constants: dict[str, Const
     return ((height // size) * (width // size), channels * size * size), image.bits, image.signed
 
 
-def _constant(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+def _constant(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
     value = constants["value"]
     _require(
         value.array.ndim >= 1 and value.array.size > 0,
@@ -231,7 +103,7 @@ def _constant(operator: Operator, inputs: list[Value], constants: dict[str, Cons
     return value.array.shape, value.bits, value.signed
 
 
-def _concat(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+def _concat(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
     axis, first = operator.attributes["axis"], inputs[0]
     _require(axis < len(first.shape), operator, f"axis {axis} is outside the shape {list(first.shape)}")
     for value in inputs[1:]:
@@ -244,20 +116,20 @@ def _concat(operator: Operator, inputs: list[Value], constants: dict[str, Consta
     return first.shape[:axis] + (joined,) + first.shape[axis + 1 :], first.bits, first.signed
 
 
-def _reshape(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+def _reshape(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
     (x,), shape = inputs, operator.attributes["shape"]
     _require(prod(shape) == prod(x.shape), operator, f"shape {list(x.shape)} does not reshape to {list(shape)}")
     return shape, x.bits, x.signed
 
 
-def _transpose(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+def _transpose(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
     (x,), axes = inputs, operator.attributes["axes"]
     complete = sorted(axes) == list(range(len(x.shape)))
     _require(complete, operator, f"axes {list(axes)} are not a permutation of {list(range(len(x.shape)))}")
     return tuple(x.shape[axis] for axis in axes), x.bits, x.signed
 
 
-def _slice(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+def _slice(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
     (x,) = inputs
     axis, start, stop = (operator.attributes[key] for key in ("axis", "start", "stop"))
     _require(axis < len(x.shape), operator, f"axis {axis} is outside the shape {list(x.shape)}")
@@ -266,14 +138,14 @@ def _slice(operator: Operator, inputs: list[Value], constants: dict[str, Constan
     return x.shape[:axis] + (stop - start,) + x.shape[axis + 1 :], x.bits, x.signed
 
 
-def _linear(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+def _linear(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
     (x,), weight = inputs, constants["weight"]
     _require(x.bits <= 8, operator, f"input has {x.bits} bits, at most 8 allowed; requantize it first")
     _require(weight.array.size > 0, operator, "constant 'weight' is empty")
     return x.shape[:-1] + (weight.array.shape[0],), 32, True
 
 
-def _matmul(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+def _matmul(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
     a, b = inputs
     columns, inner = b.shape[-2:] if operator.attributes["transpose_b"] else b.shape[-2:][::-1]
     agree = len(a.shape) == len(b.shape) >= 2 and a.shape[:-2] == b.shape[:-2] and a.shape[-1] == inner
@@ -285,12 +157,12 @@ def _matmul(operator: Operator, inputs: list[Value], constants: dict[str, Consta
     return a.shape[:-1] + (columns,), 32, True
 
 
-def _requantize(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+def _requantize(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
     _check_shifts(operator, constants)
     return inputs[0].shape, operator.attributes["bits"], operator.attributes["signed"]
 
 
-def _add(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+def _add(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
     a, b = inputs
     _require(a.shape == b.shape, operator, f"shapes {list(a.shape)} and {list(b.shape)} differ")
     _require(b.bits <= 16, operator, f"second input has {b.bits} bits, at most 16 allowed; the accumulator comes first")
@@ -298,7 +170,7 @@ def _add(operator: Operator, inputs: list[Value], constants: dict[str, Constant]
     return a.shape, operator.attributes["bits"], True
 
 
-def _layernorm(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+def _layernorm(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
     (x,) = inputs
     _require(x.signed and x.bits <= 16, operator, "input must be signed and at most 16 bits wide")
     _check_shifts(operator, constants)
@@ -311,7 +183,7 @@ def _check_ascending(operator: Operator, constants: dict[str, Constant]) -> None
     _require(ascending, operator, "constant 'bounds' does not ascend")
 
 
-def _softmax(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+def _softmax(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
     (x,), attributes = inputs, operator.attributes
     _require(x.signed and x.bits <= 16, operator, "logits must be signed and at most 16 bits wide")
     if attributes["kind"] == "piecewise":
@@ -322,16 +194,13 @@ def _softmax(operator: Operator, inputs: list[Value], constants: dict[str, Const
     return x.shape, attributes["bits"], attributes["normalization"] == "floor"
 
 
-def _gelu(operator: Operator, inputs: list[Value], constants: dict[str, Constant]):
+def _gelu(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
     (x,), attributes = inputs, operator.attributes
     _require(x.signed and x.bits <= 8, operator, "input must be signed and at most 8 bits wide; requantize it first")
     if attributes["kind"] == "piecewise":
         _check_ascending(operator, constants)
     if attributes["kind"] == "table":
-        table, (low, high) = (
-            constants["table"].array,
-            (-(1 << attributes["bits"] - 1), (1 << attributes["bits"] - 1) - 1),
-        )
+        table, (low, high) = constants["table"].array, limits(attributes["bits"], True)
         fits = low <= int(table.min()) and int(table.max()) <= high
         _require(fits, operator, f"constant 'table' leaves the output range {low}..{high} of {attributes['bits']} bits")
     else:

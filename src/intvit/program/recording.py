@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from intvit.errors import IntVitError
 from intvit.program.check import check
-from intvit.program.program import Constant, Operator, Program, Value, container
+from intvit.program.program import Constant, Operator, Program, Value
 from intvit.quant.layers import GELU, AttentionCore, LayerNorm
 from intvit.quant.control import layers
 from intvit.quant.tensor import Scale, Symbol
@@ -59,7 +58,7 @@ def _constant(tensor: Tensor, bits: int, signed: bool) -> Constant:
     array = tensor.detach().cpu().numpy()
     if array.dtype.kind not in "iu":
         raise TypeError(f"constant of dtype {array.dtype}: a program holds integers only")
-    return Constant(np.ascontiguousarray(array.astype(container(bits, signed), casting="unsafe")), bits, signed)
+    return Constant(array.copy(), bits, signed)
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Quantization-aware training: config, values, observers, layers, and the verbs on a whole model."""
 
 from intvit.quant.config import QuantConfig, QuantConfigError, SiteConfig
-from intvit.quant.control import finish_calibration, freeze_observers, layers, name_layers, set_mode, trace
+from intvit.quant.control import finish_calibration, finish_construction, freeze_observers, layers, set_mode, trace
 from intvit.quant.tensor import QTensor, Symbol
 
 __all__ = [
@@ -11,9 +11,9 @@ __all__ = [
     "SiteConfig",
     "Symbol",
     "finish_calibration",
+    "finish_construction",
     "freeze_observers",
     "layers",
-    "name_layers",
     "set_mode",
     "trace",
 ]

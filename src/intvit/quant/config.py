@@ -138,7 +138,6 @@ class SiteConfig:
     layernorm: LayerNormConfig = field(default_factory=LayerNormConfig)
     bits: BitsConfig = field(default_factory=BitsConfig)
     observer: ObserverConfig = field(default_factory=ObserverConfig)
-    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,6 +147,7 @@ class QuantConfig(SiteConfig):
     name: str = "lut8"
     enabled: bool = True  # false: float only (preset fp32)
     overrides: dict[str, Any] = field(default_factory=dict)
+    compile: bool = False  # training kernels by torch.compile: faster steps after a minute of compilation
 
     def __post_init__(self) -> None:
         for pattern, parts in self.overrides.items():

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from intvit.quant.config import QuantConfig
 from intvit.quant.layer import MODES, Layer
 from intvit.quant.layers import Linear
 from intvit.quant.quantizer import Quantizer
@@ -20,11 +21,15 @@ def layers(model: nn.Module) -> Iterator[Layer]:
     return (module for module in model.modules() if isinstance(module, Layer))
 
 
-def name_layers(model: nn.Module) -> None:
-    """Give every layer its path in the model; models call it once at the end of their construction."""
+def finish_construction(model: nn.Module, config: QuantConfig) -> None:
+    """Give every layer its path in the model and its kernels; models call it at the end of their construction.
+
+    Raises QuantConfigError for an override that matches no module.
+    """
     for name, module in model.named_modules():
         if isinstance(module, Layer):
-            module.name = name
+            module.name, module.compile = name, config.compile
+    config.check_overrides([name for name, _ in model.named_modules() if name])
 
 
 def set_mode(model: nn.Module, mode: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from intvit.quant.kernels import EAGER, Kernels, compiled
+
 MODES = ("float", "calibrate", "integer")
 
 
@@ -11,6 +13,7 @@ class Layer(nn.Module):
     """Base of the layers in `intvit.quant.layers`.
 
     name: path in the model; the operator of the program has the same name.
+    compile: whether training steps use compiled kernels.
     mode: `float` computes reals, `calibrate` also feeds the observers, `integer` computes the program's integers.
     """
 
@@ -18,7 +21,13 @@ class Layer(nn.Module):
         super().__init__()
         self.name = type(self).__name__
         self.mode = "float"
+        self.compile = False
 
     @property
     def calibrating(self) -> bool:
         return self.mode == "calibrate"
+
+    @property
+    def kernels(self) -> Kernels:
+        """Compiled ones in training, if so configured; evaluation meets too many shapes to compile for."""
+        return compiled() if self.compile and self.training else EAGER

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from intvit.arithmetic import encode_ratios, requantize_float64
+from intvit.arithmetic import encode_ratios
 from intvit.quant.config import ObserverConfig, QuantConfigError
 from intvit.quant.layer import Layer
 from intvit.quant.observer import Histogram, all_reduce, mse_limit, percentile_limit
@@ -159,7 +159,7 @@ class Quantizer(Layer):
         if self.observing:
             self.observe(x.values, x.scale)
         multiplier, shift = self.multipliers(x.scale, x.values.shape[-1], x.values.device)
-        values = requantize_float64(x.values, multiplier, shift, self.bits)
+        values = self.kernels.requantize(x.values, multiplier, shift, self.bits)
         return QTensor(values, x.handle, self.scale(), self.bits, self.factors)
 
     def record(self, x: Symbol) -> Symbol:

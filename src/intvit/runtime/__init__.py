@@ -41,5 +41,6 @@ def check_images(program: Program, images: np.ndarray) -> None:
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
         found = getattr(images, "dtype", type(images).__name__)
         raise ProgramError(f"images are of type {found}, expected a numpy array of uint8 (0..255, not normalized)")
-    if images.ndim != 4 or images.shape[1:] != program.values[program.input].shape:
-        raise ProgramError(f"images have shape {list(images.shape)}, expected [batch, {expected}]; resize or crop them")
+    if images.ndim != 4 or not len(images) or images.shape[1:] != program.values[program.input].shape:
+        remedy = "give at least one image of this size"
+        raise ProgramError(f"images have shape {list(images.shape)}, expected [batch, {expected}]; {remedy}")

@@ -58,8 +58,8 @@ class Site:
         self.inputs = [program.values[name] for name in operator.inputs]
         self.output = program.values[operator.output]
         self.dtype = container(self.output.bits, self.output.signed)
-        bits, signed = self.output.bits, self.output.signed
-        self.low, self.high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+        half: int = 2 ** (self.output.bits - 1)
+        self.low, self.high = (-half, half - 1) if self.output.signed else (0, 2 * half - 1)
 
     def int64(self, role: str) -> np.ndarray:
         return self.constants[role].astype(np.int64)

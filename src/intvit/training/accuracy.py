@@ -17,12 +17,14 @@ class Accuracy:
 
     def add(self, scores: Tensor, labels: Tensor, teacher_scores: Tensor | None = None) -> None:
         """scores (B, classes) of any type, labels (B,), teacher scores (B, classes)."""
-        best = scores.topk(min(5, scores.shape[1])).indices
-        right = best == labels[:, None]
-        self._counts[0] += right[:, 0].sum()
-        self._counts[1] += right.any(1).sum()
+        own = scores.gather(1, labels[:, None])
+        earlier = torch.arange(scores.shape[1], device=scores.device) < labels[:, None]
+        # Classes ahead of the right one; among equal scores the lower index is ahead, as for argmax.
+        ahead = ((scores > own) | ((scores == own) & earlier)).sum(1)
+        self._counts[0] += (ahead < 1).sum()
+        self._counts[1] += (ahead < 5).sum()
         if teacher_scores is not None:
-            self._counts[2] += (best[:, 0] == teacher_scores.argmax(1)).sum()
+            self._counts[2] += (scores.argmax(1) == teacher_scores.argmax(1)).sum()
             self._counts[4] = 1
         self._counts[3] += len(labels)
 

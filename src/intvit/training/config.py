@@ -118,7 +118,8 @@ class TrainConfig:
             )
         if self.model.image_size != self.data.image_size:
             raise IntVitError(
-                f"model.image_size={self.model.image_size} but data.image_size={self.data.image_size}: set data.image_size"
+                f"model.image_size={self.model.image_size} but data.image_size={self.data.image_size}: "
+                "set data.image_size alone"
             )
 
 

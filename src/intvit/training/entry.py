@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from intvit.configuration import identity_hash, plain
 from intvit.errors import IntVitError
+from intvit.files import write_json
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training import run_folder
 from intvit.training.averaging import PhaseAwareAveraging
@@ -136,24 +137,22 @@ def _finish(
     trainer: pl.Trainer, module: TrainingModule, data: ShardDataModule, config: Mapping[str, Any], folder: Path
 ) -> dict[str, Any]:
     """Evaluate in both modes, save the last state, write the summary."""
-    final: dict[str, Any] = {"float": None, "integer": None}
     modes = ["float", "integer"] if module.config.quant.enabled and module.config.schedule.calibrate else ["float"]
     for module.final_mode in modes:
-        measured = trainer.validate(module, datamodule=data, verbose=False)[0]
-        final[module.final_mode] = {key.partition("/")[2]: value for key, value in measured.items()}
+        trainer.validate(module, datamodule=data, verbose=False)
     trainer.save_checkpoint(folder / LAST)
     summary = {
         "name": folder.name,
         "experiment": identity_hash(config),
         "steps": trainer.global_step,
         "seconds": round(module.elapsed(), 1),
-        "float": final["float"],
-        "integer": final["integer"],
+        "float": module.final["float"],
+        "integer": module.final.get("integer"),
         "before_qat": module.before_qat,
         "history": module.history,
     }
     if trainer.is_global_zero:
-        run_folder.write_json(folder / run_folder.SUMMARY, summary)
+        write_json(folder / run_folder.SUMMARY, summary)
         _report(folder, summary)
     return summary
 

@@ -19,17 +19,18 @@ from intvit.errors import IntVitError
 class DistillationConfig:
     """Loss against a float teacher: alpha * KL(teacher, student at `temperature`) + (1 - alpha) * task loss.
 
+    alpha: 0 is no distillation.
     weights: file with weights for a teacher of the model's own architecture; null: the model's own float copy from
     the moment of calibration, which teaches the integer phases.
     """
 
-    alpha: float = 0.5
+    alpha: float = 0.0
     temperature: float = 1.0
     weights: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.alpha <= 1.0:
-            raise IntVitError(f"schedule.loss.distillation.alpha={self.alpha}: expected above 0, at most 1")
+        if not 0.0 <= self.alpha <= 1.0:
+            raise IntVitError(f"schedule.loss.distillation.alpha={self.alpha}: expected 0 to 1")
         if self.temperature <= 0.0:
             raise IntVitError(f"schedule.loss.distillation.temperature={self.temperature}: expected above 0")
 
@@ -42,7 +43,7 @@ class LossConfig:
     mixup: float = 0.0
     cutmix: float = 0.0
     erasing: float = 0.0
-    distillation: DistillationConfig | None = field(default=None)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
 
     def __post_init__(self) -> None:
         for key, high in (
@@ -68,7 +69,7 @@ class TrainingTask:
     @property
     def uses_labels(self) -> bool:
         """False when the teacher alone teaches."""
-        return self.config.distillation is None or self.config.distillation.alpha < 1.0
+        return self.config.distillation.alpha < 1.0
 
     def change(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mixed and erased images, uint8 (B, 3, H, W), and targets: labels (B,) or probabilities (B, classes).
@@ -90,9 +91,9 @@ class TrainingTask:
 
     def loss(self, logits: Tensor, targets: Tensor, teacher_logits: Tensor | None) -> Tensor:
         """Scalar loss of logits (B, classes); without teacher logits the task loss alone."""
-        if teacher_logits is None or self.config.distillation is None:
-            return self._task_loss(logits, targets)
         alpha, temperature = self.config.distillation.alpha, self.config.distillation.temperature
+        if teacher_logits is None or alpha == 0.0:
+            return self._task_loss(logits, targets)
         # The square keeps the gradient's size independent of the temperature (Hinton et al., arXiv 1503.02531).
         divergence = temperature**2 * F.kl_div(
             F.log_softmax(logits / temperature, -1),

@@ -33,7 +33,7 @@ class TrainingModule(pl.LightningModule):
     """Trains `model` as `config.schedule` says.
 
     phase: index of the span of the plan that the model is in, -1 before the first; calibrated: whether the ranges are
-    fixed; history: what was measured at the end of every epoch.
+    fixed; history: what was measured at the end of every epoch; final: mode -> what the last evaluation measured.
     """
 
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
@@ -48,12 +48,13 @@ class TrainingModule(pl.LightningModule):
         self.seconds = 0.0
         self.plan: Plan | None = None
         self.final_mode: str | None = None
+        self.final: dict[str, dict[str, float]] = {}
         self._started = time.monotonic()
         self._accuracy = Accuracy()
         # In a tuple, so that the teacher is no part of state_dict and parameters.
         self._teacher: tuple[nn.Module, ...] = ()
         distillation = config.schedule.loss.distillation
-        if distillation is not None and distillation.weights is not None:
+        if distillation.alpha and distillation.weights is not None:
             self._teacher = (build_teacher(config.model, config.quant, distillation.weights),)
 
     # ---------------------------------------------------------------- phases
@@ -104,7 +105,7 @@ class TrainingModule(pl.LightningModule):
         """Fix the ranges from the schedule's number of images, and keep a float copy where it is to teach."""
         schedule = self.config.schedule
         assert schedule.calibrate is not None
-        if schedule.loss.distillation is not None and not self._teacher:
+        if schedule.loss.distillation.alpha and not self._teacher:
             state = {key: value.clone() for key, value in self.model.state_dict().items()}
             self._teacher = (build_teacher(self.config.model, self.config.quant, state),)
         self.model.eval()
@@ -181,19 +182,19 @@ class TrainingModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the percentages over all ranks: top1, top5, and agreement with the teacher where there is one."""
         measured = self._accuracy.percentages(self.all_gather)
-        prefix = self.final_mode or "validation"
-        self.log_dict({f"{prefix}/{key}": value for key, value in measured.items()}, rank_zero_only=True)
-        if self.final_mode is None:
-            span = self.span
-            self.history.append(
-                {
-                    "epoch": self.current_epoch,
-                    "step": self.global_step,
-                    "phase": span.name if span else "",
-                    "mode": span.mode if span else "float",
-                    **measured,
-                }
-            )
+        span = self.span
+        mode = self.final_mode or (span.mode if span else "float")
+        self.log_dict({f"{mode}/{key}": value for key, value in measured.items()}, rank_zero_only=True)
+        if self.final_mode is not None:
+            self.final[mode] = measured
+            return
+        where = {
+            "epoch": self.current_epoch,
+            "step": self.global_step,
+            "phase": span.name if span else "",
+            "mode": mode,
+        }
+        self.history.append({**where, **measured})
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -203,14 +204,13 @@ class TrainingModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add where in the schedule the run is; plain values and tensors only, so that loading runs no code."""
-        distilling = self._teacher and self.config.schedule.loss.distillation is not None
         checkpoint[STATE] = {
             "phase": self.phase,
             "calibrated": self.calibrated,
             "history": self.history,
             "before_qat": self.before_qat,
             "seconds": self.elapsed(),
-            "teacher": self._teacher[0].state_dict() if distilling else None,
+            "teacher": self._teacher[0].state_dict() if self._teacher else None,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from intvit.configuration import differences, identity_hash
 from intvit.errors import IntVitError
+from intvit.files import write_text
 from intvit.training.restore import CONFIG, LAST, read_config
 
 METRICS = "metrics.csv"
@@ -84,16 +85,3 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """config.yaml: every value as composed, resolved."""
     header = f"# experiment {identity_hash(config)}; evaluate with: python evaluate.py ckpt={folder}\n"
     write_text(folder / CONFIG, header + OmegaConf.to_yaml(OmegaConf.create(dict(config))))
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Indented JSON, whole or not at all."""
-    write_text(path, json.dumps(values, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write by rename, so that no reader meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)

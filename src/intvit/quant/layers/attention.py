@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from intvit.arithmetic import SOFTMAX_FAMILIES, exponent_table, softmax_from_table
+from intvit.arithmetic import SOFTMAX_FAMILIES, exponent_table
 from intvit.quant.config import SiteConfig
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import SMALLEST_FUNCTION_SCALE, Quantizer
@@ -80,7 +80,7 @@ class AttentionCore(Layer):
         products = torch.bmm(q, k.transpose(1, 2)).view(batch, self.heads, tokens, tokens)
         logits = self.logits(QTensor(products, detached, logit_scale, 32))
         table = exponent_table(self.exponent(logits.scale, tokens, logits.bits), logits.bits)
-        probabilities = softmax_from_table(
+        probabilities = self.kernels.softmax(
             logits.values.view(-1, tokens), table.to(q.device), self.bits.probabilities, self.softmax.normalization
         ).view(-1, tokens, tokens)
         context = torch.bmm(probabilities.float(), v).view(batch, self.heads, tokens, -1)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from intvit.arithmetic import LayerNormParameters, derive_layernorm, layernorm_float64, normalized_float64
+from intvit.arithmetic import LayerNormParameters, derive_layernorm, normalized_float64
 from intvit.quant.config import SiteConfig
 from intvit.quant.layer import Layer
 from intvit.quant.layers.linear import mask_gradient
@@ -59,7 +59,7 @@ class LayerNorm(Layer):
         if self.output.observing:
             self._observe(x)
         parameters = self.parameters_for(x, self.output.scale())
-        values = layernorm_float64(x.values, parameters)
+        values = self.kernels.layernorm(x.values, parameters)
         gradient = LayerNormGradient.apply(x.handle, self.weight, self.bias, x)
         return QTensor(values, gradient, self.output.scale(), self.output.bits)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from intvit.arithmetic import add_float64, encode_pair, limits
+from intvit.arithmetic import container, encode_pair, limits
 from intvit.quant.config import SiteConfig
 from intvit.quant.layer import Layer
 from intvit.quant.layers.linear import mask_gradient
@@ -49,7 +49,7 @@ class Add(Layer):
         """clamp((a*m_a + b*m_b + 2^(e-1)) >> e)."""
         if self.output.observing:
             self.output.observe(self._real_sum(branch, stream), 1.0)
-        values = add_float64(branch.values, stream.values, *self.multipliers(branch, stream), self.output.bits)
+        values = self.kernels.add(branch.values, stream.values, *self.multipliers(branch, stream), self.output.bits)
         gradient = AddGradient.apply(branch.handle, stream.handle, stream)
         return QTensor(values, gradient, self.output.scale(), self.output.bits, self.output.factors)
 
@@ -120,8 +120,7 @@ class Constant(Layer):
             return self.record(codes, like.builder, scale, bits, factors)
         batch = like.values.shape[0]
         gradient = ConstantGradient.apply(value, inside)
-        dtype = torch.int8 if bits <= 8 else torch.int16
-        return QTensor(codes.to(dtype).expand(batch, -1, -1), gradient.expand(batch, -1, -1), scale, bits, factors)
+        return QTensor(codes.to(container(bits)).expand(batch, -1, -1), gradient.expand(batch, -1, -1), scale, bits, factors)
 
     def _own_scale(self, value: Tensor) -> float:
         return max(float(value.detach().abs().max()) / (2 ** (self.bits - 1) - 1), SMALLEST_SCALE)

@@ -1,0 +1,49 @@
+"""Compiled kernels give the integers of the normative functions; a compiled training step equals the eager one."""
+
+import torch
+
+from intvit import arithmetic
+from intvit.quant.kernels import compiled
+
+
+def codes(shape: tuple[int, ...], bits: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    low, high = arithmetic.limits(bits)
+    return torch.randint(low, high + 1, shape, generator=generator).to(arithmetic.container(bits))
+
+
+def test_compiled_requantize_and_add_equal_the_definition() -> None:
+    generator = torch.Generator().manual_seed(0)
+    acc = torch.randint(-(2**26), 2**26, (40, 24), generator=generator, dtype=torch.int32)
+    stream = codes((40, 24), 16, 1)
+    ratios = torch.rand(24, generator=generator, dtype=torch.float64) * 1e-4
+    for bits in (8, 16):
+        m, e = arithmetic.encode_ratios(ratios, bits)
+        assert torch.equal(compiled().requantize(acc, m, e, bits), arithmetic.requantize(acc, m, e, bits).to(acc.dtype))
+        m_a, m_b, e = arithmetic.encode_pair(ratios, ratios * 1e4, bits)
+        expected = arithmetic.add(acc, stream, m_a, m_b, e, bits)
+        assert torch.equal(compiled().add(acc, stream, m_a, m_b, e, bits).to(torch.int64), expected)
+
+
+def test_compiled_layernorm_equals_the_definition_for_every_method() -> None:
+    generator = torch.Generator().manual_seed(1)
+    gamma, beta = torch.randn(2, 48, generator=generator, dtype=torch.float64)
+    gamma[::5] = 0.0
+    for method in ("exact", "ivit", "ibert"):
+        for bits, shift in ((16, None), (8, torch.randint(0, 4, (48,), generator=generator))):
+            x = codes((30, 48), bits, 2)
+            x[0] = 5  # a constant row
+            parameters = arithmetic.derive_layernorm(method, gamma, beta, 0.03, bits, 8, channel_shift=shift)
+            expected = arithmetic.layernorm(x, parameters)
+            assert torch.equal(compiled().layernorm(x, parameters).to(torch.int64), expected), (method, bits)
+
+
+def test_compiled_softmax_equals_the_definition_for_every_family_and_normalization() -> None:
+    logits = codes((50, 37), 8, 3)
+    for family in ("ivit", "ibert", "ppoly", "lut"):
+        exponent = arithmetic.SOFTMAX_FAMILIES[family](0.11, 37, 8)
+        table = arithmetic.exponent_table(exponent, 8)
+        for bits, normalization in ((8, "rounded"), (16, "rounded"), (16, "floor")):
+            expected = arithmetic.softmax(logits, exponent, bits, normalization)
+            result = compiled().softmax(logits, table, bits, normalization)
+            assert torch.equal(result.to(torch.int64), expected), (family, bits, normalization)

@@ -1,0 +1,211 @@
+"""A training run: what its folder holds, that it resumes as if it had not stopped, what repeating it means."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from intvit.configuration import identity_hash
+from intvit.errors import IntVitError
+from intvit.training.entry import train
+from intvit.training.module import TrainingModule
+from intvit.training.restore import restore_run
+from tests.tiny_runs import TINY, tiny
+
+ROOT = Path(__file__).parents[2]
+NO_TRAINING = ["schedule.qat=null", "schedule.frozen=null"]
+
+
+class Stopped(Exception):
+    """Stands for a killed process."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INTVIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    train(tiny(), folder)
+    return folder
+
+
+def state(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def train_and_stop(step: int, config: dict[str, Any], folder: Path) -> None:
+    """Train until `step` is about to begin, then fall over."""
+    original = TrainingModule.on_train_batch_start
+
+    def hook(self: TrainingModule, batch: Any, batch_idx: int) -> None:
+        if self.global_step == step:
+            raise Stopped
+        original(self, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingModule, "on_train_batch_start", hook)
+        with pytest.raises(Stopped):
+            train(config, folder)
+
+
+def test_the_folder_holds_config_metrics_checkpoint_and_summary(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} == {"config.yaml", "metrics.csv", "checkpoints", "summary.json"}
+    assert [path.name for path in (finished / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert OmegaConf.to_container(OmegaConf.load(finished / "config.yaml")) == tiny()
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["experiment"] == identity_hash(tiny())
+    assert summary["steps"] == 20
+    assert [(entry["phase"], entry["mode"]) for entry in summary["history"]] == [
+        ("float", "float"),
+        ("qat", "integer"),
+        ("qat", "integer"),
+        ("frozen", "integer"),
+    ]
+    assert 0 <= summary["float"]["top1"] <= summary["float"]["top5"] <= 100
+    assert summary["integer"] == {key: summary["history"][-1][key] for key in ("top1", "top5")}
+    losses = [row for row in rows(finished) if row["train/loss"]]
+    assert [int(row["step"]) for row in losses] == list(range(20))
+
+
+def test_the_checkpoint_holds_the_model_that_was_measured(finished: Path) -> None:
+    folder, config, model, teacher, kept = restore_run(str(finished))
+    assert (folder, teacher, kept["calibrated"], config.model.width) == (finished, None, True, 16)
+    assert restore_run(str(finished / "checkpoints" / "last.ckpt"))[0].resolve() == finished.resolve()
+    from intvit.data.loading import validation_loader
+    from intvit.quant import set_mode
+
+    set_mode(model, "integer")
+    right = sum(
+        int((model.integer_scores(images).argmax(1) == labels).sum())
+        for images, labels in validation_loader(config.data)
+    )
+    assert 100 * right / 360 == pytest.approx(json.loads((finished / "summary.json").read_text())["integer"]["top1"])
+
+
+@pytest.mark.parametrize(("step", "ema"), [(3, "null"), (12, "null"), (18, "0.9")])
+def test_a_stopped_run_resumes_as_if_it_had_not_stopped(step: int, ema: str, tmp_path: Path, finished: Path) -> None:
+    # Steps 3, 12 and 18 lie in float (before the first checkpoint), qat and frozen; each epoch has five.
+    overrides = [f"schedule.ema_decay={ema}", "model.drop_path=0.1"] if ema != "null" else []
+    whole = finished if ema == "null" else tmp_path / "whole"
+    train(tiny(*overrides), whole)
+    train_and_stop(step, tiny(*overrides), tmp_path / "stopped")
+    train(tiny("ckpt=last", *overrides), tmp_path / "stopped")
+    expected, resumed = state(whole), state(tmp_path / "stopped")
+    assert expected.keys() == resumed.keys()
+    assert [key for key in expected if not torch.equal(expected[key], resumed[key])] == []
+    assert rows(tmp_path / "stopped") == rows(whole)
+
+
+def test_a_finished_run_says_so_and_returns_its_summary(finished: Path, capsys: pytest.CaptureFixture) -> None:
+    before = (finished / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    for ckpt in ("null", "last"):
+        assert train(tiny(f"ckpt={ckpt}"), finished) == json.loads((finished / "summary.json").read_text())
+        assert "finished; fresh=true starts it over" in capsys.readouterr().out
+    assert (finished / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
+
+
+def test_an_unfinished_run_is_neither_continued_nor_overwritten_by_accident(
+    tmp_path: Path,
+) -> None:
+    train_and_stop(8, tiny(), tmp_path)
+    with pytest.raises(IntVitError, match=r"unfinished run: go on with ckpt=last, or start over with fresh=true$"):
+        train(tiny(), tmp_path)
+    train(tiny("fresh=true"), tmp_path)
+    assert [int(row["step"]) for row in rows(tmp_path) if row["train/loss"]] == list(range(20))
+
+
+def test_a_folder_of_another_experiment_is_refused_and_the_difference_named(finished: Path) -> None:
+    with pytest.raises(
+        IntVitError, match=r"another experiment \(data.seed: 0 -> 1; seed: 0 -> 1\): give another hydra.run.dir"
+    ):
+        train(tiny("seed=1", "ckpt=last"), finished)
+
+
+def test_last_without_a_checkpoint_starts(tmp_path: Path) -> None:
+    summary = train(tiny("ckpt=last", "schedule.float=null", *NO_TRAINING), tmp_path)
+    assert summary["steps"] == 0
+    assert summary["integer"] is not None
+
+
+def test_calibration_alone_changes_no_weight(finished: Path, tmp_path: Path) -> None:
+    _, _, trained, _, _ = restore_run(str(finished))
+    weights = tmp_path / "weights.pth"
+    torch.save(dict(trained.named_parameters()), weights)
+    train(tiny("schedule.float=null", *NO_TRAINING, f"model.weights={weights}"), tmp_path / "run")
+    _, _, calibrated, _, kept = restore_run(str(tmp_path / "run"))
+    assert kept["calibrated"]
+    for (name, before), (_, after) in zip(trained.named_parameters(), calibrated.named_parameters(), strict=True):
+        assert torch.equal(before, after), name
+
+
+def test_steps_end_a_phase_inside_an_epoch(tmp_path: Path) -> None:
+    summary = train(tiny("schedule.float.epochs=null", "schedule.float.steps=3", *NO_TRAINING), tmp_path)
+    assert summary["steps"] == 3
+
+
+def test_without_quantization_the_summary_has_no_integer_figures(tmp_path: Path) -> None:
+    summary = train(tiny("quant=fp32"), tmp_path)
+    assert summary["integer"] is None
+    assert {entry["mode"] for entry in summary["history"]} == {"float"}
+
+
+def test_distillation_without_labels_keeps_its_teacher_across_a_resume(
+    tmp_path: Path,
+) -> None:
+    overrides = ["schedule.loss.distillation.alpha=1.0", "schedule.calibrate.measure=true"]
+    train_and_stop(12, tiny(*overrides), tmp_path)
+    summary = train(tiny("ckpt=last", *overrides), tmp_path)
+    assert {*summary["before_qat"]} == {"float", "integer"}
+    assert summary["before_qat"]["float"]["agreement"] == 100.0
+    assert 0 <= summary["integer"]["agreement"] <= 100
+    assert restore_run(str(tmp_path))[3] is not None
+
+
+def test_gradients_accumulate_over_batches(tmp_path: Path) -> None:
+    summary = train(tiny("optimizer.accumulate=2", "optimizer.gradient_clip=1.0"), tmp_path)
+    assert summary["steps"] == 12  # five batches make three steps an epoch
+
+
+def test_several_devices_without_a_launcher_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(IntVitError, match=r"trainer.devices=2: ranks are started by a launcher: torchrun"):
+        train(tiny("trainer=cpu", "trainer.devices=2"), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_a_damaged_checkpoint_is_one_line(finished: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.ckpt"
+    damaged.write_bytes((finished / "checkpoints" / "last.ckpt").read_bytes()[:1000])
+    with pytest.raises(IntVitError, match=r"damaged.ckpt is not a readable checkpoint"):
+        train(tiny(f"ckpt={damaged}"), tmp_path / "run")
+
+
+def test_wandb_logs_offline_beside_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    train(tiny("logger=wandb", "schedule.float=null", *NO_TRAINING), tmp_path / "run")
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
+    assert (tmp_path / "run" / "metrics.csv").is_file()
+
+
+def test_the_command_line_runs_in_outputs_name_hash(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), *TINY, "schedule.float=null", *NO_TRAINING]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    (folder,) = (tmp_path / "outputs").iterdir()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert folder.name == summary["name"] == f"deit_s-ivit8-digits-demo-{summary['experiment']}"
+    assert f"python evaluate.py ckpt=outputs/{folder.name}" in done.stdout

@@ -1,0 +1,79 @@
+"""The schedule is a pure function of the step: phases in order, warm-up, cosine, and the paper's numbers."""
+
+import itertools
+import math
+
+import pytest
+
+from intvit.configuration import build
+from intvit.errors import IntVitError
+from intvit.training.config import train_config
+from intvit.training.schedule import ScheduleConfig, TrainingPhase, plan
+from tests.tiny_runs import composed
+
+FLOAT, QAT = {"epochs": 2, "lr": 1e-3}, {"steps": 7, "lr": 1e-4}
+
+
+def schedule(**phases: object) -> ScheduleConfig:
+    return build(ScheduleConfig, phases, "schedule")
+
+
+def test_phases_follow_each_other_in_steps() -> None:
+    laid = plan(schedule(float=FLOAT, calibrate={}, qat=QAT, frozen={"epochs": 1, "lr": 1e-5}), 10, quantized=True)
+    assert [(span.name, span.start, span.stop, span.mode, span.frozen) for span in laid.spans] == [
+        ("float", 0, 20, "float", False),
+        ("qat", 20, 27, "integer", False),
+        ("frozen", 27, 37, "integer", True),
+    ]
+    assert laid.steps == 37
+    assert [laid.index(step) for step in (0, 19, 20, 26, 27, 36)] == [0, 0, 1, 1, 2, 2]
+
+
+def test_without_quantization_every_phase_computes_reals() -> None:
+    laid = plan(schedule(float=FLOAT, calibrate={}, qat=QAT), 10, quantized=False)
+    assert {span.mode for span in laid.spans} == {"float"}
+    assert not laid.calibrates
+
+
+def test_calibration_alone_takes_no_steps() -> None:
+    laid = plan(schedule(calibrate={"images": 3}), 10, quantized=True)
+    assert (laid.steps, laid.spans, laid.calibrates) == (0, (), True)
+
+
+def test_warm_up_rises_to_lr_and_cosine_falls_to_the_minimum() -> None:
+    phase = TrainingPhase(lr=1.0, steps=100, min_lr_ratio=0.1, warmup=0.1)
+    rates = [phase.learning_rate(step, 100) for step in range(100)]
+    assert rates[:10] == [(step + 1) / 11 for step in range(10)]
+    assert rates[10] == 1.0
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[10:]))
+    assert 0.1 < rates[-1] < 0.101
+
+
+def test_the_paper_schedule_has_the_paper_numbers() -> None:
+    config = train_config(composed("schedule=ivit", "schedule.qat.lr=2e-6")).schedule
+    assert config.float is None
+    assert config.frozen is None
+    assert config.qat is not None
+    assert config.qat.epochs in (30, 60, 90)
+    assert config.qat.weight_decay == 1e-4
+    assert config.qat.learning_rate(0, 1000) == 2e-6  # no warm-up
+    assert math.isclose(config.qat.learning_rate(1000, 1000), 2e-6 / 15)
+
+
+@pytest.mark.parametrize(
+    ("phases", "message"),
+    [
+        ({"qat": QAT}, "schedule.calibrate=null"),
+        ({"float": {"lr": 1.0}}, "schedule.float: give either epochs or steps"),
+        ({"float": {"lr": 1.0, "epochs": 1, "steps": 1}}, "schedule.float: give either epochs or steps"),
+        ({"float": {"lr": 1.0, "epochs": 0}}, "schedule.float: a phase lasts at least 1"),
+        ({"float": {"lr": -1.0, "epochs": 1}}, "schedule.float.lr=-1.0"),
+        ({"float": {"epochs": 1}}, "schedule.float.lr: missing, expected a number"),
+        ({"calibrate": {"images": 0}}, "schedule.calibrate.images=0"),
+        ({"calibrate": {}, "tail": {}}, "schedule.tail: unknown key"),
+    ],
+)
+def test_a_schedule_that_makes_no_sense_names_its_key(phases: dict, message: str) -> None:
+    with pytest.raises(IntVitError) as caught:
+        schedule(**phases)
+    assert str(caught.value).startswith(message)
