@@ -38,7 +38,7 @@ def config_directory() -> Path:
 # ---------------------------------------------------------------- typed values
 
 
-def build(kind: type, values: Any, where: str = "") -> Any:
+def build(kind: Any, values: Any, where: str = "") -> Any:
     """An instance of the dataclass `kind` from nested plain values, checked key by key.
 
     where: path of `values` in the config, for messages. A dataclass with its own `from_mapping` builds itself.

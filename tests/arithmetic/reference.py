@@ -82,13 +82,16 @@ def gelu(row: list[int], kind: str, fields: dict) -> list[int]:
     if kind == "table":
         return [fields["table"][x + len(fields["table"]) // 2] for x in row]
     if kind == "shift":
-        maximum = max(0, *row)
+        limit, bits = fields["limit"], fields["reciprocal_bits"]
+        maximum = min(max(0, *row), limit)
         shape = (fields["x0"], fields["n"], fields["fraction_bits"])
         values = []
         for x in row:
-            a, b = shift_exponential(x - maximum, *shape), shift_exponential(-maximum, *shape)
+            a, b = shift_exponential(min(x, limit) - maximum, *shape), shift_exponential(-maximum, *shape)
             assert a + b < 2**31
-            values.append(x * (int64(a * ((2**31 - 1) // (a + b))) >> (31 - fields["sigmoid_bits"])))
+            ratio = a * ((2**bits - 1) // (a + b))
+            assert ratio < 2**bits
+            values.append(x * (int64(ratio) >> (bits - fields["sigmoid_bits"])))
     elif kind == "polynomial":
         values = [_gelu_polynomial(x, fields) for x in row]
     else:

@@ -26,6 +26,20 @@ def test_integer_matmul_is_exact_for_every_left_dtype(dtype, shape):
     assert torch.equal(result.to(torch.int64), exact(a, b))
 
 
+@pytest.mark.parametrize("dtype", RANGES)
+@pytest.mark.parametrize("leading", [(), (1,), (2, 3)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 8), (2, 3), (3, 1), (7, 16), (16, 7), (17, 32), (33, 65), (64, 64)])
+def test_integer_matmul_is_exact_for_an_inner_axis_of_one(shape, leading, dtype):
+    generator = torch.Generator().manual_seed(shape[0])
+    low, high = RANGES[dtype]
+    a = torch.randint(low, high + 1, (*leading, shape[0], 1), generator=generator).to(dtype)
+    b = torch.randint(-128, 128, (*leading, 1, shape[1]), generator=generator).to(torch.int8)
+    a[..., 0, 0], b[..., 0, 0] = low, -128
+    assert torch.equal(integer_matmul(a, b).to(torch.int64), exact(a, b))
+    shared = b.reshape(-1, 1, shape[1])[0]
+    assert torch.equal(integer_matmul(a, shared).to(torch.int64), exact(a, shared))
+
+
 @pytest.mark.parametrize("left", [(torch.int8, -128), (torch.int8, 127), (torch.uint8, 255), (torch.uint8, 0)])
 @pytest.mark.parametrize("right", [-128, 127])
 def test_integer_matmul_is_exact_at_the_extremes(left, right):

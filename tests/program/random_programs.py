@@ -285,6 +285,9 @@ class Builder:
             unit = 2.0 ** (14 - width)
         elif kind == "shift":
             attributes |= self.exponential("shift", 1.702 * scale, 2**30 - 1)
+            top = 2 ** (width - 1) - 1
+            attributes["limit"] = int(self.rng.choice([0, top, self.rng.integers(0, top + 1)]))
+            attributes["reciprocal_bits"] = int(self.rng.choice([31, 46, 37]))
             attributes["sigmoid_bits"] = int(self.rng.choice([7, 8, 16, 31]))
             unit = 2.0 ** attributes["sigmoid_bits"]
         else:

@@ -238,3 +238,18 @@ def test_gelu_parameters_are_checked() -> None:
     assert "may sum to 2^31 or more; lower n" in edit("gelu", {"kind": "shift"}, n=40)
     assert "leaves the output range -8..7" in edit("gelu", {"kind": "table", "bits": 8}, bits=4)
     assert "exceeds" in edit("gelu", {"kind": "shift"}, shift=60)
+    assert "expected an integer from 31 to 46" in edit("gelu", {"kind": "shift"}, reciprocal_bits=47)
+    assert "expected an integer from 0 to 127" in edit("gelu", {"kind": "shift"}, limit=128)
+
+
+def test_the_limit_of_shift_gelu_is_an_input_that_can_occur() -> None:
+    edited = 0
+    for seed in range(24):
+        program = random_program(seed)
+        for operator in program.operators:
+            bits = program.values[operator.inputs[0]].bits if operator.op == "gelu" else 8
+            if operator.attributes.get("kind") == "shift" and bits < 8:
+                operator.attributes["limit"], edited = 2 ** (bits - 1), edited + 1
+                with pytest.raises(ProgramError, match=f"exceeds the largest input, {2 ** (bits - 1) - 1}"):
+                    check(program)
+    assert edited

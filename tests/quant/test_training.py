@@ -93,7 +93,9 @@ def test_state_dict_restores_the_integers_exactly() -> None:
 
 
 def test_observers_follow_in_training_until_they_are_frozen() -> None:
-    model = calibrated(small_model("lut8"))
+    model = small_model("lut8")
+    model.cls_token.data.zero_()  # it would hold the first range where it is
+    calibrated(model)
     ranges = {name: buffer.clone() for name, buffer in model.named_buffers() if name.endswith("statistic")}
 
     def moved() -> int:
@@ -172,3 +174,11 @@ def test_wider_matmul_operands_and_unknown_keys_are_refused() -> None:
         compose_quant("lut8", ["+quant.bits.wieght=4"])
     with pytest.raises(QuantConfigError, match=r"matches no module"):
         small_model("lut8", ["+quant.overrides={blokcs.*:{bits:{weight:4}}}"])
+
+
+def test_the_range_of_the_first_sum_holds_the_class_token() -> None:
+    model = small_model("lut8_true8")
+    model.cls_token.data[0, 0, 3] = 50.0
+    calibrated(model)
+    limit = model.embed.output.channel_scale(24, torch.device("cpu")) * 127
+    assert (model.cls_token + model.pos_embed[:, :1]).abs()[0, 0, 3] <= limit[3] * 1.0001

@@ -195,8 +195,10 @@ def gelu(x: list[int], operator: Operator, constants: dict, bits: int) -> list[i
     result = []
     for v in x:
         if attributes["kind"] == "shift":
-            a, b = shift_exponential(v - largest, attributes), shift_exponential(-largest, attributes)
-            value = v * (a * ((2**31 - 1) // (a + b)) // 2 ** (31 - attributes["sigmoid_bits"]))
+            limit, bits = attributes["limit"], attributes["reciprocal_bits"]
+            a = shift_exponential(min(v, limit) - min(largest, limit), attributes)
+            b = shift_exponential(-min(largest, limit), attributes)
+            value = v * (a * ((2**bits - 1) // (a + b)) // 2 ** (bits - attributes["sigmoid_bits"]))
         elif attributes["kind"] == "polynomial":
             y = v * 2 ** attributes["fraction_bits"]
             sign = (y > 0) - (y < 0)

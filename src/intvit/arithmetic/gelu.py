@@ -39,11 +39,17 @@ class FloatGelu(TableGelu):
 
 @dataclass(frozen=True, eq=False)
 class ShiftGelu:
-    """ShiftGELU (I-ViT, arXiv 2207.01405): x * sigmoid(1.702 x), the sigmoid as e^(x-M) / (e^(x-M) + e^-M).
+    """ShiftGELU (I-ViT, arXiv 2207.01405): x * sigmoid(1.702 x), the sigmoid as e^(z-M) / (e^(z-M) + e^-M).
 
-    M = max(0, row maximum over the last axis), A = shift_exponential(x - M), B = shift_exponential(-M),
-    F = floor((2^31 - 1) / (A + B)), s = (A * F) >> (31 - sigmoid_bits), out = requantize(x * s). 1 <= A, B < 2^30, so
-    A + B is in [2, 2^31); A * F < 2^31; |x * s * multiplier| < 2^7 * 2^16 * 2^31 = 2^54.
+    z = min(x, limit), M = row maximum over the last axis, clamped to [0, limit], A = shift_exponential(z - M),
+    B = shift_exponential(-M), F = floor((2^reciprocal_bits - 1) / (A + B)), s = (A * F) >> (reciprocal_bits -
+    sigmoid_bits), out = requantize(x * s). Beyond `limit` the sigmoid stays what it is there. The published form has
+    neither: limit = 2^(bits_in-1) - 1, which no x exceeds, and reciprocal_bits = 31.
+
+    Widths: z <= M, for x is at most the row's maximum and both are capped alike. -x0 << n < 2^30, so 1 <= A, B < 2^30
+    and A + B is in [2, 2^31). F < 2^(reciprocal_bits-1) <= 2^45 and A * F <= (A + B) * F < 2^reciprocal_bits <= 2^46,
+    so s < 2^sigmoid_bits <= 2^16 and |x * s * multiplier| <= 2^7 * 2^16 * 2^31 = 2^54 < 2^62. F >= 2^(reciprocal_bits
+    - 31): at 46 bits it is off by less than 2^-15 of itself, at 31 bits it may be 1 and off by half.
     """
 
     kind: ClassVar[str] = "shift"
@@ -51,6 +57,8 @@ class ShiftGelu:
     x0: int
     n: int
     fraction_bits: int
+    limit: int
+    reciprocal_bits: int
     sigmoid_bits: int
     multiplier: int
     shift: int
@@ -61,12 +69,16 @@ class ShiftGelu:
         return self.at_maximum(x, x.amax(-1, keepdim=True).clamp(min=0))
 
     def at_maximum(self, x: Tensor, maximum: Tensor) -> Tensor:
-        """The function of x and the row's M that the operator is; x <= maximum."""
-        a = shift_exponential(x - maximum, self.x0, self.n, self.fraction_bits)
-        b = shift_exponential(-maximum, self.x0, self.n, self.fraction_bits)
-        factor = torch.div((1 << 31) - 1, a + b, rounding_mode="floor")
-        sigmoid = (a * factor) >> (31 - self.sigmoid_bits)
-        return requantize(x * sigmoid, self.multiplier, self.shift, self.bits)
+        """The function of x and max(0, row maximum) that the operator is; x <= maximum."""
+        top = maximum.clamp(max=self.limit)
+        a = shift_exponential(x.clamp(max=self.limit) - top, self.x0, self.n, self.fraction_bits)
+        b = shift_exponential(-top, self.x0, self.n, self.fraction_bits)
+        return requantize(x * self.sigmoid(a, b), self.multiplier, self.shift, self.bits)
+
+    def sigmoid(self, a: Tensor, b: Tensor) -> Tensor:
+        """s = a / (a + b) in units of 2^-sigmoid_bits, for exponentials a and b."""
+        factor = torch.div((1 << self.reciprocal_bits) - 1, a + b, rounding_mode="floor")
+        return (a * factor) >> (self.reciprocal_bits - self.sigmoid_bits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +135,8 @@ def gelu_table(gelu: Gelu, bits_in: int) -> Tensor:
     """The GELU over all inputs of `bits_in` bits, in the smallest dtype of its output.
 
     Returns:
-        [2^bits_in], indexed by x + 2^(bits_in-1); for ShiftGelu [2^(bits_in-1), 2^bits_in], indexed by M and the same
-        (entries with x > M never occur; they hold the value at x = M).
+        [2^bits_in], indexed by x + 2^(bits_in-1); for ShiftGelu [2^(bits_in-1), 2^bits_in], indexed by max(0, row
+        maximum), which its limit does not cap, and the same (no x is above it; those entries hold the value at it).
     """
     half = 1 << (bits_in - 1)
     x = torch.arange(-half, half)
@@ -134,16 +146,17 @@ def gelu_table(gelu: Gelu, bits_in: int) -> Tensor:
 
 
 def _shift_table(gelu: ShiftGelu, x: Tensor, maximum: Tensor) -> Tensor:
-    """`at_maximum` over the (M, x) grid, with the exponentials of the 2^bits distances M - x taken once.
+    """`at_maximum` over the (maximum, x) grid, with the exponentials of the 2^bits distances M - z taken once.
 
-    They depend on M - x alone, so that row M is a window that slides over them: a view where a gather would be slow.
+    They depend on M - z alone, so that the sigmoids of one M are a window that slides over them: a view where a gather
+    would be slow. Lines of a maximum beyond the limit share the window of M = limit, where x > limit has distance 0.
     """
     half = maximum.shape[0]
     exponentials = shift_exponential(-torch.arange(2 * half), gelu.x0, gelu.n, gelu.fraction_bits)
     falling = torch.cat((exponentials.flip(0), exponentials[:1].expand(half - 1)))
-    a, b = falling.unfold(0, 2 * half, 1).flip(0), exponentials[:half, None]
-    factor = torch.div((1 << 31) - 1, a + b, rounding_mode="floor")
-    sigmoid = (a * factor) >> (31 - gelu.sigmoid_bits)
+    windows = falling.unfold(0, 2 * half, 1).flip(0)  # line M: the exponential of max(M - x, 0)
+    sigmoid = gelu.sigmoid(windows[: gelu.limit + 1], exponentials[: gelu.limit + 1, None])
+    sigmoid = torch.cat((sigmoid, sigmoid[-1:].expand(half - 1 - gelu.limit, -1)))
     value = torch.minimum(x, maximum) * sigmoid
     return requantize(value, gelu.multiplier, gelu.shift, gelu.bits).to(container(gelu.bits))
 

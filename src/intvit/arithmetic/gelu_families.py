@@ -30,21 +30,32 @@ def _output_ratio(ratio: float, bits_out: int, operand_bits: int, site: str) -> 
 def derive_ivit(
     scale_in: float, scale_out: float, bits_in: int, bits_out: int, *, paper: bool = False, site: str = "gelu"
 ) -> Gelu:
-    """ShiftGELU. `paper`: no fraction bits, and the published signed 8-bit sigmoid, which has 7 magnitude bits.
+    """ShiftGELU. n is the largest that keeps an exponential below 2^30; `limit` splits its n halvings into two halves.
 
-    The shift exponential works at scale 1.702 * scale_in, where one doubling is 1 / 2.447 of x. n trades two errors:
-    exponentials stop at 2^-n of their maximum, which should be far below e^(-1.702 M) for the row's maximum M; and the
-    reciprocal has 31 bits less those of the exponentials' maximum. A range up to 7 gets all n that it needs or keeps
-    four bits of the reciprocal; beyond, for every five doublings missing, one of those bits is given up (down to one).
-    The published n is 23.
+    e^-M takes n/2 of them at M = limit and leaves n/2 to negative z, so that the sigmoid ends within some
+    2^-(n/2) of 1 and of 0 in every row: at the usual n = 25 that is 0.02 of an input step at |x| = 128. Any other limit
+    makes one end worse. Inputs that span less than n halvings are resolved throughout; then the limit is their maximum. Scales above
+    2.5 take the exponential of 2.5, for which n/2 halvings are two steps: their sigmoid is a step at 0 but for |x| = 1.
+
+    `paper`: the published form, without fraction bits, n = 23 where the widths allow it, no cap on the row's maximum, a
+    31-bit reciprocal, and a signed 8-bit sigmoid, which has 7 magnitude bits.
     """
     _check(scale_in, bits_in, site)
-    x0, n, f = shift_parameters(1.702 * scale_in, (1 << 30) - 1, paper=paper)
-    missing = math.ceil(2.447 * (scale_in * (1 << (bits_in - 1)) + 3.5)) - (n - 3)
-    n = min(n, 23 if paper else n - 3 + (missing // 5 if missing > 0 else missing))
-    sigmoid_bits = 7 if paper else 16
+    top = (1 << (bits_in - 1)) - 1
+    if paper:
+        x0, n, f = shift_parameters(1.702 * scale_in, (1 << 30) - 1, paper=True)
+        n, limit, reciprocal_bits, sigmoid_bits = min(n, 23), top, 31, 7
+    else:
+        x0, n, f = shift_parameters(1.702 * min(scale_in, 2.5), (1 << 30) - 1)
+        limit = min(math.floor(n / 2 / _halvings_per_step(x0, f) + 0.5), top)
+        reciprocal_bits, sigmoid_bits = 46, 16
     m, e = _output_ratio(math.ldexp(scale_in / scale_out, -sigmoid_bits), bits_out, 31, site)
-    return ShiftGelu(x0, n, f, sigmoid_bits, m, e, bits_out)
+    return ShiftGelu(x0, n, f, limit, reciprocal_bits, sigmoid_bits, m, e, bits_out)
+
+
+def _halvings_per_step(x0: int, fraction_bits: int) -> float:
+    """Halvings of `shift_exponential` per step of its argument; the shifts make log2(e) = 1.4427 a 1 + 1/2 - 1/16."""
+    return math.ldexp(1.4375, fraction_bits) / -x0
 
 
 def derive_ibert(scale_in: float, scale_out: float, bits_in: int, bits_out: int, *, site: str = "gelu") -> Gelu:

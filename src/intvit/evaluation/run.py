@@ -44,7 +44,7 @@ def exported_run(config: EvaluateConfig, device: torch.device) -> Subject:
     parameters = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     subject.sizes.update(float=parameters, qat=parameters)
     subject.executors["float"] = _executor(model, device, "float", _logits)
-    subject.executors["qat"] = _executor(model, device, "integer", lambda model, images: model.integer_scores(images))
+    subject.executors["qat"] = _executor(model, device, "integer", _scores)
     if teacher is not None:
         subject.executors["teacher"] = _executor(teacher.to(device), device, "float", _logits)
         subject.agreement_with = "teacher"
@@ -58,7 +58,7 @@ def exported_run(config: EvaluateConfig, device: torch.device) -> Subject:
 
 
 def _executor(
-    model: nn.Module, device: torch.device, mode: str, run: Callable[[nn.Module, torch.Tensor], torch.Tensor]
+    model: nn.Module, device: torch.device, mode: str, run: Callable[[Any, torch.Tensor], torch.Tensor]
 ) -> Callable[[np.ndarray], np.ndarray]:
     @torch.no_grad()
     def execute(images: np.ndarray) -> np.ndarray:
@@ -68,8 +68,12 @@ def _executor(
     return execute
 
 
-def _logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+def _logits(model: Any, images: torch.Tensor) -> torch.Tensor:
     return model(images)
+
+
+def _scores(model: Any, images: torch.Tensor) -> torch.Tensor:
+    return model.integer_scores(images)
 
 
 def _provenance(folder: Path) -> dict[str, Any]:

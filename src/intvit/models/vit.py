@@ -71,8 +71,9 @@ class VisionTransformer(nn.Module):
         """Classifier input (B, C): the class token after the last norm."""
         patches = self.patch_embed["proj"](self.input(images))  # (B, L, C)
         positions = self.position(self.pos_embed[:, 1:], patches, own_range=True)
-        x = self.embed(patches, positions)
-        token = self.class_constant(self.cls_token + self.pos_embed[:, :1], x)
+        token = self.cls_token + self.pos_embed[:, :1]
+        x = self.embed(patches, positions, joining=token)
+        token = self.class_constant(token, x)
         x = concat([token, x], 0, "tokens")  # (B, 1 + L, C)
         for block in self.blocks:
             x = block(x)

@@ -95,8 +95,8 @@ def gelu_before_shift(
 ) -> tuple[np.ndarray, Extremes]:
     """What GELU multiplies and shifts to the output, for every kind but `table`; x, row_max: int64, 1-d.
 
-    `row_max` is max(0, largest x of the row) and counts only in kind `shift` (ShiftGELU, I-ViT, section 3.4), whose two
-    exponentials `check` keeps below 2^31.
+    `row_max` is max(0, largest x of the row) and counts only in kind `shift` (ShiftGELU, I-ViT, section 3.4). `check`
+    keeps its two exponentials below 2^31; their products with the reciprocal stay below 2^reciprocal_bits <= 2^46.
     """
     kind = attributes["kind"]
     if kind == "piecewise":
@@ -106,11 +106,15 @@ def gelu_before_shift(
         sign = (y > 0).astype(object) - (y < 0).astype(object)
         error_function = sign * ((np.minimum(abs(y), -attributes["b"]) + attributes["b"]) ** 2 + attributes["c"])
         return y * (error_function + attributes["one"]), {"erf": extremes(error_function)}
-    farthest = int(row_max.max()) - min(int(x.min()), 0)
+    limit, bits = attributes["limit"], attributes["reciprocal_bits"]
+    z, top = np.minimum(x, limit), np.minimum(row_max, limit)
+    farthest = int(top.max()) - min(int(z.min()), 0)
     exponentials = shift_exponential(attributes, -np.arange(farthest + 1))
-    of_x, of_zero = exponentials[row_max - x], exponentials[row_max]
+    of_x, of_zero = exponentials[top - z], exponentials[top]
     total = of_x + of_zero
-    reciprocal = (2**31 - 1) // total
-    sigmoid = (of_x * reciprocal) >> (31 - attributes["sigmoid_bits"])
-    seen = {"sum": extremes(total), "reciprocal": extremes(reciprocal), "sigmoid": extremes(sigmoid)}
+    reciprocal = (2**bits - 1) // total
+    ratio = of_x * reciprocal
+    sigmoid = ratio >> (bits - attributes["sigmoid_bits"])
+    seen = {"sum": extremes(total), "reciprocal": extremes(reciprocal), "ratio": extremes(ratio)}
+    seen["sigmoid"] = extremes(sigmoid)
     return x * sigmoid, seen

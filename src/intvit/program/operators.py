@@ -205,6 +205,9 @@ def _gelu(operator: Operator, inputs: list[Value], constants: dict[str, Constant
         _require(fits, operator, f"constant 'table' leaves the output range {low}..{high} of {attributes['bits']} bits")
     else:
         _check_shifts(operator, constants)
+    if attributes["kind"] == "shift":
+        top = limits(x.bits, True)[1]
+        _require(attributes["limit"] <= top, operator, f"limit {attributes['limit']} exceeds the largest input, {top}")
     return x.shape, attributes["bits"], True
 
 
@@ -294,7 +297,14 @@ OPERATORS: dict[str, Form] = {
         kinds={
             "table": ({}, {"table": Role(("L",), 16)}),
             "shift": (
-                _EXPONENTIAL | {"sigmoid_bits": Integer(1, 31), "multiplier": _MULTIPLIER, "shift": _SHIFT},
+                _EXPONENTIAL
+                | {
+                    "limit": Integer(0, 127),
+                    "reciprocal_bits": Integer(31, 46),
+                    "sigmoid_bits": Integer(1, 31),
+                    "multiplier": _MULTIPLIER,
+                    "shift": _SHIFT,
+                },
                 {},
             ),
             "polynomial": (

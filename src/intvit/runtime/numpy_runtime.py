@@ -322,10 +322,11 @@ def gelu(site: Site) -> Step:
 
 
 def gelu_shift(x: np.ndarray, maximum: int, attributes: dict[str, Any]) -> np.ndarray:
-    """x times ShiftGELU's sigmoid. Entries with x > maximum never occur; they are computed at x = maximum."""
-    of_x = exponential_shift(np.minimum(x - maximum, 0), attributes)
-    of_zero = exponential_shift(np.array([-maximum]), attributes)
-    sigmoid = (of_x * ((2**31 - 1) // (of_x + of_zero))) >> (31 - attributes["sigmoid_bits"])
+    """x times ShiftGELU's sigmoid. Entries with x > maximum never occur; they take the sigmoid of x = maximum."""
+    top, bits = min(maximum, attributes["limit"]), attributes["reciprocal_bits"]
+    of_x = exponential_shift(np.minimum(x - top, 0), attributes)  # min(x, limit) - top in every entry that occurs
+    of_zero = exponential_shift(np.array([-top]), attributes)
+    sigmoid = (of_x * ((2**bits - 1) // (of_x + of_zero))) >> (bits - attributes["sigmoid_bits"])
     return x * sigmoid
 
 

@@ -128,7 +128,7 @@ class TrainingModule(pl.LightningModule):
         accuracy = Accuracy(self.device)
         for images, labels in self.trainer.datamodule.val_dataloader():  # type: ignore[attr-defined]
             self._count(accuracy, images.to(self.device), labels.to(self.device))
-        return accuracy.percentages(self.all_gather)
+        return accuracy.percentages(self._gather)
 
     def _seed(self, batch_idx: int) -> None:
         """Random numbers of one batch on one rank (mixing, erasing, stochastic depth), whatever came before."""
@@ -181,7 +181,7 @@ class TrainingModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the percentages over all ranks: top1, top5, and agreement with the teacher where there is one."""
-        measured = self._accuracy.percentages(self.all_gather)
+        measured = self._accuracy.percentages(self._gather)
         span = self.span
         mode = self.final_mode or (span.mode if span else "float")
         self.log_dict({f"{mode}/{key}": value for key, value in measured.items()}, rank_zero_only=True)
@@ -195,6 +195,12 @@ class TrainingModule(pl.LightningModule):
             "mode": mode,
         }
         self.history.append({**where, **measured})
+
+    def _gather(self, counts: Tensor) -> Tensor:
+        """The counts of every rank, one row each."""
+        gathered = self.all_gather(counts)
+        assert isinstance(gathered, Tensor)
+        return gathered
 
     # ---------------------------------------------------------------- checkpoints
 

@@ -12,7 +12,8 @@ from intvit.training.config import OptimizerConfig
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """Two groups: matrices, which decay, and biases, norms, class token and position embedding, which do not."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             exempt = parameter.ndim <= 1 or name in ("cls_token", "pos_embed")

@@ -62,7 +62,7 @@ class RunProgress(Callback):
             return
         if trainer.global_step % 5 == 0 or trainer.global_step == _steps(pl_module):
             self._loss = f"loss {float(outputs['loss']):.3f}"
-        span = pl_module.span  # type: ignore[union-attr]
+        span = pl_module.span if isinstance(pl_module, TrainingModule) else None
         name = span.name if span is not None else "train"
         self._bar.update(self._task, description=name, completed=trainer.global_step, note=self._loss)
 

@@ -23,15 +23,18 @@ class Add(Layer):
         factors = channels if site.bits.residual_factors else None
         self.output = Quantizer(site.bits.residual, site.observer.residual, site.observer, channels=factors)
 
-    def forward(self, branch: Value, stream: Value) -> Value:
-        """(B, N, C) accumulators with per-channel scale, (B, N, C) stream -> stream; Symbols: emit `add`."""
+    def forward(self, branch: Value, stream: Value, joining: Tensor | None = None) -> Value:
+        """(B, N, C) accumulators with per-channel scale, (B, N, C) stream -> stream; Symbols: emit `add`.
+
+        joining: real (1, M, C), rows that join the result later and must lie in its range (the class token).
+        """
         if isinstance(branch, Symbol):
             return self.record(branch, stream)
         if isinstance(branch, QTensor):
-            return self.integer(branch, stream)
+            return self.integer(branch, stream, joining)
         y = branch + stream
         if self.calibrating:
-            self.output.collect(y)
+            self.output.collect(_joined(y, joining))
         return y
 
     def multipliers(self, branch: QTensor | Symbol, stream: QTensor | Symbol) -> tuple[Tensor, Tensor, Tensor]:
@@ -45,10 +48,10 @@ class Add(Layer):
         ratio_a, ratio_b = branch.scale / target, (stream_scale / target).expand(channels)
         return encode_pair(ratio_a, ratio_b, self.output.bits)
 
-    def integer(self, branch: QTensor, stream: QTensor) -> QTensor:
+    def integer(self, branch: QTensor, stream: QTensor, joining: Tensor | None) -> QTensor:
         """clamp((a*m_a + b*m_b + 2^(e-1)) >> e)."""
         if self.output.observing:
-            self.output.observe(self._real_sum(branch, stream), 1.0)
+            self.output.observe(_joined(self._real_sum(branch, stream), joining), 1.0)
         values = self.kernels.add(branch.values, stream.values, *self.multipliers(branch, stream), self.output.bits)
         gradient = AddGradient.apply(branch.handle, stream.handle, stream)
         return QTensor(values, gradient, self.output.scale(), self.output.bits, self.output.factors)
@@ -78,6 +81,12 @@ class Add(Layer):
                 "shift": (shift, 8, True),
             },
         )
+
+
+def _joined(rows: Tensor, joining: Tensor | None) -> Tensor:
+    if joining is None:
+        return rows
+    return torch.cat((rows, joining.detach().expand(rows.shape[0], -1, -1)), 1)
 
 
 class AddGradient(torch.autograd.Function):

@@ -1,0 +1,58 @@
+"""The console script lists what there is, imports a subcommand only when it is called, and repairs torchvision."""
+
+import subprocess
+import sys
+
+import pytest
+
+from intvit.cli import COMMANDS, main
+
+
+def test_help_lists_every_group(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert all(group in text for group in COMMANDS)
+
+
+@pytest.mark.parametrize("group", list(COMMANDS))
+def test_help_of_a_group_lists_its_subcommands(group: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main([group, "--help"])
+    text = capsys.readouterr().out
+    assert all(command in text for command in COMMANDS[group])
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["bench"], ["bench", "nonsense"]])
+def test_what_is_not_there_exits_with_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+
+
+def test_listing_imports_no_torch() -> None:
+    script = (
+        "import sys, intvit.cli\n"
+        "try: intvit.cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(("group", "command"), [(group, command) for group in COMMANDS for command in COMMANDS[group]])
+def test_every_subcommand_has_help(group: str, command: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([group, command, "--help"])
+    assert caught.value.code == 0
+    assert f"intvit {group} {command}" in capsys.readouterr().out
+
+
+def test_timm_and_lightning_import_whatever_wheel_torchvision_is() -> None:
+    script = (
+        "from intvit.torchvision_fix import ensure_torchvision\n"
+        "ensure_torchvision(); ensure_torchvision()\n"
+        "import torchvision, timm, torchmetrics, pytorch_lightning"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
