@@ -21,7 +21,7 @@ def preset(name: str, *overrides: str) -> DataConfig:
 
 def test_digits_preset_fits_the_digits():
     data = preset("digits")
-    assert (data.image_size, data.patch_size, data.num_classes) == (8, 2, 10)
+    assert (data.image_size, data.patch_size, data.num_classes) == (8, 4, 10)
     assert class_names(data) == list("0123456789")
 
 

@@ -110,6 +110,9 @@ def test_a_stopped_run_resumes_as_if_it_had_not_stopped(step: int, ema: str, tmp
     assert expected.keys() == resumed.keys()
     assert [key for key in expected if not torch.equal(expected[key], resumed[key])] == []
     assert rows(tmp_path / "stopped") == rows(whole)
+    # What was validated inside training (the average, where there is one) is what remains at its end.
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["integer"] == {key: summary["history"][-1][key] for key in ("top1", "top5")}
 
 
 def test_a_finished_run_says_so_and_returns_its_summary(finished: Path, capsys: pytest.CaptureFixture) -> None:

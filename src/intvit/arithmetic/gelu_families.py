@@ -34,8 +34,9 @@ def derive_ivit(
 
     e^-M takes n/2 of them at M = limit and leaves n/2 to negative z, so that the sigmoid ends within some
     2^-(n/2) of 1 and of 0 in every row: at the usual n = 25 that is 0.02 of an input step at |x| = 128. Any other limit
-    makes one end worse. Inputs that span less than n halvings are resolved throughout; then the limit is their maximum. Scales above
-    2.5 take the exponential of 2.5, for which n/2 halvings are two steps: their sigmoid is a step at 0 but for |x| = 1.
+    makes one end worse. Inputs that span less than n halvings are resolved throughout; then the limit is their maximum.
+    Scales above 2.5 take the exponential of 2.5, for which n/2 halvings are two steps: their sigmoid is all but 0 or 1
+    beyond |x| = 1.
 
     `paper`: the published form, without fraction bits, n = 23 where the widths allow it, no cap on the row's maximum, a
     31-bit reciprocal, and a signed 8-bit sigmoid, which has 7 magnitude bits.

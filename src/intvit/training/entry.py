@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 
 from intvit.configuration import identity_hash, plain
+from intvit.data.shards import open_split
 from intvit.errors import IntVitError
 from intvit.files import write_json
 from intvit.torchvision_fix import ensure_torchvision
@@ -20,6 +22,7 @@ from intvit.training.averaging import PhaseAwareAveraging
 from intvit.training.config import TrainConfig, train_config
 from intvit.training.metrics_log import MetricsLog
 from intvit.training.module import TrainingModule
+from intvit.training.optimizer import build_optimizer
 from intvit.training.progress import RunProgress
 from intvit.training.restore import LAST, build_model, read_checkpoint
 from intvit.training.schedule import plan
@@ -49,18 +52,27 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
     _quiet()
     pl.seed_everything(typed.seed, verbose=False)
     step = 0 if start.checkpoint is None else int(read_checkpoint(start.checkpoint)["global_step"])
+    laid = plan(typed.schedule, 1, typed.quant.enabled)
     data = ShardDataModule(typed.data)
-    data.prepare_data()  # before anything is written: the place where a missing data root shows
+    # Before anything is written: what is wrong with shards, weights or optimizer shows here.
+    for split in ("train", "val") if laid.spans or laid.calibrates else ("val",):
+        open_split(typed.data, split)
     module = TrainingModule(build_model(typed.model, typed.quant), typed)
+    build_optimizer(module.model, typed.optimizer)
     trainer = build_trainer(typed, folder, step)
     if trainer.is_global_zero:
         if typed.fresh:
             run_folder.clear(folder)
         run_folder.write_config(folder, values)
         _say(f"{folder}: {'goes on at step ' + str(step) if start.checkpoint else 'starts'}")
-    if plan(typed.schedule, 1, typed.quant.enabled).spans:
+        if typed.schedule.float is None and not (typed.model.pretrained or typed.model.weights or start.checkpoint):
+            _say("note: random weights and no float phase; model.pretrained=true or model.weights=FILE gives weights")
+    if laid.spans:
         trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
-    return _finish(trainer, module, data, values, folder)
+    summary = _finish(trainer, module, data, values, folder)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # left to the interpreter's exit it may abort
+    return summary
 
 
 def build_trainer(config: TrainConfig, folder: Path, step: int) -> pl.Trainer:
@@ -144,6 +156,7 @@ def _finish(
     summary = {
         "name": folder.name,
         "experiment": identity_hash(config),
+        "commit": run_folder.commit(),
         "steps": trainer.global_step,
         "seconds": round(module.elapsed(), 1),
         "float": module.final["float"],

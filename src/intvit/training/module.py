@@ -88,17 +88,22 @@ class TrainingModule(pl.LightningModule):
         if self.phase >= 0:
             # Moments of another phase's gradients (float against integer) would misdirect the first steps.
             self._optimizer().state.clear()
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if hasattr(callback, "on_phase_start"):
-                callback.on_phase_start(self.trainer, self, span)
+        self._notify("on_phase_start", span)
         if span.calibrated and not self.calibrated:
             self.calibrate()
             if self.config.schedule.calibrate is not None and self.config.schedule.calibrate.measure:
                 self.before_qat = {"float": self.measure("float"), "integer": self.measure("integer")}
+                self._notify("on_measured")
         self.phase = index
         set_mode(self.model, span.mode)
         freeze_observers(self.model, span.frozen)
         self.model.train()
+
+    def _notify(self, hook: str, *arguments: Any) -> None:
+        """Call a hook of this package on the callbacks that have it."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if hasattr(callback, hook):
+                getattr(callback, hook)(self.trainer, self, *arguments)
 
     @torch.no_grad()
     def calibrate(self) -> None:
@@ -108,6 +113,7 @@ class TrainingModule(pl.LightningModule):
         if schedule.loss.distillation.alpha and not self._teacher:
             state = {key: value.clone() for key, value in self.model.state_dict().items()}
             self._teacher = (build_teacher(self.config.model, self.config.quant, state),)
+        self._notify("on_calibration_start")
         self.model.eval()
         set_mode(self.model, "calibrate")
         # Ranks read different images and reduce their statistics.

@@ -18,6 +18,7 @@ ensure_torchvision()
 
 import pytorch_lightning as pl  # noqa: E402
 from pytorch_lightning.callbacks import Callback  # noqa: E402
+from pytorch_lightning.trainer.states import TrainerFn  # noqa: E402
 
 
 class RunProgress(Callback):
@@ -28,7 +29,7 @@ class RunProgress(Callback):
         self._console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._loss = ""
+        self._note = ""
         self._began = (0, 0.0)
 
     def on_phase_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, span: Span) -> None:
@@ -39,21 +40,37 @@ class RunProgress(Callback):
                 f"phase {span.name}: {steps} steps, computing {'integers' if span.mode == 'integer' else 'reals'}"
             )
 
+    def on_calibration_start(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:
+        """Say from how many images the ranges come."""
+        calibrate = pl_module.config.schedule.calibrate
+        if trainer.is_global_zero and self.style != "none" and calibrate is not None:
+            self._print(f"calibrating on {calibrate.images} images")
+
+    def on_measured(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:
+        """Say what QAT starts from."""
+        if trainer.is_global_zero and self.style != "none" and pl_module.before_qat is not None:
+            values = ", ".join(f"{mode} {measured['top1']:.2f} %" for mode, measured in pl_module.before_qat.items())
+            self._print(f"before QAT: top-1 {values}")
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._began = (trainer.global_step, time.monotonic())
-        if self.style == "bar" and trainer.is_global_zero:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.completed}/{task.total} steps"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=self._console,
-            )
-            self._task = self._bar.add_task("train", total=_steps(pl_module), completed=trainer.global_step, note="")
-            self._bar.start()
+        self._open(trainer, "train", "steps", trainer.global_step)
+
+    def _open(self, trainer: pl.Trainer, description: str, unit: str, completed: int = 0) -> None:
+        if self.style != "bar" or not trainer.is_global_zero:
+            return
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total} " + unit),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
+        )
+        self._task = self._bar.add_task(description, total=None, completed=completed, note="")
+        self._bar.start()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -61,15 +78,41 @@ class RunProgress(Callback):
         if self._bar is None or self._task is None:
             return
         if trainer.global_step % 5 == 0 or trainer.global_step == _steps(pl_module):
-            self._loss = f"loss {float(outputs['loss']):.3f}"
+            self._note = f"loss {float(outputs['loss']):.3f}"
         span = pl_module.span if isinstance(pl_module, TrainingModule) else None
         name = span.name if span is not None else "train"
-        self._bar.update(self._task, description=name, completed=trainer.global_step, note=self._loss)
+        # The module knows the total once its own on_train_start has run, after this callback's.
+        self._bar.update(
+            self._task, description=name, total=_steps(pl_module), completed=trainer.global_step, note=self._note
+        )
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._bar is None and isinstance(pl_module, TrainingModule):
+            self._open(trainer, f"final validation, {pl_module.final_mode}", "batches")
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self._bar is None or self._task is None:
+            return
+        batches = sum(trainer.num_val_batches)
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._bar.update(self._task, total=batches, completed=batch_idx + 1)
+        else:
+            self._bar.update(self._task, note=f"validation {batch_idx + 1}/{batches}")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero or self.style == "none" or not isinstance(pl_module, TrainingModule):
             return
-        if pl_module.final_mode is None and pl_module.history:
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._stop()
+        elif pl_module.history:
             self._print(self._line(trainer, pl_module))
 
     def _line(self, trainer: pl.Trainer, module: TrainingModule) -> str:
