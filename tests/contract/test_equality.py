@@ -18,8 +18,8 @@ PRESETS = sorted(path.stem for path in (config_directory() / "quant").glob("*.ya
 SIZE = 32
 
 
-def small_model(preset: str, overrides: list[str] | None = None, seed: int = 0) -> nn.Module:
-    """A ViT of depth 2 with lively random weights."""
+def small_model(preset: str, overrides: list[str] | None = None, seed: int = 0, depth: int = 2) -> nn.Module:
+    """A shallow ViT with lively random weights."""
     torch.manual_seed(seed)
     model = create_model(
         "deit_t",
@@ -30,7 +30,7 @@ def small_model(preset: str, overrides: list[str] | None = None, seed: int = 0) 
         std=(0.229, 0.224, 0.225),
         quant=compose_quant(preset, overrides),
         width=48,
-        depth=2,
+        depth=depth,
     )
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -124,7 +124,7 @@ def test_a_saturated_code_sends_no_gradient_back() -> None:
     codes = torch.tensor([[[-128, -60, 0, 60, 127] + [1] * 91]], dtype=torch.int8)
     upstream = handle(*codes.shape).clone().requires_grad_()
     gelu(QTensor(codes, upstream, 0.05, 8)).handle.sum().backward()
-    assert upstream.grad[0, 0, 0] == 0 and upstream.grad[0, 0, 4] == 0
+    assert upstream.grad[0, 0, [0, 4]].tolist() == [0.0, 0.0]
     assert (upstream.grad[0, 0, 1:4] != 0).all()
 
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from rich.progress import track
 from torch import Tensor, nn
 
-from hydra import compose, initialize_config_dir
 from intvit.analysis.presets import compose_quant, preset_names
 from intvit.configuration import build, config_directory
 from intvit.data.config import DataConfig

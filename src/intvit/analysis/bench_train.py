@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import resource
 import statistics
 import time
 from dataclasses import dataclass
@@ -172,7 +171,7 @@ def _ratio(times: list[float], reference: list[float]) -> float:
 
 
 def _peak_memory(settings: Settings, preset: str, compiled: bool) -> float:
-    """MiB that three steps add to a fresh process's peak."""
+    """MiB that steps need at their peak beyond model, gradients and optimizer state, in a process of its own."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(_peak_of, (settings, preset, compiled))
@@ -181,10 +180,23 @@ def _peak_memory(settings: Settings, preset: str, compiled: bool) -> float:
 def _peak_of(settings: Settings, preset: str, compiled: bool) -> float:
     torch.set_num_threads(settings.threads)
     variant = Variant(settings, preset, compiled)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    variant.step()  # compiles, and makes the optimizer's state
+    if not _CLEAR.exists():
+        return float("nan")
+    _CLEAR.write_text("5")  # forget the peak so far
+    before = _memory("VmRSS")
     for _ in range(3):
         variant.step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+    return _memory("VmHWM") - before
+
+
+_CLEAR = Path("/proc/self/clear_refs")  # Linux alone keeps a peak that can be reset
+
+
+def _memory(key: str) -> float:
+    """MiB of this process by its status file."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) / 2**10
 
 
 def _print(rows: list[dict[str, Any]], settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""`python -m intvit.analysis.plot_presets presets.json presets.svg`: the figures of `intvit bench presets` as a picture."""
+"""`python -m intvit.analysis.plot_presets IN.json OUT.svg`: the figures of `intvit bench presets` as a picture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402
+from matplotlib import pyplot
 
 
 def plot(rows: list[dict[str, Any]], target: Path) -> None:
@@ -21,7 +21,8 @@ def plot(rows: list[dict[str, Any]], target: Path) -> None:
     changes = [row["mean_change"] for row in rows]
     matplotlib.rcParams["svg.hashsalt"] = "intvit"  # the same figures give the same file
     figure, axes = pyplot.subplots(figsize=(8, 0.36 * len(rows) + 1.2))
-    bars = axes.barh(names, changes, color=["#2a6f97" if "true8" in name or name[0] == "w" else "#89c2d9" for name in names])
+    colors = ["#2a6f97" if "true8" in name or name[0] == "w" else "#89c2d9" for name in names]
+    bars = axes.barh(names, changes, color=colors)
     axes.bar_label(bars, [f"{change:+.1f}" for change in changes], padding=3, fontsize=9)
     axes.axvline(0, color="#333333", linewidth=0.8)
     axes.margins(x=0.12)

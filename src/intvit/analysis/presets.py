@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from hydra import compose, initialize_config_dir
 from intvit.configuration import build, config_directory
 from intvit.quant import QuantConfig
 

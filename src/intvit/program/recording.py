@@ -1,4 +1,4 @@
-"""Recording: run the model's own dataflow on symbols, collect the operators. The only file of this package with torch."""
+"""Recording: run the model's own dataflow on symbols and collect the operators. The package's only file with torch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from intvit.errors import IntVitError
 from intvit.program.check import check
 from intvit.program.program import Constant, Operator, Program, Value
-from intvit.quant.layers import GELU, AttentionCore, LayerNorm
 from intvit.quant.control import layers
+from intvit.quant.layers import GELU, AttentionCore, LayerNorm
 from intvit.quant.tensor import Scale, Symbol
 
 

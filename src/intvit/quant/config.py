@@ -1,7 +1,7 @@
 """Typed quantization config: operator families, bit widths, observers, overrides by module name.
 
-`conf/quant` composes it, `intvit.configuration.build` makes it from plain values, `QuantConfig.site` resolves the overrides for one
-module. No tensor lives here.
+`conf/quant` composes it, `intvit.configuration.build` makes it from plain values, `QuantConfig.site` resolves the
+overrides for one module. No tensor lives here.
 """
 
 from __future__ import annotations

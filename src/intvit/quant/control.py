@@ -66,7 +66,8 @@ def trace(model: nn.Module, images: Tensor) -> dict[str, np.ndarray]:
     values: dict[str, np.ndarray] = {}
 
     def keep(module: Layer, inputs: Any, output: Any) -> None:
-        if isinstance(output, QTensor) and getattr(module, "output", None) is None or _is_operator(module):
+        requantized = isinstance(module, Linear) and module.output is not None
+        if isinstance(output, QTensor) and not requantized:
             values[module.name] = output.values.to(torch.int64).cpu().numpy()
 
     hooks = [layer.register_forward_hook(keep) for layer in layers(model)]
@@ -76,7 +77,3 @@ def trace(model: nn.Module, images: Tensor) -> dict[str, np.ndarray]:
         for hook in hooks:
             hook.remove()
     return values
-
-
-def _is_operator(module: Layer) -> bool:
-    return not isinstance(module, Linear) and isinstance(getattr(module, "output", None), Quantizer)

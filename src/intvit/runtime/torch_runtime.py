@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from intvit import arithmetic
 from intvit.arithmetic import EXPONENT_KINDS, GELU_KINDS, LayerNormParameters, Normalizer, from_fields
@@ -54,10 +54,11 @@ class TorchRuntime(nn.Module):
     def floating_tensors(self) -> list[str]:
         """Names of the floating-point tensors in the exported graph of a batch of one; empty is the proof."""
         image = torch.zeros(1, *self.program.values[self.program.input].shape, dtype=torch.uint8)
-        exported = torch.export.export(self, (image.to(self._device()),))
+        exported = torch.export.export(_Graph(self), (image.to(self._device()),))
         names = [f"buffer {name}" for name, buffer in exported.named_buffers() if buffer.is_floating_point()]
         names += [f"constant {name}" for name, value in exported.constants.items() if _is_floating(value)]
-        for node in exported.graph.nodes:
+        graphs = [module.graph for module in exported.graph_module.modules() if isinstance(module, fx.GraphModule)]
+        for node in (node for graph in graphs for node in graph.nodes):  # those inside higher-order operators too
             values = node.meta.get("val")
             if any(_is_floating(value) for value in (values if isinstance(values, list | tuple) else [values])):
                 names.append(f"{node.name} ({node.target})")
@@ -71,7 +72,6 @@ class TorchRuntime(nn.Module):
         check_images(self.program, images)
         return torch.from_numpy(np.ascontiguousarray(images)).to(self._device())
 
-    @torch.no_grad()
     def _run(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
         values = {self.program.input: images}
         for index, operator in enumerate(self.program.operators):
@@ -84,6 +84,17 @@ class TorchRuntime(nn.Module):
                 if self._last_use[name] == index:
                     del values[name]
             yield operator.output, value
+
+
+class _Graph(nn.Module):
+    """The runtime's forward on tensors as a module's call, which is what torch.export traces."""
+
+    def __init__(self, runtime: TorchRuntime) -> None:
+        super().__init__()
+        self.runtime = runtime
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.runtime.forward(images)
 
 
 def _buffer(name: str) -> str:

@@ -129,7 +129,9 @@ class Constant(Layer):
             return self.record(codes, like.builder, scale, bits, factors)
         batch = like.values.shape[0]
         gradient = ConstantGradient.apply(value, inside)
-        return QTensor(codes.to(container(bits)).expand(batch, -1, -1), gradient.expand(batch, -1, -1), scale, bits, factors)
+        return QTensor(
+            codes.to(container(bits)).expand(batch, -1, -1), gradient.expand(batch, -1, -1), scale, bits, factors
+        )
 
     def _own_scale(self, value: Tensor) -> float:
         return max(float(value.detach().abs().max()) / (2 ** (self.bits - 1) - 1), SMALLEST_SCALE)
