@@ -41,13 +41,11 @@ def config_directory() -> Path:
 def build(kind: Any, values: Any, where: str = "") -> Any:
     """An instance of the dataclass `kind` from nested plain values, checked key by key.
 
-    where: path of `values` in the config, for messages. A dataclass with its own `from_mapping` builds itself.
+    where: path of `values` in the config, for messages.
     Raises IntVitError naming the key for an unknown or missing key and for a value of another type.
     """
     if not isinstance(values, Mapping):
         raise IntVitError(f"{where}={values}: expected a group of keys")
-    if where and hasattr(kind, "from_mapping"):
-        return kind.from_mapping(values)
     hints = typing.get_type_hints(kind)
     names = [part.name for part in dataclasses.fields(kind)]
     for key in values:

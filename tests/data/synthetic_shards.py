@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from intvit.configuration import build
 from intvit.data.config import DataConfig
 
 IMAGE_SIZE = 4
@@ -54,7 +55,7 @@ def write_split(root: Path, split: str, counts: list[int], classes: int = 5) -> 
 def config(root: Path | None, **changes) -> DataConfig:
     values = {
         "name": "synthetic",
-        "root": root,
+        "root": None if root is None else str(root),
         "image_size": IMAGE_SIZE,
         "num_classes": 5,
         "mean": [0.5] * 3,
@@ -65,4 +66,4 @@ def config(root: Path | None, **changes) -> DataConfig:
         "crop_pct": 1.0,
         "train_transform": {"kind": "none"},
     }
-    return DataConfig.from_mapping({**values, **changes})
+    return build(DataConfig, {**values, **changes}, "data")

@@ -7,8 +7,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from synthetic_shards import config
 
+from intvit.configuration import build
 from intvit.data.classes import class_names
-from intvit.data.config import DataConfig, DataError
+from intvit.data.config import DataConfig
+from intvit.errors import IntVitError
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -16,7 +18,7 @@ CONF = Path(__file__).parents[2] / "conf"
 def preset(name: str, *overrides: str) -> DataConfig:
     with initialize_config_dir(str(CONF), version_base=None):
         composed = compose(overrides=[f"+data={name}", *overrides])
-    return DataConfig.from_mapping(OmegaConf.to_container(composed, resolve=True)["data"])
+    return build(DataConfig, OmegaConf.to_container(composed, resolve=True)["data"], "data")
 
 
 def test_digits_preset_fits_the_digits():
@@ -55,14 +57,14 @@ def test_presets_spell_out_every_key():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_clases": 5}, r"^data.num_clases: unknown key, expected one of name, "),
+        ({"num_clases": 5}, r"^data.num_clases: unknown key; did you mean num_classes"),
         ({"batch_size": 0}, r"^data.batch_size=0: expected at least 1$"),
-        ({"batch_size": "8"}, r"^data.batch_size=8: expected int$"),
+        ({"batch_size": "8"}, r"^data.batch_size=8: expected an integer$"),
         ({"workers": -1}, r"^data.workers=-1: expected at least 0$"),
         ({"patch_size": 3}, r"^data.patch_size=3: does not divide data.image_size=4$"),
         ({"crop_pct": 1.1}, r"^data.crop_pct=1.1: "),
         ({"interpolation": "cubic"}, r"^data.interpolation=cubic: unknown, expected one of nearest"),
-        ({"mean": 0.5}, r"^data.mean=0.5: expected a list of numbers$"),
+        ({"mean": 0.5}, r"^data.mean=0.5: expected a list of a number$"),
         ({"std": [0.5, 0.5, 0.0]}, r"std above 0$"),
         ({"class_names": "digits"}, r"^data.class_names=digits has 10 names but data.num_classes=5; "),
         ({"seed": -1}, r"^data.seed=-1: "),
@@ -73,11 +75,11 @@ def test_presets_spell_out_every_key():
     ],
 )
 def test_a_wrong_value_is_named_in_one_line(changes, message):
-    with pytest.raises(DataError, match=message) as raised:
+    with pytest.raises(IntVitError, match=message) as raised:
         config(None, **changes)
     assert "\n" not in str(raised.value)
 
 
 def test_a_missing_key_is_named():
-    with pytest.raises(DataError, match=r"^data.image_size: missing$"):
-        DataConfig.from_mapping({"name": "digits"})
+    with pytest.raises(IntVitError, match=r"^data.image_size: missing, expected an integer$"):
+        build(DataConfig, {"name": "digits"}, "data")

@@ -1,15 +1,12 @@
 """Typed data config and the error that every part of `intvit.data` raises.
 
-`conf/data` composes it, `DataConfig.from_mapping` checks it. Nothing is opened or imported here.
+`conf/data` composes it, `intvit.configuration.build` makes it from plain values. Nothing is opened or imported here.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from intvit.errors import IntVitError
 
@@ -88,11 +85,6 @@ class DataConfig:
                 "say data.class_names=indices"
             )
 
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> DataConfig:
-        """Build from plain nested mappings; an unknown key or a bad value raises DataError naming it."""
-        return _build(cls, values, "data")
-
     def worker_count(self) -> int:
         """Worker processes of one loader."""
         if self.workers is not None:
@@ -113,38 +105,3 @@ def _at_least(key: str, value: int, low: int) -> None:
 def _within(key: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise DataError(f"data.{key}={value}: expected {low} to {high}")
-
-
-def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:
-    fields = {part.name: part for part in dataclasses.fields(kind)}
-    for key in values:
-        if key not in fields:
-            raise DataError(f"{where}.{key}: unknown key, expected one of {', '.join(fields)}")
-    missing = [key for key, part in fields.items() if key not in values and _required(part)]
-    if missing:
-        raise DataError(f"{where}.{missing[0]}: missing")
-    return kind(**{key: _convert(str(fields[key].type), value, f"{where}.{key}") for key, value in values.items()})
-
-
-def _required(part: dataclasses.Field) -> bool:
-    return part.default is dataclasses.MISSING and part.default_factory is dataclasses.MISSING
-
-
-def _convert(annotation: str, value: Any, where: str) -> Any:
-    if annotation == TrainTransformConfig.__name__:
-        if not isinstance(value, Mapping):
-            raise DataError(f"{where}={value}: expected a group of keys")
-        return _build(TrainTransformConfig, value, where)
-    if annotation.endswith(" | None"):
-        return None if value is None else _convert(annotation.removesuffix(" | None"), value, where)
-    if annotation.startswith("tuple"):
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            raise DataError(f"{where}={value}: expected a list of numbers")
-        return tuple(_convert("float", item, where) for item in value)
-    if annotation == "str" and isinstance(value, (str, os.PathLike)):
-        return os.fspath(value)
-    if annotation == "float" and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if annotation == "int" and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise DataError(f"{where}={value}: expected {annotation}")

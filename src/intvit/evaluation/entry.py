@@ -116,7 +116,7 @@ def choose_data(recorded: Mapping[str, Any], wanted: Mapping[str, Any], program:
     values = {**wanted} if "name" in wanted else {**recorded, **changes}
     _, height, _ = program.values[program.input].shape
     values.update(image_size=height, patch_size=None)
-    data = DataConfig.from_mapping(values)
+    data = build(DataConfig, values, "data")
     classes = program.values[program.output].shape[0]
     if data.num_classes != classes:
         raise IntVitError(
