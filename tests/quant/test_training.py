@@ -67,20 +67,15 @@ def test_every_parameter_gets_a_gradient_that_points_where_the_float_one_does(pr
     assert nn.functional.cosine_similarity(a, b, 0) > (0.9 if preset in ("lut8", "ppoly8", "ibert8") else 0.5)
 
 
-def test_compiled_steps_equal_eager_steps() -> None:
-    traces = []
-    for compile in ("false", "true"):
-        model = calibrated(small_model("ivit8", [f"quant.compile={compile}"])).train()
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-        losses = []
-        for step in range(3):
-            loss = nn.functional.cross_entropy(model(images(8, step)), torch.arange(8) % 5)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            losses.append(loss.item())
-        traces.append(losses)
-    assert traces[0] == traces[1]
+def test_compiled_steps_compute_the_eager_integers_and_their_gradients() -> None:
+    eager = calibrated(small_model("ivit8", ["quant.compile=false"])).train()
+    compiled = calibrated(small_model("ivit8", ["quant.compile=true"])).train()
+    for step in range(2):  # observers move between the two
+        assert torch.equal(eager(images(8, step)), compiled(images(8, step)))
+    expected = gradients(eager)
+    for name, gradient in gradients(compiled).items():
+        # float32 sums in another order
+        assert torch.allclose(gradient, expected[name], rtol=1e-3, atol=1e-5 * float(expected[name].abs().max())), name
 
 
 def test_state_dict_restores_the_integers_exactly() -> None:

@@ -1,11 +1,13 @@
-"""The integer kernels of a training step: float64 forms, or the normative integer functions compiled.
+"""The element-wise kernels of a training step: eager forms, or compiled ones.
 
 Both give the integers of `intvit.arithmetic`. Eager, float64 is the fastest exact form; compiled, the normative int64
-arithmetic fuses into one pass over the operands. Table look-ups stay outside: compiled gathers are slow.
+arithmetic fuses into one pass over the operands. Table look-ups stay outside: compiled gathers are slow. Gradients are
+float32 and may differ in the last bit between the two.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
@@ -19,12 +21,44 @@ from intvit.arithmetic import LayerNormParameters, Normalizer
 
 class Kernels(NamedTuple):
     """requantize(acc, m, e, bits), add(a, b, m_a, m_b, e, bits), layernorm(x, parameters),
-    softmax(logits, table, bits, normalization): integers in, codes out."""
+    softmax(logits, table, bits, normalization): integers in, codes out.
+    mask(gradient, codes, bits), gelu_gradient(gradient, codes, scale, bits),
+    softmax_gradient(gradient, codes, scale, bits): float32 gradients at integer operands, zero where a code stands at
+    either end of its width, that is, where its quantizer saturates."""
 
     requantize: Callable[..., Tensor]
     add: Callable[..., Tensor]
     layernorm: Callable[..., Tensor]
     softmax: Callable[..., Tensor]
+    mask: Callable[..., Tensor]
+    gelu_gradient: Callable[..., Tensor]
+    softmax_gradient: Callable[..., Tensor]
+
+
+def mask(gradient: Tensor, codes: Tensor, bits: int) -> Tensor:
+    """The gradient where -2^(bits-1) < code < 2^(bits-1) - 1, else zero.
+
+    Every consumer of a code masks the gradient that it sends back, so that no mask needs to be stored.
+    """
+    limit = 2.0 ** (bits - 1)
+    return torch.ops.aten.hardtanh_backward(gradient, codes.to(gradient.dtype), -limit, limit - 1)
+
+
+def _gelu_gradient(gradient: Tensor, codes: Tensor, scale: float, bits: int) -> Tensor:
+    """Look-up of the derivative at every code."""
+    half = 2 ** (bits - 1)
+    points = torch.arange(-half, half, device=codes.device, dtype=torch.float32) * scale
+    derivative = torch.ops.aten.gelu_backward(torch.ones_like(points), points)
+    derivative[0] = derivative[-1] = 0.0
+    index = codes.to(torch.int32).add_(half)
+    return torch.index_select(derivative, 0, index.flatten()).view(codes.shape).mul_(gradient)
+
+
+def _softmax_gradient(gradient: Tensor, codes: Tensor, scale: float, bits: int) -> Tensor:
+    """The float softmax is recomputed from the logit codes."""
+    logits = codes.float()
+    softmax = torch.softmax(logits * scale, -1)
+    return mask(torch._softmax_backward_data(gradient, softmax, -1, torch.float32), logits, bits)
 
 
 EAGER = Kernels(
@@ -32,6 +66,9 @@ EAGER = Kernels(
     arithmetic.add_float64,
     arithmetic.layernorm_float64,
     arithmetic.softmax_from_table,
+    mask,
+    _gelu_gradient,
+    _softmax_gradient,
 )
 
 
@@ -52,7 +89,38 @@ def compiled() -> Kernels:
         torch.compile(_add, dynamic=False, fullgraph=True),
         _layernorm_with(torch.compile(_layernorm, dynamic=False, fullgraph=True)),
         softmax,
+        torch.compile(_compiled_mask, dynamic=False, fullgraph=True),
+        _with_tensor_scale(torch.compile(_compiled_gelu_gradient, dynamic=False, fullgraph=True)),
+        _with_tensor_scale(torch.compile(_compiled_softmax_gradient, dynamic=False, fullgraph=True)),
     )
+
+
+def _with_tensor_scale(kernel: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Pass the scale as a tensor: as a number, each of its values would be compiled for."""
+    return lambda gradient, codes, scale, bits: kernel(
+        gradient, codes, torch.tensor(scale, dtype=torch.float32, device=codes.device), bits
+    )
+
+
+def _inside(codes: Tensor, bits: int) -> Tensor:
+    return (codes > -(2 ** (bits - 1))) & (codes < 2 ** (bits - 1) - 1)
+
+
+def _compiled_mask(gradient: Tensor, codes: Tensor, bits: int) -> Tensor:
+    return torch.where(_inside(codes, bits), gradient, 0.0)
+
+
+def _compiled_gelu_gradient(gradient: Tensor, codes: Tensor, scale: Tensor, bits: int) -> Tensor:
+    x = codes.float() * scale
+    normal = 0.5 * (1.0 + torch.erf(x * math.sqrt(0.5)))
+    derivative = normal + x * torch.exp(-0.5 * x * x) * (1.0 / math.sqrt(2.0 * math.pi))
+    return torch.where(_inside(codes, bits), gradient * derivative, 0.0)
+
+
+def _compiled_softmax_gradient(gradient: Tensor, codes: Tensor, scale: Tensor, bits: int) -> Tensor:
+    softmax = torch.softmax(codes.float() * scale, -1)
+    product = gradient * softmax
+    return torch.where(_inside(codes, bits), product - softmax * product.sum(-1, keepdim=True), 0.0)
 
 
 def _requantize(acc: Tensor, m: Tensor, e: Tensor, bits: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from intvit.arithmetic import SOFTMAX_FAMILIES, exponent_table
 from intvit.quant.config import SiteConfig
+from intvit.quant.kernels import EAGER, Kernels, mask
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import SMALLEST_FUNCTION_SCALE, Quantizer
 from intvit.quant.tensor import QTensor, Symbol, Value, fields_for_emit, handle
@@ -80,12 +81,13 @@ class AttentionCore(Layer):
         products = torch.bmm(q, k.transpose(1, 2)).view(batch, self.heads, tokens, tokens)
         logits = self.logits(QTensor(products, detached, logit_scale, 32))
         table = exponent_table(self.exponent(logits.scale, tokens, logits.bits), logits.bits)
-        probabilities = self.kernels.softmax(
+        kernels = EAGER if self.softmax.family == "float" else self.kernels  # compiled ones take integers alone
+        probabilities = kernels.softmax(
             logits.values.view(-1, tokens), table.to(q.device), self.bits.probabilities, self.softmax.normalization
         ).view(-1, tokens, tokens)
         context = torch.bmm(probabilities.float(), v).view(batch, self.heads, tokens, -1)
         context = self.context(QTensor(self._merge(context), detached, self.probability_scale * scale_v, 32))
-        saved = (qkv, logits, probabilities, self.heads, self.probability_scale)
+        saved = (qkv, logits, probabilities, self.heads, self.probability_scale, self.kernels)
         return QTensor(context.values, AttentionGradient.apply(qkv.handle, *saved), context.scale, context.bits)
 
     # ---------------------------------------------------------------- recording
@@ -150,11 +152,18 @@ class AttentionGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, qkv_handle: Tensor, qkv: QTensor, logits: QTensor, probabilities: Tensor, heads: int, step: float
+        ctx: Any,
+        qkv_handle: Tensor,
+        qkv: QTensor,
+        logits: QTensor,
+        probabilities: Tensor,
+        heads: int,
+        step: float,
+        kernels: Kernels,
     ) -> Tensor:
         ctx.save_for_backward(qkv.values, logits.values, probabilities)
         ctx.scales, ctx.bits, ctx.heads, ctx.step = qkv.scale, qkv.bits, heads, step
-        ctx.logit_scale, ctx.logit_bits = logits.scale, logits.bits
+        ctx.logit_scale, ctx.logit_bits, ctx.kernels = logits.scale, logits.bits, kernels
         batch, tokens, width = qkv.values.shape
         return handle(batch, tokens, width // 3, device=qkv.values.device)
 
@@ -172,15 +181,15 @@ class AttentionGradient(torch.autograd.Function):
         result = torch.empty_like(operands)
         d_probabilities = torch.bmm(g, v.transpose(1, 2)).mul_(scale_v)
         torch.bmm(probabilities.float().transpose(1, 2), g, out=result[2]).mul_(ctx.step)
-        logits = logit_codes.view(-1, tokens, tokens).float()
-        softmax = torch.softmax(logits * ctx.logit_scale, -1)
-        d_logits = torch._softmax_backward_data(d_probabilities, softmax, -1, torch.float32)
-        half = 2.0 ** (ctx.logit_bits - 1)
-        d_logits = torch.ops.aten.hardtanh_backward(d_logits, logits, -half, half - 1)
+        logit_codes = logit_codes.view(-1, tokens, tokens)
+        d_logits = ctx.kernels.softmax_gradient(d_probabilities, logit_codes, ctx.logit_scale, ctx.logit_bits)
         root = math.sqrt(size)
         torch.bmm(d_logits, k, out=result[0]).mul_(scale_k / root)
         torch.bmm(d_logits.transpose(1, 2), q, out=result[1]).mul_(scale_q / root)
-        half = 2.0 ** (ctx.bits - 1)
-        result = torch.ops.aten.hardtanh_backward(result, operands, -half, half - 1)
-        result = result.view(3, batch, ctx.heads, tokens, size).permute(1, 3, 0, 2, 4).reshape(batch, tokens, width)
-        return result, None, None, None, None, None
+        result = (
+            mask(result, operands, ctx.bits)
+            .view(3, batch, ctx.heads, tokens, size)
+            .permute(1, 3, 0, 2, 4)
+            .reshape(batch, tokens, width)
+        )
+        return result, None, None, None, None, None, None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from intvit.arithmetic import integer_matmul
 from intvit.quant.config import SiteConfig
+from intvit.quant.kernels import mask
 from intvit.quant.layer import Layer
 from intvit.quant.observer import weight_clip
 from intvit.quant.quantizer import Quantizer
@@ -73,7 +74,8 @@ class Linear(Layer):
         # A channel of zeros takes the scale at which its bias fits.
         smallest = self.bias.detach().abs() / (input_scale * (LARGEST_BIAS / 2))
         scale = torch.maximum(scale, smallest).clamp_(min=1e-30)
-        codes = (weight / scale[:, None]).round_().clamp_(-largest, largest).to(torch.int8)
+        codes = (weight / scale[:, None]).round_()  # |w| / scale rounds to `largest` at most unless clipped
+        codes = (codes.clamp_(-largest, largest) if self.search_clip else codes).to(torch.int8)
         accumulator_scale = scale.double() * input_scale
         bias = torch.floor(self.bias.detach().double() / accumulator_scale + 0.5)
         return IntegerLinear(codes, bias.to(torch.int32), accumulator_scale, scale)
@@ -118,7 +120,7 @@ class LinearGradient(torch.autograd.Function):
         x = codes.flatten(0, -2).float()
         dx = dw = None
         if ctx.needs_input_grad[0]:
-            dx = mask_gradient(g @ weight.float().mul_(weight_scale[:, None]), x, ctx.x_bits).view(codes.shape)
+            dx = mask(g @ weight.float().mul_(weight_scale[:, None]), x, ctx.x_bits).view(codes.shape)
         if ctx.needs_input_grad[1]:
             dw = (g.t() @ x).mul_(ctx.scale)
             if real_weight is not None:  # weights beyond the clip limit get none
@@ -126,14 +128,6 @@ class LinearGradient(torch.autograd.Function):
                 dw.masked_fill_(real_weight.flatten(1).abs() > limit[:, None], 0.0)
             dw = dw.view(ctx.weight_shape)
         return dx, dw, g.sum(0), None, None, None
-
-
-def mask_gradient(gradient: Tensor, codes: Tensor, bits: int) -> Tensor:
-    """Zero where a quantizer saturates: the code stands at either end of its width.
-
-    Every consumer of a code masks the gradient that it sends back, so that no mask needs to be stored.
-    """
-    return torch.ops.aten.hardtanh_backward(gradient, codes, -(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1)
 
 
 class PatchEmbed(Linear):

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from intvit.arithmetic import LayerNormParameters, derive_layernorm, normalized_float64
 from intvit.quant.config import SiteConfig
+from intvit.quant.kernels import mask
 from intvit.quant.layer import Layer
-from intvit.quant.layers.linear import mask_gradient
 from intvit.quant.quantizer import Quantizer
 from intvit.quant.tensor import QTensor, Symbol, Value, handle, power_of_two
 
@@ -121,4 +121,4 @@ class LayerNormGradient(torch.autograd.Function):
         dx, dw, db = torch.ops.aten.native_layer_norm_backward(
             gradient.contiguous(), real, shape, mean, rstd, weight, weight, [True, True, True]
         )
-        return mask_gradient(dx, codes, ctx.bits), dw, db, None
+        return mask(dx, codes, ctx.bits), dw, db, None

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from intvit.arithmetic import GELU_FAMILIES, apply_gelu_table, gelu_table
 from intvit.quant.config import SiteConfig
+from intvit.quant.kernels import Kernels
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import Quantizer
 from intvit.quant.tensor import QTensor, Symbol, Value, fields_for_emit, handle
@@ -50,7 +51,7 @@ class GELU(Layer):
             self._observe(x)
         table = gelu_table(self.function(x.scale, x.bits), x.bits).to(x.values.device)
         values = apply_gelu_table(x.values, table)
-        gradient = GELUGradient.apply(x.handle, x)
+        gradient = GELUGradient.apply(x.handle, x, self.kernels)
         return QTensor(values, gradient, self.output.scale(), self.output.bits)
 
     def _observe(self, x: QTensor) -> None:
@@ -74,20 +75,15 @@ class GELU(Layer):
 
 
 class GELUGradient(torch.autograd.Function):
-    """Derivative of the float GELU at the input codes, zero where the input saturates: one table look-up."""
+    """Derivative of the float GELU at the input codes, zero where the input saturates."""
 
     @staticmethod
-    def forward(ctx: Any, x_handle: Tensor, x: QTensor) -> Tensor:
+    def forward(ctx: Any, x_handle: Tensor, x: QTensor, kernels: Kernels) -> Tensor:
         ctx.save_for_backward(x.values)
-        ctx.scale, ctx.bits = x.scale, x.bits
+        ctx.scale, ctx.bits, ctx.gradient = x.scale, x.bits, kernels.gelu_gradient
         return handle(*x.values.shape, device=x.values.device)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (codes,) = ctx.saved_tensors
-        half = 2 ** (ctx.bits - 1)
-        points = torch.arange(-half, half, device=codes.device, dtype=torch.float32) * ctx.scale
-        derivative = torch.ops.aten.gelu_backward(torch.ones_like(points), points)
-        derivative[0] = derivative[-1] = 0.0
-        index = codes.to(torch.int32).add_(half)
-        return torch.index_select(derivative, 0, index.flatten()).view(codes.shape).mul_(gradient), None
+        return ctx.gradient(gradient, codes, ctx.scale, ctx.bits), None, None

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from intvit.arithmetic import container, encode_pair, limits
 from intvit.quant.config import SiteConfig
+from intvit.quant.kernels import Kernels
 from intvit.quant.layer import Layer
-from intvit.quant.layers.linear import mask_gradient
 from intvit.quant.quantizer import SMALLEST_SCALE, Quantizer
 from intvit.quant.tensor import Builder, QTensor, Scale, Symbol, Value, handle, power_of_two
 
@@ -53,7 +53,7 @@ class Add(Layer):
         if self.output.observing:
             self.output.observe(_joined(self._real_sum(branch, stream), joining), 1.0)
         values = self.kernels.add(branch.values, stream.values, *self.multipliers(branch, stream), self.output.bits)
-        gradient = AddGradient.apply(branch.handle, stream.handle, stream)
+        gradient = AddGradient.apply(branch.handle, stream.handle, stream, self.kernels)
         return QTensor(values, gradient, self.output.scale(), self.output.bits, self.output.factors)
 
     @staticmethod
@@ -93,15 +93,15 @@ class AddGradient(torch.autograd.Function):
     """Identity to both inputs; none to a stream code that saturates."""
 
     @staticmethod
-    def forward(ctx: Any, branch_handle: Tensor, stream_handle: Tensor, stream: QTensor) -> Tensor:
+    def forward(ctx: Any, branch_handle: Tensor, stream_handle: Tensor, stream: QTensor, kernels: Kernels) -> Tensor:
         ctx.save_for_backward(stream.values)
-        ctx.bits = stream.bits
+        ctx.bits, ctx.mask = stream.bits, kernels.mask
         return handle(*branch_handle.shape, device=stream.values.device)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         (codes,) = ctx.saved_tensors
-        return gradient, mask_gradient(gradient, codes.float().expand_as(gradient), ctx.bits), None
+        return gradient, ctx.mask(gradient, codes.expand_as(gradient), ctx.bits), None, None
 
 
 class Constant(Layer):
