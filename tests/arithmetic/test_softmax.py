@@ -181,3 +181,10 @@ def test_piecewise_shapes_from_the_configuration_keep_the_bounds(segments, degre
         table = exponent_table(exponent, 8)
         assert table[0] >= 2**15
         assert table.max() * 197 < 2**31
+
+
+def test_ppoly_takes_every_scale_between_the_powers_of_two():
+    for index in range(600):
+        scale = 2.0 ** (-14 + 24 * index / 599)
+        for bits in (4, 8):
+            SOFTMAX_FAMILIES["ppoly"](scale, 197, bits)

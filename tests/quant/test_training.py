@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from intvit.analysis.presets import compose_quant, preset_names
+from intvit.errors import IntVitError
 from intvit.models import create_model
 from intvit.quant import finish_calibration, freeze_observers, set_mode
 from intvit.quant.config import ObserverConfig, QuantConfigError
@@ -109,7 +110,7 @@ def test_observers_follow_in_training_until_they_are_frozen() -> None:
 def test_integer_mode_without_calibration_names_the_quantizer() -> None:
     model = small_model("lut8")
     set_mode(model, "integer")
-    with pytest.raises(RuntimeError, match=r"embed\.output: no range yet"):
+    with pytest.raises(IntVitError, match=r"embed\.output: no range yet"):
         model(images(1))
 
 
@@ -167,7 +168,7 @@ def test_wider_matmul_operands_and_unknown_keys_are_refused() -> None:
             compose_quant("lut8", [override])
     with pytest.raises(ValueError, match=r"quant\.bits\.wieght: unknown key"):
         compose_quant("lut8", ["+quant.bits.wieght=4"])
-    with pytest.raises(QuantConfigError, match=r"matches no module"):
+    with pytest.raises(QuantConfigError, match=r"matches none of .*blocks\.0\.attn\.core"):
         small_model("lut8", ["+quant.overrides={blokcs.*:{bits:{weight:4}}}"])
 
 
@@ -177,3 +178,50 @@ def test_the_range_of_the_first_sum_holds_the_class_token() -> None:
     calibrated(model)
     limit = model.embed.output.channel_scale(24, torch.device("cpu")) * 127
     assert (model.cls_token + model.pos_embed[:, :1]).abs()[0, 0, 3] <= limit[3] * 1.0001
+
+
+@pytest.mark.parametrize("preset", ["lut8", "lut8_true8", "w4a8"])
+def test_training_on_the_calibration_images_keeps_the_ranges_of_the_stream(preset: str) -> None:
+    model = calibrated(small_model(preset, ["quant.observer.momentum=0.0"]))
+    before = {name: buffer.clone() for name, buffer in model.named_buffers() if name.endswith("add1.output.statistic")}
+    model.train()(images(16))
+    for name, buffer in model.named_buffers():
+        if name in before:
+            assert buffer.item() == pytest.approx(before[name].item(), rel=0.1), name
+
+
+def test_autocast_does_not_touch_the_integers() -> None:
+    model = calibrated(small_model("lut8")).eval()
+    expected = model.integer_scores(images(8, 5))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(model.integer_scores(images(8, 5)), expected)
+
+
+def test_a_head_of_zeros_scores_zero() -> None:
+    model = small_model("lut8").eval()
+    nn.init.zeros_(model.head.weight)
+    nn.init.zeros_(model.head.bias)
+    assert calibrated(model).integer_scores(images(2)).abs().max() == 0
+
+
+def test_weights_that_are_not_finite_are_named_at_calibration() -> None:
+    model = small_model("lut8")
+    model.blocks[1].mlp.fc1.weight.data[0, 0] = math.nan
+    with pytest.raises(IntVitError, match=r"blocks\.1\.mlp\.fc1\.output: calibration met nan"):
+        calibrated(model)
+
+
+def test_heads_too_wide_for_exact_products_are_refused() -> None:
+    with pytest.raises(IntVitError, match="at most 1024"):
+        create_model(
+            "deit_t",
+            image_size=16,
+            patch_size=8,
+            num_classes=2,
+            mean=(0.5,) * 3,
+            std=(0.5,) * 3,
+            quant=compose_quant("lut8"),
+            width=1025,
+            heads=1,
+            depth=1,
+        )

@@ -35,6 +35,11 @@ def shift_cap(bits: int, signed: bool = True) -> int:
     return 53 - (bits - 1 if signed else bits)
 
 
+def divide(value: Tensor, divisor: float) -> Tensor:
+    """value / divisor, correctly rounded on every device: CUDA multiplies by the reciprocal of a Python number."""
+    return value / torch.full((), divisor, dtype=value.dtype, device=value.device)
+
+
 def encode_ratio(
     ratio: float, bits: int, *, signed: bool = True, reserve: int = 0, operand_bits: int = 31
 ) -> tuple[int, int]:

@@ -39,7 +39,7 @@ class FloatGelu(TableGelu):
 
 @dataclass(frozen=True, eq=False)
 class ShiftGelu:
-    """ShiftGELU (I-ViT, arXiv 2207.01405): x * sigmoid(1.702 x), the sigmoid as e^(z-M) / (e^(z-M) + e^-M).
+    """ShiftGELU (I-ViT, arXiv 2207.01405): x * sigmoid(c x), c near 1.702, the sigmoid as e^(z-M) / (e^(z-M) + e^-M).
 
     z = min(x, limit), M = row maximum over the last axis, clamped to [0, limit], A = shift_exponential(z - M),
     B = shift_exponential(-M), F = floor((2^reciprocal_bits - 1) / (A + B)), s = (A * F) >> (reciprocal_bits -

@@ -27,6 +27,12 @@ def _output_ratio(ratio: float, bits_out: int, operand_bits: int, site: str) -> 
         raise ValueError(f"{site}: {error}") from error
 
 
+# The line that stands for 2^r overestimates it, and x * sigmoid(1.702 x) lies below GELU where most inputs are: the
+# published slope leaves a bias of a third of an int8 step. 1.77 has the smallest squared error over normal inputs.
+SIGMOID_SLOPE = 1.77
+PAPER_SIGMOID_SLOPE = 1.702  # also where inputs stay within 2: there it fits better
+
+
 def derive_ivit(
     scale_in: float, scale_out: float, bits_in: int, bits_out: int, *, paper: bool = False, site: str = "gelu"
 ) -> Gelu:
@@ -44,10 +50,11 @@ def derive_ivit(
     _check(scale_in, bits_in, site)
     top = (1 << (bits_in - 1)) - 1
     if paper:
-        x0, n, f = shift_parameters(1.702 * scale_in, (1 << 30) - 1, paper=True)
+        x0, n, f = shift_parameters(PAPER_SIGMOID_SLOPE * scale_in, (1 << 30) - 1, paper=True)
         n, limit, reciprocal_bits, sigmoid_bits = min(n, 23), top, 31, 7
     else:
-        x0, n, f = shift_parameters(1.702 * min(scale_in, 2.5), (1 << 30) - 1)
+        slope = SIGMOID_SLOPE if top * scale_in >= 2.0 else PAPER_SIGMOID_SLOPE
+        x0, n, f = shift_parameters(slope * min(scale_in, 2.5), (1 << 30) - 1, resolution=64)
         limit = min(math.floor(n / 2 / _halvings_per_step(x0, f) + 0.5), top)
         reciprocal_bits, sigmoid_bits = 46, 16
     m, e = _output_ratio(math.ldexp(scale_in / scale_out, -sigmoid_bits), bits_out, 31, site)

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from intvit.arithmetic.dyadic import MULTIPLIER_BITS, container, limits, real_multiplier, shift_cap
+from intvit.arithmetic.dyadic import MULTIPLIER_BITS, container, divide, limits, real_multiplier, shift_cap
 from intvit.arithmetic.roots import integer_sqrt, integer_sqrt_float64, newton_sqrt
 
 LAYERNORM_METHODS = ("exact", "ivit", "ibert", "float")
@@ -133,7 +133,7 @@ def derive_affine(
 ) -> LayerNormParameters:
     """The affine step of `derive_layernorm` for a normalizer."""
     ratio = gamma.to(torch.float64) * (normalizer.scale / scale_out)
-    offset = beta.to(torch.float64) / scale_out
+    offset = divide(beta.to(torch.float64), scale_out)
     if not bool((torch.isfinite(ratio) & torch.isfinite(offset)).all()):
         raise ValueError(f"{site}: gamma, beta or the output scale {scale_out} is not finite and positive")
     exponent = torch.frexp(ratio)[1]

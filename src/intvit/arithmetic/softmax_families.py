@@ -46,13 +46,13 @@ def largest_exponential(row_length: int, site: str) -> int:
     return ((1 << 31) - 1) // row_length
 
 
-def shift_parameters(scale: float, largest: int, *, paper: bool = False) -> tuple[int, int, int]:
+def shift_parameters(scale: float, largest: int, *, paper: bool = False, resolution: int = 16) -> tuple[int, int, int]:
     """(x0, n, fraction_bits) of `shift_exponential` for a scale, with largest / 2 < -x0 << n <= largest.
 
-    -x0 = ceil(2^f / scale) <= 2^14 for scale >= 2^-14, which is at most `largest`, so n >= 0. A resolution of 1/16
-    keeps -x0 small: E never falls below -x0, which n must keep far below -x0 << n (finer was measured to be worse).
+    -x0 = ceil(2^f / scale) <= 2^14 for scale >= 2^-14, which is at most `largest`, so n >= 0. On long rows a resolution
+    of 1/16 keeps -x0 small: E never falls below -x0, which n must keep far below -x0 << n (finer was measured worse).
     """
-    f = 0 if paper else fraction_bits(scale, 16)
+    f = 0 if paper else fraction_bits(scale, resolution)
     x0 = math.floor(-math.ldexp(1.0 / scale, f))
     return x0, (largest // -x0).bit_length() - 1, f
 
@@ -134,7 +134,10 @@ def derive_ppoly(
     quantum = 1 << max(0, 16 - coefficient_bits)
     # 1/32 of headroom for the fit's error and the rounding of coefficients; proven below, value by value
     amplitude = min(largest, limit) * (31 / 32)
-    fields = integerize(pieces, scale, 0, last, amplitude, limit, quantum)
+    fields = None
+    while fields is None and amplitude >= 1 << 15:  # smaller where a steep piece's coefficients outgrow the limit
+        fields = integerize(pieces, scale, 0, last, amplitude, limit, quantum)
+        amplitude *= 15 / 16
     if fields is None:
         raise ValueError(f"{site}: {segments} segments of degree {degree} need longer coefficients; use more segments")
     exponent = PiecewiseExponent(*fields)

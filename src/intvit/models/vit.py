@@ -140,7 +140,7 @@ class Attention(nn.Module):
         site = quant.site(f"{name}.qkv")
         output = Quantizer(site.bits.activation, site.observer.activation, site.observer, groups=3)
         self.qkv = Linear(width, 3 * width, site, output)
-        self.core = AttentionCore(heads, quant.site(f"{name}.core"))
+        self.core = AttentionCore(width, heads, quant.site(f"{name}.core"))
         self.proj = Linear(width, width, quant.site(f"{name}.proj"))
 
     def forward(self, x: Value) -> Value:

@@ -29,7 +29,7 @@ def finish_construction(model: nn.Module, config: QuantConfig) -> None:
     for name, module in model.named_modules():
         if isinstance(module, Layer):
             module.name, module.compile = name, config.compile
-    config.check_overrides([name for name, _ in model.named_modules() if name])
+    config.check_overrides()
 
 
 def set_mode(model: nn.Module, mode: str) -> None:
@@ -43,7 +43,7 @@ def set_mode(model: nn.Module, mode: str) -> None:
 def finish_calibration(model: nn.Module) -> None:
     """Fix every range and weight clip from the batches seen in mode `calibrate`.
 
-    Raises RuntimeError naming the first quantizer that saw nothing.
+    Raises IntVitError naming the first quantizer that saw nothing.
     """
     for layer in layers(model):
         if isinstance(layer, Quantizer | Linear):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from intvit.arithmetic import encode_ratios
+from intvit.errors import IntVitError
 from intvit.quant.config import ObserverConfig, QuantConfigError
 from intvit.quant.layer import Layer
 from intvit.quant.observer import Histogram, all_reduce, mse_limit, percentile_limit
@@ -56,7 +57,7 @@ class Quantizer(Layer):
         largest = 2 ** (self.bits - 1) - 1
         values = (self.statistic * self.clip).tolist()
         if any(math.isnan(value) for value in values):
-            raise RuntimeError(
+            raise IntVitError(
                 f"{self.name}: no range yet; run calibration batches in mode 'calibrate' and finish_calibration first"
             )
         return tuple(max(value / largest, self.smallest_scale) for value in values)
@@ -82,7 +83,12 @@ class Quantizer(Layer):
             self._collected = [_Collected() for _ in range(self.groups)]
         for part, collected in zip(x.detach().chunk(self.groups, -1), self._collected, strict=True):
             magnitudes = part.abs()
-            collected.largest = max(collected.largest, float(magnitudes.max()))
+            largest = float(magnitudes.max())
+            if not math.isfinite(largest):
+                raise IntVitError(
+                    f"{self.name}: calibration met {largest}; the weights or a diverged training are not finite"
+                )
+            collected.largest = max(collected.largest, largest)
             collected.image_sum += float(magnitudes.flatten(1).amax(1).double().sum())
             collected.images += len(part)
             if self.method != "minmax":
@@ -96,7 +102,7 @@ class Quantizer(Layer):
     def finish(self) -> None:
         """Fix the range from what was collected; the collection is dropped."""
         if not self._collected:
-            raise RuntimeError(f"{self.name}: calibration saw no values; run calibration batches first")
+            raise IntVitError(f"{self.name}: calibration saw no values; run calibration batches first")
         for group, collected in enumerate(self._collected):
             statistic, clip = self._statistic(collected)
             self.statistic[group], self.clip[group] = statistic, clip
@@ -134,7 +140,7 @@ class Quantizer(Layer):
         """Move the running statistic towards a batch of accumulators (B, ..., C) with `scale` (scalar or (C,))."""
         batch, channels = values.shape[0], values.shape[-1]
         flat = values.reshape(batch, -1, channels)
-        if isinstance(scale, float):
+        if isinstance(scale, float) and self.factors is None:
             magnitudes = torch.maximum(flat.view(batch, -1).amax(1), -flat.view(batch, -1).amin(1))[:, None] * scale
         else:
             magnitudes = torch.maximum(flat.amax(1), -flat.amin(1)).double() * scale

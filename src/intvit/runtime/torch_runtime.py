@@ -26,10 +26,11 @@ class TorchRuntime(nn.Module):
         super().__init__()
         self.program = program
         weights = {operator.constants["weight"] for operator in program.operators if operator.op == "linear"}
+        self._buffer_names = {name: f"constant_{index}" for index, name in enumerate(program.constants)}
         for name, constant in program.constants.items():
             # Weights stay int8, the operand type of the matrix product; parameters work in int64.
             array = np.ascontiguousarray(constant.array, dtype=np.int8 if name in weights else np.int64)
-            self.register_buffer(_buffer(name), torch.from_numpy(array.copy()), persistent=False)
+            self.register_buffer(self._buffer_names[name], torch.from_numpy(array.copy()), persistent=False)
         self._last_use = {value: index for index, operator in enumerate(program.operators) for value in operator.inputs}
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -76,10 +77,11 @@ class TorchRuntime(nn.Module):
         values = {self.program.input: images}
         for index, operator in enumerate(self.program.operators):
             inputs = [values[name] for name in operator.inputs]
-            constants = {role: getattr(self, _buffer(name)) for role, name in operator.constants.items()}
+            constants = {role: getattr(self, self._buffer_names[name]) for role, name in operator.constants.items()}
             batch = images.shape[0]
             value = OPERATORS[operator.op](operator, inputs, constants, batch)
-            values[operator.output] = value
+            spec = self.program.values[operator.output]
+            values[operator.output] = value = value.to(_container(spec.bits, spec.signed))
             for name in {*operator.inputs} - {self.program.input}:
                 if self._last_use[name] == index:
                     del values[name]
@@ -97,8 +99,9 @@ class _Graph(nn.Module):
         return self.runtime.forward(images)
 
 
-def _buffer(name: str) -> str:
-    return "constant_" + name.replace(".", "_dot_")
+def _container(bits: int, signed: bool) -> torch.dtype:
+    """int8 or uint8, the operand types of the matrix product, for at most 8 bits; int32 beyond."""
+    return torch.int32 if bits > 8 else torch.int8 if signed else torch.uint8
 
 
 def _is_floating(value: Any) -> bool:
@@ -111,16 +114,10 @@ Inputs = list[Tensor]
 Constants = dict[str, Tensor]
 
 
-def _narrow(value: Tensor, operator: Operator) -> Tensor:
-    """Integers of at most 8 signed bits as int8: the operand type of the integer matrix product."""
-    bits = operator.attributes["bits"]
-    return value.to(torch.int8 if bits <= 8 else torch.int32)
-
-
 def _quantize_input(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
     shift, bits = operator.attributes["shift"], operator.attributes["bits"]
     result = arithmetic.quantize_input(inputs[0], constants["multiplier"], constants["bias"], shift, bits)
-    return _narrow(result, operator)
+    return result
 
 
 def _patches(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
@@ -136,8 +133,7 @@ def _constant(operator: Operator, inputs: Inputs, constants: Constants, batch: i
 
 
 def _concat(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
-    dtype = max((x.dtype for x in inputs), key=lambda dtype: dtype.itemsize)
-    return torch.cat([x.to(dtype) for x in inputs], operator.attributes["axis"] + 1)
+    return torch.cat(inputs, operator.attributes["axis"] + 1)
 
 
 def _reshape(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
@@ -161,25 +157,30 @@ def _linear(operator: Operator, inputs: Inputs, constants: Constants, batch: int
 
 def _matmul(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
     a, b = inputs
-    return arithmetic.integer_matmul(a, b.transpose(-1, -2) if operator.attributes["transpose_b"] else b)
+    b = b.transpose(-1, -2) if operator.attributes["transpose_b"] else b
+    if b.dtype != torch.uint8:
+        return arithmetic.integer_matmul(a, b)
+    # u = (u - 128) + 128, and u - 128 fits int8
+    signed = (b.to(torch.int16) - 128).to(torch.int8)
+    return arithmetic.integer_matmul(a, signed) + 128 * a.sum(-1, keepdim=True, dtype=torch.int64)
 
 
 def _requantize(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
     bits, signed = operator.attributes["bits"], operator.attributes["signed"]
     result = arithmetic.requantize(inputs[0], constants["multiplier"], constants["shift"], bits, signed)
-    return _narrow(result, operator) if signed else result
+    return result
 
 
 def _add(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
     roles = [constants[role] for role in ("multiplier_a", "multiplier_b", "shift")]
-    return _narrow(arithmetic.add(*inputs, *roles, operator.attributes["bits"]), operator)
+    return arithmetic.add(*inputs, *roles, operator.attributes["bits"])
 
 
 def _layernorm(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
     attributes = {"newton_steps": 0, "square_shift": 0, "channel_shift": None, "scale": 0.0, **operator.attributes}
     normalizer = from_fields(Normalizer, attributes, constants)
     parameters = from_fields(LayerNormParameters, {**attributes, "normalizer": normalizer}, constants)
-    return _narrow(arithmetic.layernorm(inputs[0], parameters), operator)
+    return arithmetic.layernorm(inputs[0], parameters)
 
 
 def _softmax(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
@@ -190,7 +191,7 @@ def _softmax(operator: Operator, inputs: Inputs, constants: Constants, batch: in
 
 def _gelu(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
     function = from_fields(GELU_KINDS[operator.attributes["kind"]], operator.attributes, constants)
-    return _narrow(function(inputs[0]), operator)
+    return function(inputs[0])
 
 
 OPERATORS = {

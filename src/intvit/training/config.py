@@ -56,6 +56,9 @@ class OptimizerConfig:
             raise IntVitError(f"optimizer.accumulate={self.accumulate}: expected at least 1")
 
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # of float phases; weights and ranges stay float32 and float64
+
+
 @dataclass(frozen=True)
 class TrainerConfig:
     """The `trainer` group: which devices, and in which precision float parts compute."""
@@ -66,6 +69,10 @@ class TrainerConfig:
     strategy: str = "auto"
     precision: str = "32-true"
     log_every_steps: int = 10
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise IntVitError(f"trainer.precision={self.precision}: expected one of {', '.join(PRECISIONS)}")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from intvit.arithmetic import SOFTMAX_FAMILIES, exponent_table
+from intvit.arithmetic import SOFTMAX_FAMILIES, exact_length, exponent_table
+from intvit.errors import IntVitError
 from intvit.quant.config import SiteConfig
 from intvit.quant.kernels import EAGER, Kernels, mask
 from intvit.quant.layer import Layer
@@ -21,8 +22,13 @@ from intvit.quant.tensor import QTensor, Symbol, Value, fields_for_emit, handle
 class AttentionCore(Layer):
     """softmax(Q K^T / sqrt(D)) V for all heads; 1/sqrt(D) is part of the logits' multiplier."""
 
-    def __init__(self, heads: int, site: SiteConfig) -> None:
+    def __init__(self, width: int, heads: int, site: SiteConfig) -> None:
         super().__init__()
+        if width % heads or width // heads > exact_length(128, 128):
+            raise IntVitError(
+                f"{heads} heads of width {width}: the width must divide into heads of at most {exact_length(128, 128)}, "
+                "the longest product that is exact in float32"
+            )
         self.heads = heads
         self.softmax, self.bits = site.softmax, site.bits
         self.logits = Quantizer(
@@ -72,7 +78,11 @@ class AttentionCore(Layer):
         return SOFTMAX_FAMILIES[self.softmax.family](scale, tokens, bits, site=self.name, **options)
 
     def integer(self, qkv: QTensor) -> QTensor:
-        """Products in float32 are exact: |q.k| <= D * 2^14 < 2^24 for D < 1024, sum(p) * 2^7 < 2^24."""
+        """Products in float32 are exact: |q.k| <= D * 2^14 <= 2^24 for D <= 1024, sum(p) * 2^7 < 2^24."""
+        with torch.autocast(qkv.values.device.type, enabled=False):  # half precision would round them
+            return self._integer(qkv)
+
+    def _integer(self, qkv: QTensor) -> QTensor:
         q, k, v = self._split(qkv.values).float().flatten(1, 2)
         batch, tokens = qkv.values.shape[:2]
         scale_q, scale_k, scale_v = qkv.scale

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from intvit.arithmetic import encode_ratios, input_parameters, quantize_input, requantize
+from intvit.arithmetic import divide, encode_ratios, input_parameters, quantize_input, requantize
 from intvit.quant.config import SiteConfig
 from intvit.quant.layer import Layer
 from intvit.quant.layers.linear import Linear
@@ -81,11 +81,11 @@ class Scores(Linear):
         """Real value of one score step: the largest possible |accumulator| maps to SCORE_LIMIT."""
         parameters = self.integer_parameters(x.scale)
         largest = parameters.weight.double().abs().sum(1) * 2 ** (x.bits - 1) + parameters.bias.double().abs()
-        return float((largest * parameters.scale).max()) / SCORE_LIMIT
+        return max(float((largest * parameters.scale).max()), 1e-30) / SCORE_LIMIT  # a head of zeros scores 0
 
     @torch.no_grad()
     def _multipliers(self, x: QTensor | Symbol, scale: float) -> tuple[Tensor, Tensor]:
-        return encode_ratios(x.scale / scale, 32)
+        return encode_ratios(divide(x.scale, scale), 32)
 
     def scores(self, x: QTensor) -> QTensor:
         """int32 scores (B, classes) of codes (B, K)."""

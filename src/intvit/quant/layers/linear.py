@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from intvit.arithmetic import integer_matmul
+from intvit.arithmetic import divide, integer_matmul
 from intvit.quant.config import SiteConfig
 from intvit.quant.kernels import mask
 from intvit.quant.layer import Layer
@@ -70,7 +70,8 @@ class Linear(Layer):
         """Integer weight and bias; only IEEE-exact operations, so that every device finds the same integers."""
         weight = self.matrix().detach()
         largest = 2 ** (self.bits - 1) - 1
-        scale = (weight.abs().amax(1) * self.clip).div_(largest)
+        scale = weight.abs().amax(1) * self.clip
+        scale = divide(scale, largest)
         # A channel of zeros takes the scale at which its bias fits.
         smallest = self.bias.detach().abs() / (input_scale * (LARGEST_BIAS / 2))
         scale = torch.maximum(scale, smallest).clamp_(min=1e-30)

@@ -26,7 +26,7 @@ class LayerNorm(Layer):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.config = site.layernorm
-        self.output = Quantizer(site.bits.activation, site.observer.activation, site.observer)
+        self.output = Quantizer(site.bits.activation, site.observer.layernorm, site.observer)
 
     def forward(self, x: Value) -> Value:
         """Real or stream codes (B, ..., C) -> real or activation codes; Symbol: emit `layernorm`."""

@@ -15,6 +15,8 @@ from intvit.quant.layer import Layer
 from intvit.quant.quantizer import Quantizer
 from intvit.quant.tensor import QTensor, Symbol, Value, fields_for_emit, handle
 
+LOWEST = torch.tensor(-0.7518, dtype=torch.float64)  # where GELU is smallest
+
 
 class GELU(Layer):
     """GELU of signed codes of at most 8 bits; family from `site.gelu`."""
@@ -56,8 +58,10 @@ class GELU(Layer):
 
     def _observe(self, x: QTensor) -> None:
         flat = x.values.flatten(1)
-        extremes = torch.stack((flat.amin(1), flat.amax(1)), 1)[:, None]  # (B, 1, 2): GELU is largest at an end
-        self.output.observe(F.gelu(extremes.double() * x.scale), 1.0)
+        low, high = flat.amin(1).double() * x.scale, flat.amax(1).double() * x.scale
+        # (B, 1, 3): |GELU| is largest at an end or where GELU is smallest
+        extremes = torch.stack((low, high, LOWEST.to(low).clamp(low, high)), 1)[:, None]
+        self.output.observe(F.gelu(extremes), 1.0)
 
     def record(self, x: Symbol) -> Symbol:
         """Emit `gelu`."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from intvit.arithmetic import container, encode_pair, limits
+from intvit.arithmetic import container, divide, encode_pair, limits
 from intvit.quant.config import SiteConfig
 from intvit.quant.kernels import Kernels
 from intvit.quant.layer import Layer
@@ -142,7 +142,7 @@ class Constant(Layer):
         if factors is not None:
             real = real * power_of_two(factors)
         low, high = limits(bits, True)
-        rounded = torch.floor(real / scale + 0.5)
+        rounded = torch.floor(divide(real, scale) + 0.5)
         codes = rounded.clamp(low, high)
         return codes.to(torch.int64), codes == rounded
 
