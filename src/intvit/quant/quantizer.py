@@ -86,7 +86,7 @@ class Quantizer(Layer):
             largest = float(magnitudes.max())
             if not math.isfinite(largest):
                 raise IntVitError(
-                    f"{self.name}: calibration met {largest}; the weights or a diverged training are not finite"
+                    f"{self.name}: calibration met {largest}; the weights (or a training before) diverged"
                 )
             collected.largest = max(collected.largest, largest)
             collected.image_sum += float(magnitudes.flatten(1).amax(1).double().sum())

@@ -26,8 +26,8 @@ class AttentionCore(Layer):
         super().__init__()
         if width % heads or width // heads > exact_length(128, 128):
             raise IntVitError(
-                f"{heads} heads of width {width}: the width must divide into heads of at most {exact_length(128, 128)}, "
-                "the longest product that is exact in float32"
+                f"{heads} heads of width {width}: the width must divide into heads of at most "
+                f"{exact_length(128, 128)}, the longest product that is exact in float32"
             )
         self.heads = heads
         self.softmax, self.bits = site.softmax, site.bits
