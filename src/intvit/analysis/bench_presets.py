@@ -17,13 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from rich.progress import track
 from torch import Tensor, nn
 
-from intvit.analysis.presets import compose_quant, preset_names
-from intvit.configuration import build, config_directory
+from intvit.analysis.presets import compose_quant, photo_config, preset_names
 from intvit.data.config import DataConfig
 from intvit.data.loading import calibration_loader, validation_loader
 from intvit.errors import IntVitError
@@ -71,7 +68,7 @@ class ImageSet:
 def main(arguments: list[str]) -> int:
     """Evaluate the presets, print the table; exit code 1 when a runtime's scores differ."""
     options = _parser().parse_args(arguments)
-    data = _photo_config()
+    data = replace(photo_config(), eval_batch_size=BATCH)
     sets = [_load(*_named(text), data, options.limit) for text in options.data]
     calibration = _first(calibration_loader(replace(data, root=options.calibration)), options.images)[0]
     _float_reference(options, data, sets)
@@ -92,13 +89,6 @@ def _named(text: str) -> tuple[str, str]:
     if not separator:
         raise IntVitError(f"--data {text}: expected NAME=DIR, such as sample=/data/imagenet")
     return name, folder
-
-
-def _photo_config() -> DataConfig:
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        composed = compose(overrides=["+data=imagenet", "data.root=."])
-    config = build(DataConfig, OmegaConf.to_container(composed.data, resolve=True), "data")
-    return replace(config, eval_batch_size=BATCH)
 
 
 def _load(name: str, folder: str, data: DataConfig, limit: int | None) -> ImageSet:
