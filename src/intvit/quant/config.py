@@ -67,6 +67,12 @@ class GeluConfig:
         _check_pieces("gelu", self)
 
 
+def family_options(config: SoftmaxConfig | GeluConfig) -> dict[str, Any]:
+    """What the family's derivation takes beside scales and widths."""
+    keys = {"ivit": ("paper",), "ppoly": ("segments", "degree", "coefficient_bits")}.get(config.family, ())
+    return {key: getattr(config, key) for key in keys}
+
+
 def _check_pieces(key: str, config: SoftmaxConfig | GeluConfig) -> None:
     _within(f"{key}.segments", config.segments, 1, 64)
     _within(f"{key}.degree", config.degree, 1, 3)

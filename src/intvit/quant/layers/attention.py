@@ -12,7 +12,7 @@ from torch import Tensor
 
 from intvit.arithmetic import SOFTMAX_FAMILIES, exact_length, exponent_table
 from intvit.errors import IntVitError
-from intvit.quant.config import SiteConfig
+from intvit.quant.config import SiteConfig, family_options
 from intvit.quant.kernels import EAGER, Kernels, mask
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import SMALLEST_FUNCTION_SCALE, Quantizer
@@ -70,11 +70,7 @@ class AttentionCore(Layer):
 
     def exponent(self, scale: float, tokens: int, bits: int) -> Any:
         """The family's integer exponential for logits of `scale` in rows of `tokens`."""
-        options = {}
-        if self.softmax.family == "ivit":
-            options["paper"] = self.softmax.paper
-        if self.softmax.family == "ppoly":
-            options = {key: getattr(self.softmax, key) for key in ("segments", "degree", "coefficient_bits")}
+        options = family_options(self.softmax)
         return SOFTMAX_FAMILIES[self.softmax.family](scale, tokens, bits, site=self.name, **options)
 
     def integer(self, qkv: QTensor) -> QTensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from intvit.arithmetic import GELU_FAMILIES, apply_gelu_table, gelu_table
-from intvit.quant.config import SiteConfig
+from intvit.quant.config import SiteConfig, family_options
 from intvit.quant.kernels import Kernels
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import Quantizer
@@ -39,11 +39,7 @@ class GELU(Layer):
 
     def function(self, scale: float, bits: int) -> Any:
         """The family's integer function from input `scale` and `bits` to the output range."""
-        options = {}
-        if self.config.family == "ivit":
-            options["paper"] = self.config.paper
-        if self.config.family == "ppoly":
-            options = {key: getattr(self.config, key) for key in ("segments", "degree", "coefficient_bits")}
+        options = family_options(self.config)
         derive = GELU_FAMILIES[self.config.family]
         return derive(scale, self.output.scale(), bits, self.output.bits, site=self.name, **options)
 
