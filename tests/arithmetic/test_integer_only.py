@@ -9,8 +9,10 @@ from intvit.arithmetic import (
     SOFTMAX_FAMILIES,
     add,
     derive_layernorm,
+    derive_weights,
     encode_pair,
     encode_ratios,
+    exponential,
     input_parameters,
     integer_matmul,
     integer_sqrt,
@@ -19,6 +21,7 @@ from intvit.arithmetic import (
     quantize_input,
     requantize,
     softmax,
+    weighted_mean,
 )
 
 
@@ -66,6 +69,20 @@ def softmaxing(family, normalization, **options):
     return case
 
 
+def weighing(family):
+    def case():
+        exponent = SOFTMAX_FAMILIES[family](0.05, 9, 8)
+        m, e = derive_weights(exponent, 8, 9)
+        return lambda x: exponential(x, exponent, m, e, 8), (integers(2, 3, 9),)
+
+    return case
+
+
+def averaging():
+    sums, total = torch.randint(-9000, 9000, (3, 4)), torch.randint(100, 9000, (3, 1))
+    return lambda a, b: weighted_mean(a, b, 2**46 + 7, 46, 8), (sums, total)
+
+
 def activating(family, **options):
     def case():
         return GELU_FAMILIES[family](0.05, 0.04, 8, 8, **options), (integers(3, 9),)
@@ -91,6 +108,7 @@ CASES = {
     "layernorm ivit paper": normalizing("ivit", paper=True),
     "layernorm channel shift": normalizing("exact", channel_shift=torch.arange(9) % 4),
     "softmax paper": softmaxing("ivit", "floor", paper=True),
+    "weighted_mean": averaging,
     "gelu paper": activating("ivit", paper=True),
 }
 CASES |= {f"matmul {dtype}": matmul(dtype) for dtype in (torch.int8, torch.uint8, torch.int16, torch.int32)}
@@ -100,6 +118,7 @@ CASES |= {
     for family in ("ivit", "ibert", "ppoly", "lut")
     for form in ("rounded", "floor")
 }
+CASES |= {f"exponential {family}": weighing(family) for family in ("ivit", "ibert", "ppoly", "lut")}
 CASES |= {f"gelu {family}": activating(family) for family in ("ivit", "ibert", "ppoly", "lut")}
 
 

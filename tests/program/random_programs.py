@@ -1,7 +1,7 @@
 """Random integer programs, small and valid, over all operators, kinds, methods and widths; for comparing runtimes.
 
 `random_program(seed)` is a small vision transformer whose parts are drawn at random: equal seeds give equal programs.
-Seeds 0 to 23 together hold every kind of softmax, GELU and LayerNorm with either normalization. `images_for` gives
+Seeds 0 to 35 together hold every kind of softmax, GELU and LayerNorm with every normalization. `images_for` gives
 random and extreme images. Needs numpy only.
 """
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from intvit.program import Constant, Operator, Program, Value, check, infer_output, limits
+from intvit.program.functions import exponent
 
 SOFTMAX_KINDS = ("table", "shift", "polynomial", "piecewise")
 GELU_KINDS = ("table", "shift", "polynomial", "piecewise")
@@ -115,12 +116,20 @@ class Builder:
         else:
             x = self.emit("matmul", f"{name}.logits", [q, k], {"transpose_b": True})
         x = self.requantize(f"{name}.logits.requantize", x, int(self.rng.choice([8, 8, 4, 10, 16])))
-        x = self.softmax(f"{name}.softmax", x)
-        x = self.emit("matmul", f"{name}.weighted", [x, v], {"transpose_b": False})
-        x = self.requantize(f"{name}.weighted.requantize", x, 8, ratio=2.0 ** -self.values[f"{name}.softmax"].bits)
+        x = self.context(name, self.softmax(f"{name}.softmax", x), v)
         x = self.emit("transpose", f"{name}.tokens", [x], {"axes": (1, 0, 2)})
         x = self.emit("reshape", f"{name}.join", [x], {"shape": (tokens, size)})
         return self.add(f"{name}.add", self.linear(f"{name}.proj", x, size), stream)
+
+    def context(self, name: str, weights: str, v: str) -> str:
+        x = self.emit("matmul", f"{name}.weighted", [weights, v], {"transpose_b": False})
+        if self.operators[-2].op == "softmax":
+            return self.requantize(f"{name}.requantize", x, 8, ratio=2.0 ** -self.values[weights].bits)
+        bits = int(self.rng.choice([8, 8, 6]))
+        shift = int(self.rng.integers(30, 53 - bits + 1))
+        multiplier = int(2.0**shift * self.rng.uniform(0.3, 3) * 2.0 ** (bits - self.values[v].bits))
+        attributes = {"bits": bits, "multiplier": multiplier, "shift": shift}
+        return self.emit("weighted_mean", f"{name}.mean", [x, weights], attributes)
 
     def part(self, name: str, x: str, index: int) -> str:
         """One of q, k, v: [3, heads, tokens, size] -> [heads, tokens, size]."""
@@ -227,7 +236,7 @@ class Builder:
             constants["channel_shift"] = Constant(self.channel_shift, 8)
         return self.emit("layernorm", name, [x], attributes, **constants)
 
-    def exponential(self, kind: str, scale: float, largest: int) -> dict[str, int]:
+    def exponential_of(self, kind: str, scale: float, largest: int) -> dict[str, int]:
         """Parameters of a shift or polynomial exponential whose values stay at most `largest`."""
         f = max(0, math.ceil(math.log2(scale * 16)))
         step = scale / 2**f
@@ -255,9 +264,8 @@ class Builder:
 
     def softmax(self, name: str, x: str) -> str:
         kind, logits = self.next_of(SOFTMAX_KINDS), self.values[x]
-        normalization = ("rounded", "floor")[(self.seed // 4 + self.sites) % 2]
+        normalization = ("rounded", "floor", "deferred")[(self.seed // 4 + self.sites) % 3]
         attributes: dict[str, Any] = {"kind": kind, "bits": int(self.rng.choice([8, 16, 5]))}
-        attributes["normalization"] = normalization
         largest, constants = (2**31 - 1) // logits.shape[-1], {}
         if kind == "table":
             table = self.rng.integers(0, largest + 1, 2**logits.bits) >> self.rng.integers(0, 20, 2**logits.bits)
@@ -268,8 +276,13 @@ class Builder:
             constants = self.pieces(0, 2**logits.bits, 2.0**20)
         else:
             scale = float(2.0 ** self.rng.uniform(-9, 2))
-            attributes |= self.exponential(kind, scale, largest)
-        return self.emit("softmax", name, [x], attributes, **constants)
+            attributes |= self.exponential_of(kind, scale, largest)
+        if normalization != "deferred":
+            return self.emit("softmax", name, [x], attributes | {"normalization": normalization}, **constants)
+        at_maximum = int(exponent(attributes, {role: c.array for role, c in constants.items()}, np.zeros(1, int))[0][0])
+        ratio = (2 ** attributes["bits"] - 1) / at_maximum * self.rng.choice([1, 1, 0.4, 1.1])
+        attributes["multiplier"], attributes["shift"] = encode(ratio, 53 - attributes["bits"])
+        return self.emit("exponential", name, [x], attributes, **constants)
 
     def gelu(self, name: str, x: str) -> str:
         kind, width = self.next_of(GELU_KINDS), self.values[x].bits
@@ -284,7 +297,7 @@ class Builder:
             constants = self.pieces(-(2 ** (width - 1)), 2 ** (width - 1), 2.0**14)
             unit = 2.0 ** (14 - width)
         elif kind == "shift":
-            attributes |= self.exponential("shift", 1.702 * scale, 2**30 - 1)
+            attributes |= self.exponential_of("shift", 1.702 * scale, 2**30 - 1)
             top = 2 ** (width - 1) - 1
             attributes["limit"] = int(self.rng.choice([0, top, self.rng.integers(0, top + 1)]))
             attributes["reciprocal_bits"] = int(self.rng.choice([31, 46, 37]))

@@ -200,7 +200,7 @@ def test_only_probabilities_may_be_wide_in_a_matmul() -> None:
     widths = {"image": 8, "x": 8, "wide": 9, "product": 32, "scores": 32}
     values = {name: Value(shape, widths[name], name != "image") for name, shape in shapes.items()}
     with pytest.raises(
-        ProgramError, match=r"'product' .*: first input has 9 bits, allowed only for the output of softmax"
+        ProgramError, match=r"'product' .*: first input has 9 bits, allowed only for the output of softmax or"
     ):
         check(Program("image", "scores", values, constants, operators))
 
@@ -218,6 +218,32 @@ def test_softmax_sums_and_significant_bits_are_checked() -> None:
     assert "may sum to 2^31 or more" in tall
     assert "the exponential reaches -" in edit("softmax", {"kind": "polynomial"}, c=-(2**40))
     assert "expected at most 62 (the deepest right shift)" in edit("softmax", {"kind": "polynomial"}, n=40, u=-40)
+
+
+def test_weights_and_their_means_are_checked() -> None:
+    assert "expected at least 1073741824; raise n" in edit("exponential", multiplier=1, shift=31)
+    assert "shift 46 exceeds 45, the cap for 8 output bits" in edit("exponential", {"bits": 8}, shift=46)
+    assert "attribute 'multiplier' is 0, expected an integer from 1" in edit("exponential", multiplier=0)
+    assert "the exponential reaches -" in edit("exponential", {"kind": "polynomial"}, c=-(2**40))
+    assert "shift 50 exceeds" in edit("weighted_mean", shift=50)
+    assert "attribute 'multiplier' is -1, expected an integer from 0" in edit("weighted_mean", multiplier=-1)
+
+    def other_weights(program: Program) -> None:
+        i = index(program, "weighted_mean")
+        sums = program.operators[i].inputs[0]
+        program.operators[i] = replace(program.operators[i], inputs=(sums, "blocks.0.attn.q"))
+
+    message = changed(other_weights, seed_with("weighted_mean"))
+    assert "first input must be the matmul whose first input is 'blocks.0.attn.q'" in message
+
+    def probabilities(program: Program) -> None:
+        i = index(program, "exponential")
+        kept = {k: v for k, v in program.operators[i].attributes.items() if k not in ("multiplier", "shift")}
+        softmax = replace(program.operators[i], op="softmax", attributes=kept | {"normalization": "rounded"})
+        program.operators[i] = softmax
+
+    message = changed(probabilities, seed_with("exponential"))
+    assert "second input must be the output of exponential" in message
 
 
 def test_piecewise_bounds_ascend() -> None:

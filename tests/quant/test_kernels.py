@@ -38,6 +38,16 @@ def test_compiled_layernorm_equals_the_definition_for_every_method() -> None:
             assert torch.equal(compiled().layernorm(x, parameters).to(torch.int64), expected), (method, bits)
 
 
+def test_compiled_weighted_mean_equals_the_definition() -> None:
+    generator = torch.Generator().manual_seed(4)
+    total = torch.randint(255, 50_000, (30, 9, 1), generator=generator)
+    sums = (torch.rand(30, 9, 16, generator=generator) * 256 - 128).mul(total).long()
+    for bits, ratio in ((8, 1.7), (4, 0.1), (16, 300.0)):
+        m, e = (torch.tensor(v) for v in arithmetic.derive_mean(ratio, bits))
+        result = compiled().weighted_mean(sums.float(), total.float(), m, e, bits)
+        assert torch.equal(result.to(torch.int64), arithmetic.weighted_mean(sums, total, m, e, bits))
+
+
 def test_compiled_softmax_equals_the_definition_for_every_family_and_normalization() -> None:
     logits = codes((50, 37), 8, 3)
     for family in ("ivit", "ibert", "ppoly", "lut"):

@@ -55,6 +55,8 @@ def evaluate(operator: Operator, inputs: list[np.ndarray], constants: dict, bits
         return matmul(x, inputs[1], attributes["transpose_b"])
     if op in ("requantize", "add"):
         return multiply_shift(operator, inputs, constants)
+    if op == "weighted_mean":
+        return weighted_mean(x, inputs[1], attributes)
     rows = [row_function(op)(list(row), operator, constants, bits[0]) for row in x.reshape(-1, x.shape[-1])]
     return np.array(rows, object).reshape(x.shape)
 
@@ -106,8 +108,16 @@ def multiply_shift(operator: Operator, inputs: list[np.ndarray], constants: dict
     return result
 
 
+def weighted_mean(sums: np.ndarray, weights: np.ndarray, attributes: dict) -> np.ndarray:
+    result = np.empty(sums.shape, object)
+    for (*row, d), v in np.ndenumerate(sums):
+        factor = attributes["multiplier"] // sum(int(w) for w in weights[tuple(row)])
+        result[(*row, d)] = clamp(round_shift(v * factor, attributes["shift"]), attributes["bits"])
+    return result
+
+
 def row_function(op: str):
-    return {"layernorm": layernorm, "softmax": softmax, "gelu": gelu}[op]
+    return {"layernorm": layernorm, "softmax": softmax, "exponential": exponential, "gelu": gelu}[op]
 
 
 def layernorm(x: list[int], operator: Operator, constants: dict, bits: int) -> list[int]:
@@ -173,15 +183,26 @@ def piecewise(x: int, attributes: dict, constants: dict) -> int:
     return value
 
 
-def softmax(x: list[int], operator: Operator, constants: dict, bits: int) -> list[int]:
-    attributes = operator.attributes
+def exponentials(x: list[int], attributes: dict, constants: dict) -> list[int]:
     functions = {
         "table": lambda d: constants["table"][d],
         "shift": lambda d: shift_exponential(-d, attributes),
         "polynomial": lambda d: polynomial_exponential(-d, attributes),
         "piecewise": lambda d: max(piecewise(d, attributes, constants), 0),
     }
-    values, b = [functions[attributes["kind"]](max(x) - v) for v in x], attributes["bits"]
+    return [functions[attributes["kind"]](max(x) - v) for v in x]
+
+
+def exponential(x: list[int], operator: Operator, constants: dict, bits: int) -> list[int]:
+    attributes = operator.attributes
+    values = exponentials(x, attributes, constants)
+    m, e, b = (attributes[key] for key in ("multiplier", "shift", "bits"))
+    return [clamp(round_shift(v * m, e), b, signed=False) for v in values]
+
+
+def softmax(x: list[int], operator: Operator, constants: dict, bits: int) -> list[int]:
+    attributes, b = operator.attributes, operator.attributes["bits"]
+    values = exponentials(x, attributes, constants)
     if attributes["normalization"] == "floor":
         return [v * ((2**31 - 1) // sum(values)) // 2 ** (32 - b) for v in values]
     return [min(round_shift(v * ((2**46 - 1) // sum(values)), 46 - b), 2**b - 1) for v in values]

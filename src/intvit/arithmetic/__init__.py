@@ -5,6 +5,16 @@ Normative functions take integer tensors and return int64; nothing inside them i
 Functions named `derive*` and `encode*` turn real scales into integers, on the CPU.
 """
 
+from intvit.arithmetic.deferred import (
+    derive_mean,
+    derive_weights,
+    exponential,
+    exponential_from_table,
+    largest_weight,
+    weight_table,
+    weighted_mean,
+    weighted_mean_float64,
+)
 from intvit.arithmetic.dyadic import (
     add,
     add_float64,
@@ -48,6 +58,7 @@ from intvit.arithmetic.gelu import (
 )
 from intvit.arithmetic.gelu_families import (
     GELU_FAMILIES,
+    PAPER_SIGMOID_SLOPE,
 )
 from intvit.arithmetic.layernorm import (
     LAYERNORM_METHODS,
@@ -90,6 +101,7 @@ __all__ = [
     "GELU_KINDS",
     "LAYERNORM_METHODS",
     "NORMALIZATIONS",
+    "PAPER_SIGMOID_SLOPE",
     "SCALE_RANGE",
     "SOFTMAX_FAMILIES",
     "Exponent",
@@ -112,13 +124,17 @@ __all__ = [
     "container",
     "derive_affine",
     "derive_layernorm",
+    "derive_mean",
     "derive_normalizer",
+    "derive_weights",
     "divide",
     "encode_pair",
     "encode_ratio",
     "encode_ratios",
     "exact_length",
     "exponent_table",
+    "exponential",
+    "exponential_from_table",
     "float_matmul",
     "from_fields",
     "gelu_table",
@@ -126,6 +142,7 @@ __all__ = [
     "integer_matmul",
     "integer_sqrt",
     "integer_sqrt_float64",
+    "largest_weight",
     "layernorm",
     "layernorm_float64",
     "limits",
@@ -143,4 +160,7 @@ __all__ = [
     "softmax",
     "softmax_from_table",
     "to_fields",
+    "weight_table",
+    "weighted_mean",
+    "weighted_mean_float64",
 ]

@@ -6,6 +6,7 @@
 import torch
 from torch import Tensor
 
+from intvit.arithmetic.deferred import distances
 from intvit.arithmetic.dyadic import container
 from intvit.arithmetic.exponent import Exponent
 
@@ -97,12 +98,6 @@ def softmax_from_table(logits: Tensor, table: Tensor, bits: int, normalization: 
     step = max(1, _CHUNK // rows.shape[1]) if logits.device.type == "cpu" else max(1, rows.shape[0])
     for i in range(0, rows.shape[0], step):
         x = rows[i : i + step]
-        maximum = x.amax(-1, keepdim=True)
-        if x.dtype == torch.int8:
-            # the difference wraps modulo 2^8, and read as unsigned it is the distance 0..255 again
-            distance = (maximum - x).view(torch.uint8).to(torch.int32)
-        else:
-            distance = maximum.to(torch.int32) - x.to(torch.int32)
-        exponentials = torch.index_select(table, 0, distance.reshape(-1)).view(x.shape)
+        exponentials = torch.index_select(table, 0, distances(x).view(-1)).view(x.shape)
         out[i : i + step] = normalize_float64(exponentials, bits, normalization)
     return out.view(logits.shape)

@@ -11,7 +11,7 @@ from intvit.errors import IntVitError
 from intvit.models.drop_path import DropPath
 from intvit.quant import QuantConfig, finish_construction
 from intvit.quant.layers import GELU, Add, AttentionCore, Constant, InputQuantize, LayerNorm, Linear, PatchEmbed, Scores
-from intvit.quant.quantizer import SMALLEST_FUNCTION_SCALE, Quantizer
+from intvit.quant.quantizer import Quantizer
 from intvit.quant.tensor import QTensor, Value, concat, select
 
 
@@ -152,12 +152,9 @@ class Mlp(nn.Module):
 
     def __init__(self, width: int, hidden: int, quant: QuantConfig, name: str) -> None:
         super().__init__()
-        site = quant.site(f"{name}.fc1")
-        output = Quantizer(
-            site.bits.activation, site.observer.activation, site.observer, smallest_scale=SMALLEST_FUNCTION_SCALE
-        )
-        self.fc1 = Linear(width, hidden, site, output)
-        self.act = GELU(quant.site(f"{name}.act"))
+        site, activation = quant.site(f"{name}.fc1"), quant.site(f"{name}.act")
+        self.fc1 = Linear(width, hidden, site, GELU.input_quantizer(site, activation))
+        self.act = GELU(activation)
         self.fc2 = Linear(hidden, width, quant.site(f"{name}.fc2"))
 
     def forward(self, x: Value) -> Value:

@@ -87,32 +87,50 @@ def _check_operator(program: Program, operator: Operator, defined: set[str]) -> 
         raise ProgramError(f"{operator}: output is declared as {_text(declared)}, but comes out as {_text(inferred)}")
     if operator.op == "matmul" and inputs[0].bits > 8:
         source = program.producer(operator.inputs[0])
-        if source is None or source.op != "softmax":
+        if source is None or source.op not in ("softmax", "exponential"):
             raise ProgramError(
-                f"{operator}: first input has {inputs[0].bits} bits, allowed only for the output of softmax"
+                f"{operator}: first input has {inputs[0].bits} bits, allowed only for the output of softmax or "
+                "exponential"
             )
-    if operator.op == "softmax":
-        check_softmax(operator, program.constants_of(operator), inputs[0])
+    if operator.op in ("softmax", "exponential"):
+        check_exponent(operator, program.constants_of(operator), inputs[0])
+    elif operator.op == "weighted_mean":
+        _check_weighted_mean(program, operator)
     elif operator.op == "gelu" and operator.attributes["kind"] == "shift":
         _check_shift_gelu(operator, inputs[0])
 
 
-def check_softmax(operator: Operator, constants: dict[str, np.ndarray], logits: Value) -> None:
-    """E >= 0, enough significant bits at the maximum, sum(E) < 2^31: every possible distance is tried."""
+def check_exponent(operator: Operator, constants: dict[str, np.ndarray], logits: Value) -> None:
+    """E >= 0, enough significant bits at the maximum, sum(E) < 2^31: every possible distance is tried.
+
+    `exponential` sums no E, but weights, of which the maximum's must not be 0.
+    """
     value, _ = exponent(operator.attributes, constants, np.arange(1 << logits.bits))
     smallest, largest = extremes(value)
     if smallest < 0:
         raise ProgramError(
             f"{operator}: the exponential reaches {smallest}, expected none below 0; change its parameters"
         )
-    needed = 2**15 if operator.attributes["normalization"] == "rounded" else 1
+    if operator.op == "exponential":
+        needed, row = -(-(1 << operator.attributes["shift"] - 1) // operator.attributes["multiplier"]), 1
+    else:
+        needed, row = 2**15 if operator.attributes["normalization"] == "rounded" else 1, logits.shape[-1]
     if value[0] < needed:
         remedy = "raise n, u or the table's scale"
         raise ProgramError(f"{operator}: the exponential of 0 is {value[0]}, expected at least {needed}; {remedy}")
-    row = logits.shape[-1]
     if largest * row >= SUM_LIMIT:
         remedy = "lower n, u or the table's scale"
         raise ProgramError(f"{operator}: {row} exponentials of up to {largest} may sum to 2^31 or more; {remedy}")
+
+
+def _check_weighted_mean(program: Program, operator: Operator) -> None:
+    """Its sums are those of its weights, and its weights come from `exponential`: no row of them is all zero."""
+    by_name = {other.output: other for other in program.operators}
+    sums, weights = (by_name.get(name) for name in operator.inputs)
+    if sums is None or sums.op != "matmul" or sums.inputs[0] != operator.inputs[1]:
+        raise ProgramError(f"{operator}: first input must be the matmul whose first input is {operator.inputs[1]!r}")
+    if weights is None or weights.op != "exponential":
+        raise ProgramError(f"{operator}: second input must be the output of exponential")
 
 
 def _check_shift_gelu(operator: Operator, x: Value) -> None:

@@ -21,11 +21,14 @@ class Interval:
     """low <= value <= high. int64 arrays that broadcast against the value's shape (size 1: the same along that axis).
 
     `row_sum`: if not None, the entries are not negative and each row (last axis) sums to at most this.
+    `mean`: if not None, of a product's accumulators: each is the sum of its row's weights (none negative) times a value
+    within these extremes.
     """
 
     low: np.ndarray
     high: np.ndarray
     row_sum: int | None = None
+    mean: tuple[int, int] | None = None
 
     def extremes(self) -> tuple[int, int]:
         return int(self.low.min()), int(self.high.max())
@@ -172,7 +175,8 @@ def _matmul(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndar
         least, most = np.maximum(least, weakest), np.minimum(most, strongest)
         low, high = np.maximum(low, weakest), np.minimum(high, strongest)
     ledger.note("accumulator", least, most, 32, _SHORTER_ROWS)
-    return Interval(low[..., None, :], high[..., None, :])
+    mean = (int(b_low.min()), int(b_high.max())) if a.low.min() >= 0 else None
+    return Interval(low[..., None, :], high[..., None, :], mean=mean)
 
 
 def _requantize(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
@@ -265,6 +269,33 @@ def _softmax(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.nda
     return Interval(np.zeros(shape, np.int64), top, row_sum=(numerator + row * half) >> shift)
 
 
+def _exponential(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+    attributes, row = ledger.operator.attributes, ledger.shapes[0][-1]
+    low, high = inputs[0].extremes()
+    value, seen = exponent(attributes, constants, np.arange(high - low + 1))
+    for name, (smallest, largest) in seen.items():
+        ledger.note(name, smallest, largest, remedy="use fewer fraction bits or shorter coefficients")
+    ledger.note("exponential", *extremes(value))
+    least, most = (np.array(bound, object) for bound in extremes(value))
+    multiplier = np.array(attributes["multiplier"], object)
+    result = _rounding_shift(ledger, "product", least * multiplier, most * multiplier, attributes["shift"])
+    shape = (1,) * len(ledger.shapes[0])
+    return Interval(result.low.reshape(shape), result.high.reshape(shape), row_sum=row * int(result.high))
+
+
+def _weighted_mean(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+    """sums = total * v with v in `mean`, so that |sums * floor(m / total)| <= |v| * m, whatever the total."""
+    attributes, (sums, weights) = ledger.operator.attributes, inputs
+    assert sums.mean is not None  # `check` wants the product of weights, which are unsigned
+    assert weights.row_sum is not None
+    ledger.note("sum of weights", 1, weights.row_sum)
+    ledger.note("reciprocal", attributes["multiplier"] // weights.row_sum, attributes["multiplier"])
+    low, high = (np.array(bound * attributes["multiplier"], object) for bound in sums.mean)
+    result = _rounding_shift(ledger, "product", np.minimum(low, 0), np.maximum(high, 0), attributes["shift"])
+    shape = (1,) * len(ledger.shapes[0])
+    return Interval(result.low.reshape(shape), result.high.reshape(shape))
+
+
 def _gelu(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
     attributes = ledger.operator.attributes
     low, high = inputs[0].extremes()
@@ -302,5 +333,7 @@ RULES: dict[str, Callable[[Ledger, list[Interval], dict[str, np.ndarray]], Inter
     "add": _add,
     "layernorm": _layernorm,
     "softmax": _softmax,
+    "exponential": _exponential,
+    "weighted_mean": _weighted_mean,
     "gelu": _gelu,
 }

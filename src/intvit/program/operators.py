@@ -56,7 +56,7 @@ def infer_output(operator: Operator, inputs: list[Value], constants: dict[str, C
 
 def shift_limit(operator: Operator) -> int:
     """Largest shift e of a multiply-and-shift to the output: 53 - (bits - 1); unsigned outputs and `add` one less."""
-    one_less = operator.op == "add" or not operator.attributes.get("signed", True)  # only requantize has it
+    one_less = operator.op in ("add", "exponential") or not operator.attributes.get("signed", True)
     return MANTISSA_BITS - (operator.attributes["bits"] - 1) - one_less
 
 
@@ -183,7 +183,7 @@ def _check_ascending(operator: Operator, constants: dict[str, Constant]) -> None
     _require(ascending, operator, "constant 'bounds' does not ascend")
 
 
-def _softmax(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
+def _logits(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
     (x,), attributes = inputs, operator.attributes
     _require(x.signed and x.bits <= 16, operator, "logits must be signed and at most 16 bits wide")
     if attributes["kind"] == "piecewise":
@@ -191,7 +191,26 @@ def _softmax(operator: Operator, inputs: list[Value], constants: dict[str, Const
     if attributes["kind"] == "polynomial":
         deepest = attributes["n"] - attributes["u"]
         _require(deepest <= 62, operator, f"n - u is {deepest}, expected at most 62 (the deepest right shift)")
-    return x.shape, attributes["bits"], attributes["normalization"] == "floor"
+    return x.shape, attributes["bits"], False
+
+
+def _softmax(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
+    shape, bits, _ = _logits(operator, inputs, constants)
+    return shape, bits, operator.attributes["normalization"] == "floor"
+
+
+def _exponential(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
+    shape, bits, _ = _logits(operator, inputs, constants)
+    _check_shifts(operator, constants)
+    return shape, bits, False
+
+
+def _weighted_mean(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
+    sums, weights = inputs
+    agree = len(sums.shape) >= 2 and sums.shape[:-1] == weights.shape[:-1]
+    _require(agree, operator, f"sums {list(sums.shape)} and weights {list(weights.shape)} differ before the last axis")
+    _check_shifts(operator, constants)
+    return sums.shape, operator.attributes["bits"], True
 
 
 def _gelu(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
@@ -224,6 +243,15 @@ _PIECES = {
     "origins": Role(("S",), 32),
     "coefficients": Role(("S,D",), 32),
     "bounds": Role(("S-1",), 32),
+}
+_EXPONENT_KINDS: dict[str, tuple[dict[str, Attribute], dict[str, Role]]] = {
+    "table": ({}, {"table": Role(("L",), 32, 0, 2**31 - 1)}),
+    "shift": (_EXPONENTIAL, {}),
+    "polynomial": (
+        _EXPONENTIAL | {"b": Integer(-(2**24), 2**24), "c": Integer(-(2**48), 2**48), "u": Integer(-62, 62)},
+        {},
+    ),
+    "piecewise": ({"step_shift": _SHIFT}, _PIECES),
 }
 
 OPERATORS: dict[str, Form] = {
@@ -279,15 +307,17 @@ OPERATORS: dict[str, Form] = {
         _softmax,
         {"bits": _BITS, "normalization": Choice(("rounded", "floor"))},
         kind_attribute="kind",
-        kinds={
-            "table": ({}, {"table": Role(("L",), 32, 0, 2**31 - 1)}),
-            "shift": (_EXPONENTIAL, {}),
-            "polynomial": (
-                _EXPONENTIAL | {"b": Integer(-(2**24), 2**24), "c": Integer(-(2**48), 2**48), "u": Integer(-62, 62)},
-                {},
-            ),
-            "piecewise": ({"step_shift": _SHIFT}, _PIECES),
-        },
+        kinds=_EXPONENT_KINDS,
+    ),
+    "exponential": Form(
+        (1, 1),
+        _exponential,
+        {"bits": _BITS, "multiplier": Integer(1, MULTIPLIER_LIMIT), "shift": _SHIFT},
+        kind_attribute="kind",
+        kinds=_EXPONENT_KINDS,
+    ),
+    "weighted_mean": Form(
+        (2, 2), _weighted_mean, {"bits": _BITS, "multiplier": Integer(0, 2**MANTISSA_BITS - 1), "shift": _SHIFT}
     ),
     "gelu": Form(
         (1, 1),

@@ -21,7 +21,7 @@ from intvit.arithmetic import LayerNormParameters, Normalizer
 
 class Kernels(NamedTuple):
     """requantize(acc, m, e, bits), add(a, b, m_a, m_b, e, bits), layernorm(x, parameters),
-    softmax(logits, table, bits, normalization): integers in, codes out.
+    softmax(logits, table, bits, normalization), weighted_mean(sums, total, m, e, bits): integers in, codes out.
     mask(gradient, codes, bits), gelu_gradient(gradient, codes, scale, bits),
     softmax_gradient(gradient, codes, scale, bits): float32 gradients at integer operands, zero where a code stands at
     either end of its width, that is, where its quantizer saturates."""
@@ -30,6 +30,7 @@ class Kernels(NamedTuple):
     add: Callable[..., Tensor]
     layernorm: Callable[..., Tensor]
     softmax: Callable[..., Tensor]
+    weighted_mean: Callable[..., Tensor]
     mask: Callable[..., Tensor]
     gelu_gradient: Callable[..., Tensor]
     softmax_gradient: Callable[..., Tensor]
@@ -66,6 +67,7 @@ EAGER = Kernels(
     arithmetic.add_float64,
     arithmetic.layernorm_float64,
     arithmetic.softmax_from_table,
+    arithmetic.weighted_mean_float64,
     mask,
     _gelu_gradient,
     _softmax_gradient,
@@ -89,6 +91,7 @@ def compiled() -> Kernels:
         torch.compile(_add, dynamic=False, fullgraph=True),
         _layernorm_with(torch.compile(_layernorm, dynamic=False, fullgraph=True)),
         softmax,
+        torch.compile(arithmetic.weighted_mean_float64, dynamic=False, fullgraph=True),
         torch.compile(_compiled_mask, dynamic=False, fullgraph=True),
         _with_tensor_scale(torch.compile(_compiled_gelu_gradient, dynamic=False, fullgraph=True)),
         _with_tensor_scale(torch.compile(_compiled_softmax_gradient, dynamic=False, fullgraph=True)),

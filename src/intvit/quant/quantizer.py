@@ -22,7 +22,9 @@ class Quantizer(Layer):
     """Symmetric range of one tensor, optionally one range per equal group of the last axis.
 
     bits: 2 to 16, codes in [-2^(bits-1), 2^(bits-1) - 1], scale = limit / (2^(bits-1) - 1).
-    channels: size of the last axis when the tensor carries power-of-two factors per channel (DESIGN: 8-bit residual).
+    channels: size of the last axis when the tensor carries power-of-two factors per channel, for an 8-bit residual.
+    grid: the reader rounds 1 / (grid * scale) up to an integer, as the published shift functions do; the scale is then
+        the nearest for which it is one, so that nothing is lost there.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Quantizer(Layer):
         groups: int = 1,
         channels: int | None = None,
         smallest_scale: float = SMALLEST_SCALE,
+        grid: float | None = None,
     ) -> None:
         super().__init__()
         if channels is not None and method != "minmax":
@@ -41,7 +44,7 @@ class Quantizer(Layer):
                 f"quant.observer.residual={method}: a stream with factors takes minmax; "
                 "set observer.residual=minmax or bits.residual_factors=false"
             )
-        self.bits, self.groups, self.smallest_scale = bits, groups, smallest_scale
+        self.bits, self.groups, self.smallest_scale, self.grid = bits, groups, smallest_scale, grid
         self.method = method if bits <= 8 else "minmax"  # clipping gains nothing above 8 bits
         self.percentile, self.momentum = observer.percentile, observer.momentum
         self.frozen = False
@@ -60,7 +63,11 @@ class Quantizer(Layer):
             raise IntVitError(
                 f"{self.name}: no range yet; run calibration batches in mode 'calibrate' and finish_calibration first"
             )
-        return tuple(max(value / largest, self.smallest_scale) for value in values)
+        return tuple(self._on_grid(max(value / largest, self.smallest_scale)) for value in values)
+
+    def _on_grid(self, scale: float) -> float:
+        steps = 0 if self.grid is None else round(1.0 / (self.grid * scale))
+        return scale if steps < 1 else 1.0 / (self.grid * (steps - 2.0**-20))  # a little less: it is rounded up
 
     def scale(self) -> Scale:
         """The scale alone when there is one group, else the tuple."""

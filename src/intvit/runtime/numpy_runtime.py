@@ -243,18 +243,21 @@ def normalize_ibert(x: np.ndarray, attributes: dict[str, Any]) -> tuple[np.ndarr
     return y, np.where(root > 0, (2**31 - 1) // np.maximum(root, 1), 0)
 
 
-def softmax(site: Site) -> Step:
-    """E depends on max - x alone: tabulated for all 2^bits distances, then normalized row by row."""
-    attributes = site.attributes
+def exponent_table(site: Site) -> np.ndarray:
+    """E at every distance from the maximum, int64 [2^bits of the logits]."""
     distance = np.arange(2 ** site.inputs[0].bits)
-    if attributes["kind"] == "table":
-        exponential = site.int64("table")
-    elif attributes["kind"] == "shift":
-        exponential = exponential_shift(-distance, attributes)
-    elif attributes["kind"] == "polynomial":
-        exponential = exponential_polynomial(-distance, attributes)
-    else:
-        exponential = np.maximum(piecewise(distance, site), 0)
+    if site.attributes["kind"] == "table":
+        return site.int64("table")
+    if site.attributes["kind"] == "shift":
+        return exponential_shift(-distance, site.attributes)
+    if site.attributes["kind"] == "polynomial":
+        return exponential_polynomial(-distance, site.attributes)
+    return np.maximum(piecewise(distance, site), 0)
+
+
+def softmax(site: Site) -> Step:
+    """E depends on max - x alone: tabulated, then normalized row by row."""
+    attributes, exponential = site.attributes, exponent_table(site)
     rounded, bits = attributes["normalization"] == "rounded", attributes["bits"]
 
     def rows(x: np.ndarray) -> np.ndarray:
@@ -269,6 +272,22 @@ def softmax(site: Site) -> Step:
         return np.minimum(value, 2**bits - 1, out=value)
 
     return by_rows(site.dtype, rows)
+
+
+def exponential(site: Site) -> Step:
+    """The weight depends on max - x alone: tabulated."""
+    table = site.clamp(exponent_table(site) * site.attributes["multiplier"], site.attributes["shift"])
+    return by_rows(site.dtype, lambda x: table[np.subtract(x.max(-1, keepdims=True), x, out=x)])
+
+
+def weighted_mean(site: Site) -> Step:
+    multiplier, shift = site.attributes["multiplier"], site.attributes["shift"]
+
+    def step(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        factor = multiplier // weights.sum(-1, keepdims=True, dtype=np.int64)
+        return site.clamp(sums * factor, shift).astype(site.dtype)
+
+    return step
 
 
 def decompose(x: np.ndarray, attributes: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -351,5 +370,7 @@ OPERATORS: dict[str, Callable[[Site], Step]] = {
     "add": add,
     "layernorm": layernorm,
     "softmax": softmax,
+    "exponential": exponential,
+    "weighted_mean": weighted_mean,
     "gelu": gelu,
 }

@@ -189,6 +189,21 @@ def _softmax(operator: Operator, inputs: Inputs, constants: Constants, batch: in
     return arithmetic.softmax(inputs[0], exponent, bits, normalization)
 
 
+def _exponential(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
+    exponent = from_fields(EXPONENT_KINDS[operator.attributes["kind"]], operator.attributes, constants)
+    return arithmetic.exponential(inputs[0], exponent, *_multiply_shift(operator))
+
+
+def _weighted_mean(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
+    sums, weights = inputs
+    total = weights.sum(-1, keepdim=True, dtype=torch.int64)
+    return arithmetic.weighted_mean(sums, total, *_multiply_shift(operator))
+
+
+def _multiply_shift(operator: Operator) -> tuple[int, int, int]:
+    return operator.attributes["multiplier"], operator.attributes["shift"], operator.attributes["bits"]
+
+
 def _gelu(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
     function = from_fields(GELU_KINDS[operator.attributes["kind"]], operator.attributes, constants)
     return function(inputs[0])
@@ -208,5 +223,7 @@ OPERATORS = {
     "add": _add,
     "layernorm": _layernorm,
     "softmax": _softmax,
+    "exponential": _exponential,
+    "weighted_mean": _weighted_mean,
     "gelu": _gelu,
 }

@@ -1,4 +1,8 @@
-"""Attention core: query, key, value codes -> context codes, the two products and the softmax between them."""
+"""Attention core: query, key, value codes -> context codes, the two products and the softmax between them.
+
+With deferred normalization the softmax is split: `exponential` before the second product, the division by the sum of
+the weights (`weighted_mean`) after it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from intvit.arithmetic import SOFTMAX_FAMILIES, exact_length, exponent_table
+from intvit.arithmetic import (
+    SOFTMAX_FAMILIES,
+    derive_mean,
+    derive_weights,
+    exact_length,
+    exponent_table,
+    exponential_from_table,
+    largest_weight,
+    weight_table,
+)
 from intvit.errors import IntVitError
 from intvit.quant.config import SiteConfig, family_options
 from intvit.quant.kernels import EAGER, Kernels, mask
@@ -31,8 +44,13 @@ class AttentionCore(Layer):
             )
         self.heads = heads
         self.softmax, self.bits = site.softmax, site.bits
+        paper = self.softmax.family == "ivit" and self.softmax.paper
         self.logits = Quantizer(
-            site.bits.logits, site.observer.activation, site.observer, smallest_scale=SMALLEST_FUNCTION_SCALE
+            site.bits.logits,
+            site.observer.activation,
+            site.observer,
+            smallest_scale=SMALLEST_FUNCTION_SCALE,
+            grid=1.0 if paper else None,
         )
         self.context = Quantizer(site.bits.activation, site.observer.activation, site.observer)
 
@@ -80,26 +98,55 @@ class AttentionCore(Layer):
 
     def _integer(self, qkv: QTensor) -> QTensor:
         q, k, v = self._split(qkv.values).float().flatten(1, 2)
-        batch, tokens = qkv.values.shape[:2]
+        tokens = qkv.values.shape[1]
         scale_q, scale_k, scale_v = qkv.scale
-        detached = qkv.handle.detach()
         logit_scale = scale_q * scale_k * q.shape[-1] ** -0.5
-        products = torch.bmm(q, k.transpose(1, 2)).view(batch, self.heads, tokens, tokens)
-        logits = self.logits(QTensor(products, detached, logit_scale, 32))
-        table = exponent_table(self.exponent(logits.scale, tokens, logits.bits), logits.bits)
+        products = torch.bmm(q, k.transpose(1, 2)).view(-1, self.heads, tokens, tokens)
+        logits = self.logits(QTensor(products, qkv.handle.detach(), logit_scale, 32))
+        attend = self._deferred if self.softmax.normalization == "deferred" else self._normalized
+        context, weights, step = attend(logits, v, scale_v)
+        gradient = AttentionGradient.apply(qkv.handle, qkv, logits, weights, self.heads, step, self.kernels)
+        return QTensor(context, gradient, self.context.scale(), self.context.bits)
+
+    def _normalized(self, logits: QTensor, v: Tensor, scale_v: float) -> tuple[Tensor, Tensor, Tensor | float]:
+        """Context codes (B, N, C), probabilities (B * heads, N, N), and the real value of one probability step."""
+        tokens, bits = v.shape[1], self.bits.probabilities
+        table = exponent_table(self.exponent(logits.scale, tokens, logits.bits), logits.bits).to(v.device)
         kernels = EAGER if self.softmax.family == "float" else self.kernels  # compiled ones take integers alone
-        probabilities = kernels.softmax(
-            logits.values.view(-1, tokens), table.to(q.device), self.bits.probabilities, self.softmax.normalization
-        ).view(-1, tokens, tokens)
-        context = torch.bmm(probabilities.float(), v).view(batch, self.heads, tokens, -1)
-        context = self.context(QTensor(self._merge(context), detached, self.probability_scale * scale_v, 32))
-        saved = (qkv, logits, probabilities, self.heads, self.probability_scale, self.kernels)
-        return QTensor(context.values, AttentionGradient.apply(qkv.handle, *saved), context.scale, context.bits)
+        probabilities = kernels.softmax(logits.values.view(-1, tokens), table, bits, self.softmax.normalization)
+        probabilities = probabilities.view(-1, tokens, tokens)
+        context = torch.bmm(probabilities.float(), v).view(-1, self.heads, tokens, v.shape[-1])
+        step = self.probability_scale
+        context = self.context(QTensor(self._merge(context), logits.handle, step * scale_v, 32))
+        return context.values, probabilities, step
+
+    def _deferred(self, logits: QTensor, v: Tensor, scale_v: float) -> tuple[Tensor, Tensor, Tensor | float]:
+        """Context codes (B, N, C), weights (B * heads, N, N), and 1 / sum of weights, float32 (B * heads, N, 1)."""
+        tokens, bits = v.shape[1], self.bits.probabilities
+        exponent = self.exponent(logits.scale, tokens, logits.bits)
+        table = weight_table(exponent, logits.bits, *derive_weights(exponent, bits, tokens), bits).to(v.device)
+        weights = exponential_from_table(logits.values.view(-1, tokens), table).view(-1, tokens, tokens)
+        exact = tokens <= exact_length(largest_weight(bits, tokens), 128)
+        real = weights.to(torch.float32 if exact else torch.float64)
+        total, sums = real.sum(-1, keepdim=True), torch.bmm(real, v.to(real.dtype))
+        if self.context.observing:
+            self.context.observe(self._heads_to_tokens(sums / total), scale_v)
+        m, e = derive_mean(scale_v / self.context.scale(), self.context.bits)
+        m, e = torch.tensor(m, device=v.device), torch.tensor(e, device=v.device)
+        context = self.kernels.weighted_mean(sums, total, m, e, self.context.bits)
+        return self._heads_to_tokens(context), weights, total.float().reciprocal()
+
+    def _heads_to_tokens(self, context: Tensor) -> Tensor:
+        """(B * heads, N, D) -> (B, N, C)."""
+        return self._merge(context.view(-1, self.heads, *context.shape[1:]))
 
     # ---------------------------------------------------------------- recording
 
     def record(self, qkv: Symbol) -> Symbol:
-        """Emit the split of heads, `matmul`, `requantize`, `softmax`, `matmul`, the merge and `requantize`."""
+        """Emit the split of heads, `matmul`, `requantize`, the softmax, `matmul`, the merge and `requantize`.
+
+        With deferred normalization the softmax is `exponential`, and `weighted_mean` replaces the last `requantize`.
+        """
         tokens, width = qkv.shape[0], qkv.shape[1] // 3
         size = width // self.heads
         split = qkv.reshape(f"{self.name}.split", tokens, 3, self.heads, size)
@@ -108,11 +155,42 @@ class AttentionCore(Layer):
         logit_scale = q.scale * k.scale * size**-0.5
         products = self._record_product("products", q, k, True, (self.heads, tokens, tokens), logit_scale)
         logits = self.logits(products)
+        if self.softmax.normalization == "deferred":
+            return self._record_deferred(logits, v, (tokens, width))
         probabilities = self._record_softmax(logits, tokens)
         scale = self.probability_scale * v.scale
-        context = self._record_product("weighted", probabilities, v, False, (self.heads, tokens, size), scale)
+        context = self._record_product("weighted", probabilities, v, False, v.shape, scale)
         context = context.move("transpose", f"{self.name}.tokens", (tokens, self.heads, size), axes=[1, 0, 2])
         return self.context(context.reshape(f"{self.name}.merge", tokens, width))
+
+    def _record_deferred(self, logits: Symbol, v: Symbol, shape: tuple[int, int]) -> Symbol:
+        heads, tokens, size = v.shape
+        exponent, bits = self.exponent(logits.scale, tokens, logits.bits), self.bits.probabilities
+        attributes, constants = fields_for_emit(exponent)
+        m, e = derive_weights(exponent, bits, tokens)
+        weights = logits.builder.emit(
+            "exponential",
+            f"{self.name}.exponential",
+            [logits],
+            shape=logits.shape,
+            bits=bits,
+            signed=False,
+            attributes={**attributes, "bits": bits, "multiplier": m, "shift": e},
+            constants=constants,
+        )
+        sums = self._record_product("weighted", weights, v, False, v.shape, None)
+        m, e = derive_mean(v.scale / self.context.scale(), self.context.bits)
+        context = logits.builder.emit(
+            "weighted_mean",
+            self.context.name,
+            [sums, weights],
+            shape=v.shape,
+            bits=self.context.bits,
+            scale=self.context.scale(),
+            attributes={"bits": self.context.bits, "multiplier": m, "shift": e},
+        )
+        context = context.move("transpose", f"{self.name}.tokens", (tokens, heads, size), axes=[1, 0, 2])
+        return context.reshape(self.name, *shape)
 
     def _record_part(self, heads: Symbol, index: int, part: str, scale: float) -> Symbol:
         _, count, tokens, size = heads.shape
@@ -121,7 +199,7 @@ class AttentionCore(Layer):
         return replace(kept.reshape(name, count, tokens, size), scale=scale)
 
     def _record_product(
-        self, part: str, a: Symbol, b: Symbol, transpose_b: bool, shape: tuple[int, ...], scale: float
+        self, part: str, a: Symbol, b: Symbol, transpose_b: bool, shape: tuple[int, ...], scale: float | None
     ) -> Symbol:
         return a.builder.emit(
             "matmul",
@@ -164,18 +242,19 @@ class AttentionGradient(torch.autograd.Function):
         logits: QTensor,
         probabilities: Tensor,
         heads: int,
-        step: float,
+        step: Tensor | float,
         kernels: Kernels,
     ) -> Tensor:
-        ctx.save_for_backward(qkv.values, logits.values, probabilities)
-        ctx.scales, ctx.bits, ctx.heads, ctx.step = qkv.scale, qkv.bits, heads, step
+        steps = step if isinstance(step, Tensor) else torch.full((1, 1, 1), step, device=qkv.values.device)
+        ctx.save_for_backward(qkv.values, logits.values, probabilities, steps)
+        ctx.scales, ctx.bits, ctx.heads = qkv.scale, qkv.bits, heads
         ctx.logit_scale, ctx.logit_bits, ctx.kernels = logits.scale, logits.bits, kernels
         batch, tokens, width = qkv.values.shape
         return handle(batch, tokens, width // 3, device=qkv.values.device)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        codes, logit_codes, probabilities = ctx.saved_tensors
+        codes, logit_codes, probabilities, step = ctx.saved_tensors
         batch, tokens, width = codes.shape
         size = width // 3 // ctx.heads
         scale_q, scale_k, scale_v = ctx.scales
@@ -186,7 +265,7 @@ class AttentionGradient(torch.autograd.Function):
         g = gradient.reshape(batch, tokens, ctx.heads, size).transpose(1, 2).reshape(-1, tokens, size)
         result = torch.empty_like(operands)
         d_probabilities = torch.bmm(g, v.transpose(1, 2)).mul_(scale_v)
-        torch.bmm(probabilities.float().transpose(1, 2), g, out=result[2]).mul_(ctx.step)
+        torch.bmm(probabilities.float().transpose(1, 2), g * step, out=result[2])
         logit_codes = logit_codes.view(-1, tokens, tokens)
         d_logits = ctx.kernels.softmax_gradient(d_probabilities, logit_codes, ctx.logit_scale, ctx.logit_bits)
         root = math.sqrt(size)

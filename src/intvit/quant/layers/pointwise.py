@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from intvit.arithmetic import GELU_FAMILIES, apply_gelu_table, gelu_table
+from intvit.arithmetic import GELU_FAMILIES, PAPER_SIGMOID_SLOPE, apply_gelu_table, gelu_table
 from intvit.quant.config import SiteConfig, family_options
 from intvit.quant.kernels import Kernels
 from intvit.quant.layer import Layer
-from intvit.quant.quantizer import Quantizer
+from intvit.quant.quantizer import SMALLEST_FUNCTION_SCALE, Quantizer
 from intvit.quant.tensor import QTensor, Symbol, Value, fields_for_emit, handle
 
 LOWEST = torch.tensor(-0.7518, dtype=torch.float64)  # where GELU is smallest
@@ -25,6 +25,18 @@ class GELU(Layer):
         super().__init__()
         self.config = site.gelu
         self.output = Quantizer(site.bits.activation, site.observer.activation, site.observer)
+
+    @staticmethod
+    def input_quantizer(site: SiteConfig, function: SiteConfig) -> Quantizer:
+        """The quantizer for the layer that feeds a GELU: widths of `site`, scales that suit the GELU of `function`."""
+        paper = function.gelu.family == "ivit" and function.gelu.paper
+        return Quantizer(
+            site.bits.activation,
+            site.observer.activation,
+            site.observer,
+            smallest_scale=SMALLEST_FUNCTION_SCALE,
+            grid=PAPER_SIGMOID_SLOPE if paper else None,
+        )
 
     def forward(self, x: Value) -> Value:
         """Real or codes (B, ..., C) -> the same shape; Symbol: emit `gelu`."""

@@ -1,0 +1,116 @@
+"""Softmax with deferred normalization: weights relative to the row's largest, and the division after their product.
+
+softmax(x) V = (sum_j p_j v_j) / (sum_j p_j) for any p proportional to e^x. Here p_j is the exponential brought to
+0..2^bits - 1 by one ratio, largest where x_j is the row's maximum, so that flat rows keep as many levels as sharp ones
+(probabilities of 8 bits keep one or two of 256 in a flat row of 197), and each row costs one division instead of
+one multiplication an entry. FlashAttention (arXiv 2205.14135) defers the division likewise, in floating point.
+`exponential` and `weighted_mean` are normative.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from intvit.arithmetic.dyadic import container, encode_ratio, limits, requantize, requantize_float64, shift_cap
+from intvit.arithmetic.exponent import Exponent, exponent_table
+
+MEAN_MULTIPLIER_LIMIT = 1 << 53  # float64 holds smaller integers exactly, and divides them to an exact floor
+_CHUNK = 120_000  # elements at a time on CPU
+
+
+def largest_weight(bits: int, row_length: int) -> int:
+    """The weight of a row's maximum: 2^bits - 1, less where `row_length` of them times 128 would leave int32."""
+    return min((1 << bits) - 1, ((1 << 31) - 1) // (128 * row_length))
+
+
+def derive_weights(exponent: Exponent, bits: int, row_length: int) -> tuple[int, int]:
+    """(m, e) that take the exponential of the row's maximum to `largest_weight`."""
+    at_maximum = float(exponent(torch.zeros(1, dtype=torch.int64)))
+    return encode_ratio(largest_weight(bits, row_length) / at_maximum, bits, signed=False)
+
+
+def exponential(logits: Tensor, exponent: Exponent, m: int, e: int, bits: int) -> Tensor:
+    """Weights of the logits along the last axis: requantize(E(x - max(x)), m, e) to `bits` unsigned bits.
+
+    Args:
+        logits: integers [..., N] of the width and N that `exponent` was derived for; E < 2^31.
+        m, e: from `derive_weights`.
+
+    Returns:
+        int64 [..., N]. 1 <= weight of the maximum.
+    """
+    logits = logits.to(torch.int64)
+    value = exponent(logits - logits.amax(-1, keepdim=True))
+    return requantize(value, m, e, bits, signed=False)
+
+
+def weight_table(exponent: Exponent, logit_bits: int, m: int, e: int, bits: int) -> Tensor:
+    """`exponential` at every distance from the maximum: [2^logit_bits], uint8 up to 8 bits, else int32."""
+    return requantize_float64(exponent_table(exponent, logit_bits), m, e, bits, signed=False)
+
+
+def exponential_from_table(logits: Tensor, table: Tensor) -> Tensor:
+    """`exponential` by look-up in its `weight_table`: logits int8 or int16 [..., N] -> the table's dtype."""
+    rows = logits.reshape(-1, logits.shape[-1])
+    out = torch.empty(rows.shape, dtype=table.dtype, device=logits.device)
+    step = max(1, _CHUNK // rows.shape[1]) if logits.device.type == "cpu" else max(1, rows.shape[0])
+    for i in range(0, rows.shape[0], step):
+        distance = distances(rows[i : i + step])
+        torch.index_select(table, 0, distance.view(-1), out=out[i : i + step].view(-1))
+    return out.view(logits.shape)
+
+
+def distances(rows: Tensor) -> Tensor:
+    """max(row) - x, int32, for int8 or int16 [M, N]."""
+    maximum = rows.amax(-1, keepdim=True)
+    if rows.dtype == torch.int8:
+        # the difference wraps modulo 2^8, and read as unsigned it is the distance 0..255 again
+        return (maximum - rows).view(torch.uint8).to(torch.int32)
+    return maximum.to(torch.int32) - rows.to(torch.int32)
+
+
+def derive_mean(ratio: float, bits: int) -> tuple[int, int]:
+    """(m, e) of `weighted_mean` with ratio ~ m / 2^e: the values' scale over the output's. m < 2^53, e capped.
+
+    Raises:
+        ValueError: the ratio is not finite and positive, or too large for e >= 1.
+    """
+    if not (math.isfinite(ratio) and ratio > 0):
+        raise ValueError(f"ratio of scales is {ratio}: scales must be finite and positive")
+    shift = min(52 - math.frexp(ratio)[1], shift_cap(bits))
+    if shift < 1:
+        raise ValueError(f"ratio of scales {ratio:g} is not below 2^51: the output scale is too small; calibrate it")
+    return math.floor(math.ldexp(ratio, shift) + 0.5), shift
+
+
+def weighted_mean(sums: Tensor, total: Tensor, m: int | Tensor, e: int | Tensor, bits: int) -> Tensor:
+    """clamp((sums * floor(m / total) + 2^(e-1)) >> e): sum(p v) / sum(p) times m / 2^e, signed `bits` bits.
+
+    Args:
+        sums: integers [..., D], sums of weights times values, |sums| <= 128 * total.
+        total: integers [..., 1], the sum of the row's weights, 1 <= total < 2^31.
+        m, e: from `derive_mean`; integers or int64 tensors of no axis.
+
+    Returns:
+        int64 [..., D]. |sums * floor(m / total)| <= 128 * m < 2^60.
+    """
+    low, high = limits(bits)
+    factor = torch.div(torch.as_tensor(m, device=total.device), total.to(torch.int64), rounding_mode="floor")
+    return ((sums.to(torch.int64) * factor + (torch.ones_like(factor) << (e - 1))) >> e).clamp(low, high)
+
+
+def weighted_mean_float64(sums: Tensor, total: Tensor, m: Tensor, e: Tensor, bits: int) -> Tensor:
+    """`weighted_mean` in float64: equal to it for e <= shift_cap(bits).
+
+    Why: m / total lies at least 1 / total below the next integer unless it is one, and half its float64 step is below
+    m * 2^-53 / total < 1 / total, so that its floor is exact. Then as in `requantize_float64`: a result that does not
+    saturate is a multiple of 2^-e below 2^(53-e), so that product and sum are exact; the others saturate alike.
+
+    Returns:
+        tensor of sums' shape, dtype `container(bits)`.
+    """
+    low, high = limits(bits)
+    step = (torch.ones_like(e) << e).double()
+    factor = torch.floor(m.double() / total.double()).div_(step)
+    return (sums.double() * factor).add_(0.5).floor_().clamp_(low, high).to(container(bits))
