@@ -14,21 +14,25 @@ from intvit.arithmetic import (
     SOFTMAX_FAMILIES,
     apply_gelu_table,
     derive_layernorm,
+    derive_weights,
     exponent_table,
+    exponential_from_table,
     gelu_table,
     layernorm_float64,
     probability_range,
     softmax_from_table,
+    weight_table,
 )
 
 ROWS, TOKENS, HIDDEN, CHANNELS = 600, 197, 768, 384
 SOFTMAX_VARIANTS = {
-    "ivit": ("ivit", {}, "rounded"),
+    "ivit": ("ivit", {}, "deferred"),
     "ivit, paper": ("ivit", {"paper": True}, "floor"),
-    "ibert": ("ibert", {}, "rounded"),
-    "ppoly": ("ppoly", {}, "rounded"),
-    "lut": ("lut", {}, "rounded"),
-    "float": ("float", {}, "rounded"),
+    "ibert": ("ibert", {}, "deferred"),
+    "ppoly": ("ppoly", {}, "deferred"),
+    "lut": ("lut", {}, "deferred"),
+    "lut, rounded": ("lut", {}, "rounded"),
+    "float": ("float", {}, "deferred"),
 }
 GELU_VARIANTS = {"ivit": ("ivit", {}), "ivit, paper": ("ivit", {"paper": True})}
 GELU_VARIANTS |= {family: (family, {}) for family in ("ibert", "ppoly", "lut", "float")}
@@ -48,12 +52,18 @@ def quantize(x: Tensor, scale: float, bits: int) -> Tensor:
 def softmax_error(family: str, options: dict, normalization: str, bits: int, spread: float) -> tuple[float, float]:
     """(largest |p - real|, mean over rows of sum |p - real|) for 8-bit logits of a standard deviation.
 
-    The logits' range is four standard deviations, so that their scale is 4 * spread / 127.
+    p is what the values are multiplied by: with deferred normalization weight / sum of weights. The logits' range is four standard deviations, so that their scale is 4 * spread / 127.
     """
     scale = 4 * spread / 127
     logits = quantize(normal(ROWS, TOKENS, 0) * spread, scale, 8)
-    table = exponent_table(SOFTMAX_FAMILIES[family](scale, TOKENS, 8, **options), 8)
-    probabilities = softmax_from_table(logits, table, bits, normalization) * probability_range(bits, normalization)[2]
+    exponent = SOFTMAX_FAMILIES[family](scale, TOKENS, 8, **options)
+    if normalization == "deferred":
+        table = weight_table(exponent, 8, *derive_weights(exponent, bits, TOKENS), bits)
+        weights = exponential_from_table(logits, table).double()
+        probabilities = weights / weights.sum(-1, keepdim=True)
+    else:
+        codes = softmax_from_table(logits, exponent_table(exponent, 8), bits, normalization)
+        probabilities = codes * probability_range(bits, normalization)[2]
     error = (probabilities - torch.softmax(logits.double() * scale, -1)).abs()
     return float(error.max()), float(error.sum(-1).mean())
 
@@ -115,7 +125,7 @@ def report() -> str:
     spreads = {f"std {s}": s for s in (0.5, 1.0, 2.0, 4.0)}
     parts = []
     for bits in (8, 16):
-        parts.append(f"## Softmax, {bits}-bit probabilities\n")
+        parts.append(f"## Softmax, {bits}-bit weights or probabilities\n")
         parts.append(table_of(SOFTMAX_VARIANTS, spreads, lambda v, s, b=bits: softmax_error(*v, b, s), ".1e"))
     parts.append("## GELU, int8 to int8\n")
     reaches = {f"range {r}": r for r in (1.5, 3.0, 6.0, 10.0, 14.0)}
