@@ -52,7 +52,8 @@ def quantize(x: Tensor, scale: float, bits: int) -> Tensor:
 def softmax_error(family: str, options: dict, normalization: str, bits: int, spread: float) -> tuple[float, float]:
     """(largest |p - real|, mean over rows of sum |p - real|) for 8-bit logits of a standard deviation.
 
-    p is what the values are multiplied by: with deferred normalization weight / sum of weights. The logits' range is four standard deviations, so that their scale is 4 * spread / 127.
+    p is what the values are multiplied by: with deferred normalization weight / sum of weights. The logits' range is
+    four standard deviations, so that their scale is 4 * spread / 127.
     """
     scale = 4 * spread / 127
     logits = quantize(normal(ROWS, TOKENS, 0) * spread, scale, 8)
