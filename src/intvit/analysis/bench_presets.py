@@ -3,6 +3,7 @@
 Calibration images come from training shards with the evaluation transform; accuracy is measured on validation shards
 of one or more folders. `agreement` is the share of images whose first class is the float model's. The first
 `--check` images of every set also run through the exported program on both runtimes, and differing scores are counted.
+With `--json` every row is written as it is measured, and the same command goes on after the rows that the file holds.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quant", nargs="+", help="presets, with overrides after commas: ivit8_true8,quant/gelu=lut")
     parser.add_argument("--limit", type=int, help="evaluate at most so many images of each set")
     parser.add_argument("--check", type=int, default=8, help="images of each set that both runtimes execute too")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file, and resume from it")
     return parser
 
 
@@ -68,6 +69,7 @@ class ImageSet:
 def main(arguments: list[str]) -> int:
     """Evaluate the presets, print the table; exit code 1 when a runtime's scores differ."""
     options = _parser().parse_args(arguments)
+    done = _resumed(options)
     data = replace(photo_config(), eval_batch_size=BATCH)
     sets = [_load(*_named(text), data, options.limit) for text in options.data]
     calibration = _first(calibration_loader(replace(data, root=options.calibration)), options.images)[0]
@@ -77,11 +79,38 @@ def main(arguments: list[str]) -> int:
     _print_header(sets, len(calibration))
     _print_row(rows[0])
     for preset in presets:
-        rows.append(_row(options, data, preset, calibration, sets))
+        rows.append(done.get(preset) or _row(options, data, preset, calibration, sets))
         _print_row(rows[-1])
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+        if options.json:
+            _write(options, rows)
     return 1 if any(row["mismatches"] for row in rows) else 0
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What makes figures comparable."""
+    return {
+        key: getattr(options, key) for key in ("model", "weights", "calibration", "images", "data", "limit", "check")
+    }
+
+
+def _resumed(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Rows by preset that the file of `--json` holds already. Raises IntVitError if it was made with other settings."""
+    if options.json is None or not options.json.exists():
+        return {}
+    held, wanted = json.loads(options.json.read_text()), _settings(options)
+    for key, value in wanted.items():
+        if held["settings"].get(key) != value:
+            raise IntVitError(
+                f"--json {options.json} holds figures for --{key} {held['settings'].get(key)}, not {value}; "
+                "name another file or delete it"
+            )
+    return {row["preset"]: row for row in held["rows"] if row["preset"] != "float"}
+
+
+def _write(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    partial = options.json.with_name(options.json.name + ".partial")
+    partial.write_text(json.dumps({"settings": _settings(options), "rows": rows}, indent=1) + "\n")
+    partial.replace(options.json)
 
 
 def _named(text: str) -> tuple[str, str]:

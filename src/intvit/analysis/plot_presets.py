@@ -35,4 +35,4 @@ def plot(rows: list[dict[str, Any]], target: Path) -> None:
 
 
 if __name__ == "__main__":
-    plot(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
+    plot(json.loads(Path(sys.argv[1]).read_text())["rows"], Path(sys.argv[2]))

@@ -1,0 +1,51 @@
+"""`intvit bench presets` on random weights and synthetic photos: its table, its file, and going on after a kill."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tests.data.synthetic_shards import write_split
+
+from intvit.analysis import bench_presets
+from intvit.analysis.presets import compose_quant
+from intvit.cli import main
+from intvit.errors import IntVitError
+from intvit.models import create_model
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    torch.manual_seed(0)
+    size = {"image_size": 224, "patch_size": None, "num_classes": 1000, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    model = create_model("deit_t", **size, quant=compose_quant("fp32"))
+    torch.save(dict(model.named_parameters()), tmp_path / "weights.pth")
+    write_split(tmp_path / "photos", "train", [3])
+    write_split(tmp_path / "photos", "val", [3])
+    folder, weights, figures = (str(tmp_path / name) for name in ("photos", "weights.pth", "figures.json"))
+    options = ["--weights", weights, "--calibration", folder, "--images", "2", "--data", f"photos={folder}"]
+    return ["bench", "presets", *options, "--limit", "2", "--check", "1", "--json", figures]
+
+
+def test_the_table_the_file_and_resuming(command: list[str], capsys, monkeypatch) -> None:
+    assert main([*command, "--quant", "lut8"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.strip()][-2:] == ["float", "lut8"]
+    figures = json.loads(Path(command[-1]).read_text())
+    row = figures["rows"][1]
+    assert (row["preset"], row["mismatches"], row["checked"]) == ("lut8", 0, 1)
+    assert row["sets"]["photos"]["agreement"] in (0.0, 50.0, 100.0)
+
+    measured = []
+    monkeypatch.setattr(bench_presets, "_row", lambda options, data, preset, *rest: measured.append(preset) or row)
+    assert main([*command, "--quant", "lut8", "ivit8"]) == 0
+    assert measured == ["ivit8"]
+    assert len(json.loads(Path(command[-1]).read_text())["rows"]) == 3
+
+
+def test_figures_of_other_settings_are_not_mixed_in(command: list[str], tmp_path: Path) -> None:
+    Path(command[-1]).write_text(json.dumps({"settings": {"model": "deit_s"}, "rows": []}))
+    with pytest.raises(
+        IntVitError, match=r"figures.json holds figures for --model deit_s, not deit_t; name another file"
+    ):
+        bench_presets.main(command[2:])
