@@ -9,10 +9,12 @@ from intvit.arithmetic import (
     SOFTMAX_FAMILIES,
     derive_mean,
     derive_weights,
+    exponent_table,
     exponential,
     exponential_from_table,
     largest_weight,
     softmax,
+    softmax_from_table,
     weight_table,
     weighted_mean,
     weighted_mean_float64,
@@ -30,7 +32,7 @@ def test_weights_equal_unbounded_integers_and_the_table_form_equals_them(family,
         for logit_bits in (4, 8):
             logits = random_logits(12, 50, logit_bits)
             exponent = SOFTMAX_FAMILIES[family](scale, 50, logit_bits)
-            m, e = derive_weights(exponent, bits, 50)
+            m, e = derive_weights(exponent, logit_bits, bits, 50)
             fields = reference.fields_of(exponent)
             expected = [
                 [
@@ -50,7 +52,7 @@ def test_weights_on_long_rows_in_chunks(length, logit_bits):
     logits = random_logits(300 if length < 2**15 else 8, length, logit_bits)
     for family in EXPORTABLE:
         exponent = SOFTMAX_FAMILIES[family](0.05, length, logit_bits)
-        m, e = derive_weights(exponent, 8, length)
+        m, e = derive_weights(exponent, logit_bits, 8, length)
         fast = exponential_from_table(logits, weight_table(exponent, logit_bits, m, e, 8))
         assert torch.equal(fast.to(torch.int64), exponential(logits, exponent, m, e, 8))
 
@@ -67,20 +69,39 @@ def test_the_largest_weights_of_a_row_times_128_fit_int32():
 @settings(deadline=None, max_examples=300)
 @given(
     total=st.one_of(st.integers(1, 2**31 - 1), st.integers(1, 600)),
-    share=st.one_of(st.floats(-128, 128), st.sampled_from([-128.0, -1.0, 0.0, 1.0, 127.0, 128.0])),
+    share=st.one_of(st.floats(-128, 255), st.sampled_from([-128.0, -1.0, 0.0, 1.0, 127.0, 255.0])),
     m=st.one_of(st.integers(0, LIMIT), st.sampled_from([0, 1, LIMIT, 2**46, 2**46 - 1])),
     bits=st.integers(2, 16),
     below_cap=st.integers(0, 60),
 )
 def test_weighted_mean_is_exact_and_float64_equals_it(total, share, m, bits, below_cap):
     e = max(1, 53 - (bits - 1) - below_cap)
-    sums = max(-128 * total, min(128 * total, int(share * total)))
+    sums = max(-128 * total, min(255 * total, int(share * total)))
     expected = reference.requantize(sums, m // total, e, bits)
     arguments = torch.tensor([[sums]]), torch.tensor([[total]])
     assert weighted_mean(*arguments, m, e, bits).tolist() == [[expected]]
     for dtype in (torch.int64, torch.float64):
         sums, total = (x.to(dtype) for x in arguments)
         assert weighted_mean_float64(sums, total, torch.tensor(m), torch.tensor(e), bits).tolist() == [[expected]]
+
+
+def test_rows_that_are_not_contiguous_are_taken_too():
+    logits = random_logits(20, 30).t()
+    exponent = SOFTMAX_FAMILIES["lut"](0.05, 20, 8)
+    m, e = derive_weights(exponent, 8, 8, 20)
+    fast = exponential_from_table(logits, weight_table(exponent, 8, m, e, 8))
+    assert torch.equal(fast.to(torch.int64), exponential(logits, exponent, m, e, 8))
+    table = exponent_table(exponent, 8)
+    assert torch.equal(softmax_from_table(logits, table, 8).to(torch.int64), softmax(logits, exponent, 8))
+
+
+def test_no_weight_of_a_coarse_polynomial_is_above_the_largest():
+    # its exponential is a little higher beside the maximum than at it
+    exponent = SOFTMAX_FAMILIES["ppoly"](0.000494825903689, 283, 4, segments=8, degree=3, coefficient_bits=8)
+    table = exponent_table(exponent, 4)
+    assert table.max() > table[0]
+    m, e = derive_weights(exponent, 4, 16, 283)
+    assert weight_table(exponent, 4, m, e, 16).max() == largest_weight(16, 283)
 
 
 def test_the_quotient_is_exact_beside_every_kind_of_total():
@@ -113,7 +134,7 @@ def test_deferred_attention_is_closer_to_the_real_one_than_8_bit_probabilities()
     for scale in (0.01, 0.05, 0.2):
         real = torch.softmax(logits.double() * scale, -1) @ values.double()
         exponent = SOFTMAX_FAMILIES["lut"](scale, 197, 8)
-        weights = exponential(logits, exponent, *derive_weights(exponent, 8, 197), 8)
+        weights = exponential(logits, exponent, *derive_weights(exponent, 8, 8, 197), 8)
         mean = (weights @ values) / weights.sum(-1, keepdim=True)
         probabilities = softmax(logits, exponent, 8, "rounded") @ values / 256
         assert (mean - real).square().mean() < 0.1 * (probabilities - real).square().mean()

@@ -72,7 +72,7 @@ def softmaxing(family, normalization, **options):
 def weighing(family):
     def case():
         exponent = SOFTMAX_FAMILIES[family](0.05, 9, 8)
-        m, e = derive_weights(exponent, 8, 9)
+        m, e = derive_weights(exponent, 8, 8, 9)
         return lambda x: exponential(x, exponent, m, e, 8), (integers(2, 3, 9),)
 
     return case

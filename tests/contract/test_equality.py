@@ -10,7 +10,7 @@ from intvit.configuration import config_directory
 from intvit.models import create_model
 from intvit.program import load_checkpoint, save_checkpoint
 from intvit.program.recording import record
-from intvit.quant import finish_calibration, set_mode, trace
+from intvit.quant import calibrate, trace
 from intvit.quant.quantizer import Quantizer
 from intvit.runtime import load_runtime
 
@@ -121,12 +121,7 @@ CASES = {
 
 def prepared(model: nn.Module, after=None) -> nn.Module:
     """Calibrated, in integer and eval mode."""
-    model.eval()
-    set_mode(model, "calibrate")
-    with torch.no_grad():
-        model(random_images(8, 99))
-    finish_calibration(model)
-    set_mode(model, "integer")
+    calibrate(model, [random_images(8, 99)])
     if after is not None:
         after(model)
     return model

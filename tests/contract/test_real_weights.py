@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from intvit.analysis.bench_presets import calibrate
 from intvit.analysis.presets import compose_quant, photo_config
 from intvit.data.loading import calibration_loader, validation_loader
 from intvit.models import create_model, load_weights
+from intvit.quant import calibrate
 from tests.contract.test_equality import differences
 
 
@@ -26,7 +26,7 @@ def test_real_weights_and_photos_give_equal_integers(preset: str, test_data: Pat
     ).eval()
     load_weights(model, test_data / "weights" / "deit_tiny_patch16_224.safetensors")
     photos, _ = next(iter(calibration_loader(replace(data, root=str(test_data / "data" / "imagenette224")))))
-    calibrate(model, photos)
+    calibrate(model, [photos])
     unseen, labels = next(iter(validation_loader(replace(data, root=str(test_data / "data" / "imagenet1k-sample")))))
     assert differences(model, unseen, tmp_path / "integer") == []
     assert (model.integer_scores(unseen).argmax(1) == labels).sum() >= 3

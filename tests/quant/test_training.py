@@ -9,7 +9,7 @@ from torch import nn
 from intvit.analysis.presets import compose_quant, preset_names
 from intvit.errors import IntVitError
 from intvit.models import create_model
-from intvit.quant import finish_calibration, freeze_observers, set_mode
+from intvit.quant import calibrate, freeze_observers, set_mode
 from intvit.quant.config import ObserverConfig, QuantConfigError
 from intvit.quant.quantizer import Quantizer
 from intvit.quant.tensor import QTensor, handle
@@ -41,12 +41,8 @@ def images(count: int, seed: int = 0) -> torch.Tensor:
 
 
 def calibrated(model: nn.Module) -> nn.Module:
-    set_mode(model, "calibrate")
-    with torch.no_grad():
-        model(images(16))
-    finish_calibration(model)
-    set_mode(model, "integer")
-    return model
+    calibrate(model, [images(16)])
+    return model.train()
 
 
 def gradients(model: nn.Module) -> dict[str, torch.Tensor]:

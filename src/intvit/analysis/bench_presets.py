@@ -28,7 +28,7 @@ from intvit.errors import IntVitError
 from intvit.models import MODELS, create_model, load_weights
 from intvit.program import load_checkpoint, save_checkpoint
 from intvit.program.recording import record
-from intvit.quant import finish_calibration, set_mode
+from intvit.quant import calibrate
 from intvit.runtime import load_runtime
 
 BATCH = 32
@@ -176,7 +176,7 @@ def _row(
 ) -> dict[str, Any]:
     start = time.perf_counter()
     model = _model(options, data, preset)
-    calibrate(model, calibration)
+    calibrate(model, calibration.split(BATCH))
     figures: dict[str, Any] = {}
     changes = []
     for images in sets:
@@ -194,16 +194,6 @@ def _row(
         "checked": sum(map(len, checked)),
         "seconds": time.perf_counter() - start,
     }
-
-
-@torch.no_grad()
-def calibrate(model: nn.Module, images: Tensor) -> None:
-    """Ranges from uint8 images (N, 3, H, W); leaves the model in integer mode."""
-    set_mode(model, "calibrate")
-    for batch in images.split(BATCH):
-        model(batch)
-    finish_calibration(model)
-    set_mode(model, "integer")
 
 
 def mismatches(model: nn.Module, images: Tensor) -> int:

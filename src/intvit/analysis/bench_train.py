@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from intvit.analysis.presets import compose_quant
 from intvit.models import create_model
-from intvit.quant import finish_calibration, set_mode
+from intvit.quant import calibrate
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -90,11 +90,7 @@ class Variant:
         self.images = torch.randint(0, 256, shape, dtype=torch.uint8)
         self.labels = torch.randint(0, 1000, (settings.batch,))
         if config.enabled:
-            set_mode(self.model, "calibrate")
-            with torch.no_grad():
-                self.model(self.images)
-            finish_calibration(self.model)
-            set_mode(self.model, "integer")
+            calibrate(self.model, [self.images])
         self.model.train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-6)
 

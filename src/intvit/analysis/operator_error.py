@@ -59,7 +59,7 @@ def softmax_error(family: str, options: dict, normalization: str, bits: int, spr
     logits = quantize(normal(ROWS, TOKENS, 0) * spread, scale, 8)
     exponent = SOFTMAX_FAMILIES[family](scale, TOKENS, 8, **options)
     if normalization == "deferred":
-        table = weight_table(exponent, 8, *derive_weights(exponent, bits, TOKENS), bits)
+        table = weight_table(exponent, 8, *derive_weights(exponent, 8, bits, TOKENS), bits)
         weights = exponential_from_table(logits, table).double()
         probabilities = weights / weights.sum(-1, keepdim=True)
     else:

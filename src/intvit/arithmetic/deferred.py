@@ -20,14 +20,17 @@ _CHUNK = 120_000  # elements at a time on CPU
 
 
 def largest_weight(bits: int, row_length: int) -> int:
-    """The weight of a row's maximum: 2^bits - 1, less where `row_length` of them times 128 would leave int32."""
+    """The largest weight: 2^bits - 1, less where `row_length` of them times 128 would leave int32."""
     return min((1 << bits) - 1, ((1 << 31) - 1) // (128 * row_length))
 
 
-def derive_weights(exponent: Exponent, bits: int, row_length: int) -> tuple[int, int]:
-    """(m, e) that take the exponential of the row's maximum to `largest_weight`."""
-    at_maximum = float(exponent(torch.zeros(1, dtype=torch.int64)))
-    return encode_ratio(largest_weight(bits, row_length) / at_maximum, bits, signed=False)
+def derive_weights(exponent: Exponent, logit_bits: int, bits: int, row_length: int) -> tuple[int, int]:
+    """(m, e) that take the largest exponential of logits of `logit_bits` bits to `largest_weight`.
+
+    It belongs to the row's maximum, but for coarse piecewise polynomials, which may be a little higher beside it.
+    """
+    largest = float(exponent_table(exponent, logit_bits).max())
+    return encode_ratio(largest_weight(bits, row_length) / largest, bits, signed=False)
 
 
 def exponential(logits: Tensor, exponent: Exponent, m: int, e: int, bits: int) -> Tensor:
@@ -57,7 +60,7 @@ def exponential_from_table(logits: Tensor, table: Tensor) -> Tensor:
     step = max(1, _CHUNK // rows.shape[1]) if logits.device.type == "cpu" else max(1, rows.shape[0])
     for i in range(0, rows.shape[0], step):
         distance = distances(rows[i : i + step])
-        torch.index_select(table, 0, distance.view(-1), out=out[i : i + step].view(-1))
+        torch.index_select(table, 0, distance.reshape(-1), out=out[i : i + step].view(-1))
     return out.view(logits.shape)
 
 
@@ -88,12 +91,12 @@ def weighted_mean(sums: Tensor, total: Tensor, m: int | Tensor, e: int | Tensor,
     """clamp((sums * floor(m / total) + 2^(e-1)) >> e): sum(p v) / sum(p) times m / 2^e, signed `bits` bits.
 
     Args:
-        sums: integers [..., D], sums of weights times values, |sums| <= 128 * total.
+        sums: integers [..., D], sums of weights times values of 8 bits, |sums| <= 255 * total.
         total: integers [..., 1], the sum of the row's weights, 1 <= total < 2^31.
         m, e: from `derive_mean`; integers or int64 tensors of no axis.
 
     Returns:
-        int64 [..., D]. |sums * floor(m / total)| <= 128 * m < 2^60.
+        int64 [..., D]. |sums * floor(m / total)| <= 255 * m < 2^61.
     """
     low, high = limits(bits)
     factor = torch.div(torch.as_tensor(m, device=total.device), total.to(torch.int64), rounding_mode="floor")

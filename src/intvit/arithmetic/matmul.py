@@ -8,12 +8,12 @@ def integer_matmul(a: Tensor, b: Tensor) -> Tensor:
     """a @ b, exact, without floating point.
 
     Args:
-        a: [..., M, K]; int8, uint8, int16, or int32/int64 holding 0..65535 (probabilities).
+        a: [..., M, K]; int8, uint8, int16, or int32/int64 holding 0..65535 (probabilities, weights of a softmax).
         b: int8 [..., K, N] with the leading axes of `a`, or [K, N] shared by all of them.
 
     Returns:
         int32 [..., M, N]. Every true sum must fit int32, which the program's bounds check proves: K < 2^17 does it for
-        int8 operands, sum(p) <= 2^16 + K for probabilities. Partial results are joined in int64.
+        int8 operands, sum(p) < 2^24 for probabilities and weights. Partial results are joined in int64.
 
     Raises:
         TypeError: a dtype that is not listed.
@@ -75,21 +75,23 @@ def float_matmul(a: Tensor, b: Tensor, a_limit: int = 128, b_limit: int = 128) -
     """a @ b of integers by float matrix products, equal to `integer_matmul`.
 
     Every partial sum of a float32 product over at most `exact_length` elements is an integer of magnitude at most 2^24,
-    which float32 holds exactly in any order of summation. Longer rows are split; operands so wide that the pieces would
-    be shorter than 128 use float64, exact up to 2^53.
+    which float32 holds exactly in any order of summation. Longer rows are split. So is an operand of more than 8 bits,
+    into high and low bytes, which the shorter mantissas of tensor cores hold too.
 
     Args:
-        a: integers [..., M, K], |a| <= a_limit.
-        b: integers [..., K, N], |b| <= b_limit.
+        a: integers or integral floats [..., M, K], |a| <= a_limit < 2^16.
+        b: integers or integral floats [..., K, N], |b| <= b_limit <= 128.
 
     Returns:
-        int32 [..., M, N].
+        int32 [..., M, N]. Every true sum must fit int32.
     """
+    if a_limit > 255:
+        a = a.to(torch.float32)
+        high = torch.floor(a * 2.0**-8)
+        return float_matmul(high, b, 255, b_limit) * 256 + float_matmul(a - high * 256.0, b, 255, b_limit)
     inner, piece = a.shape[-1], exact_length(a_limit, b_limit)
     if inner <= piece:
         return (a.to(torch.float32) @ b.to(torch.float32)).to(torch.int32)
-    if piece < 128:
-        return (a.to(torch.float64) @ b.to(torch.float64)).to(torch.int32)
     a, b = a.to(torch.float32), b.to(torch.float32)
     starts = range(0, inner, piece)
     return sum((a[..., k : k + piece] @ b[..., k : k + piece, :]).to(torch.int32) for k in starts)

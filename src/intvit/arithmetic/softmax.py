@@ -98,6 +98,6 @@ def softmax_from_table(logits: Tensor, table: Tensor, bits: int, normalization: 
     step = max(1, _CHUNK // rows.shape[1]) if logits.device.type == "cpu" else max(1, rows.shape[0])
     for i in range(0, rows.shape[0], step):
         x = rows[i : i + step]
-        exponentials = torch.index_select(table, 0, distances(x).view(-1)).view(x.shape)
+        exponentials = torch.index_select(table, 0, distances(x).reshape(-1)).view(x.shape)
         out[i : i + step] = normalize_float64(exponentials, bits, normalization)
     return out.view(logits.shape)

@@ -116,7 +116,7 @@ def check_exponent(operator: Operator, constants: dict[str, np.ndarray], logits:
     else:
         needed, row = 2**15 if operator.attributes["normalization"] == "rounded" else 1, logits.shape[-1]
     if value[0] < needed:
-        remedy = "raise n, u or the table's scale"
+        remedy = "raise n, u or the table's scale" + (" or lower the shift" if operator.op == "exponential" else "")
         raise ProgramError(f"{operator}: the exponential of 0 is {value[0]}, expected at least {needed}; {remedy}")
     if largest * row >= SUM_LIMIT:
         remedy = "lower n, u or the table's scale"

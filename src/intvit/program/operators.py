@@ -153,7 +153,7 @@ def _matmul(operator: Operator, inputs: list[Value], constants: dict[str, Consta
         agree, operator, f"shapes {list(a.shape)} and {list(b.shape)} do not multiply (leading axes must be equal)"
     )
     _require(b.bits <= 8, operator, f"second input has {b.bits} bits, at most 8 allowed; requantize it first")
-    _require(a.bits <= 16, operator, f"first input has {a.bits} bits, at most 8 (probabilities: 16) allowed")
+    _require(a.bits <= 16, operator, f"first input has {a.bits} bits, at most 8 (of a softmax: 16) allowed")
     return a.shape[:-1] + (columns,), 32, True
 
 

@@ -1,7 +1,16 @@
 """Quantization-aware training: config, values, observers, layers, and the verbs on a whole model."""
 
 from intvit.quant.config import QuantConfig, QuantConfigError, SiteConfig
-from intvit.quant.control import finish_calibration, finish_construction, freeze_observers, layers, set_mode, trace
+from intvit.quant.control import (
+    calibrate,
+    correct_biases,
+    finish_calibration,
+    finish_construction,
+    freeze_observers,
+    layers,
+    set_mode,
+    trace,
+)
 from intvit.quant.tensor import QTensor, Symbol
 
 __all__ = [
@@ -10,6 +19,8 @@ __all__ = [
     "QuantConfigError",
     "SiteConfig",
     "Symbol",
+    "calibrate",
+    "correct_biases",
     "finish_calibration",
     "finish_construction",
     "freeze_observers",

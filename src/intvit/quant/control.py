@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from intvit.quant.config import QuantConfig
 from intvit.quant.layer import MODES, Layer
 from intvit.quant.layers import Linear
+from intvit.quant.observer import all_reduce
 from intvit.quant.quantizer import Quantizer
 from intvit.quant.tensor import QTensor
+
+CORRECTION_IMAGES = 128  # means need fewer images than ranges
 
 
 def layers(model: nn.Module) -> Iterator[Layer]:
@@ -48,6 +51,47 @@ def finish_calibration(model: nn.Module) -> None:
     for layer in layers(model):
         if isinstance(layer, Quantizer | Linear):
             layer.finish()
+
+
+@torch.no_grad()
+def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Find the ranges from all batches, correct the biases on the first; leaves the model in eval and integer mode.
+
+    batches: calibration images, uint8 (B, C, H, W).
+    """
+    model.eval()
+    set_mode(model, "calibrate")
+    kept: list[Tensor] = []
+    for images in batches:
+        model(images)
+        if sum(map(len, kept)) < CORRECTION_IMAGES:
+            kept.append(images)
+    finish_calibration(model)
+    # Every rank corrects with as many batches as the rank that has fewest.
+    count = -int(all_reduce(torch.tensor(-len(kept)), "max"))
+    correct_biases(model, kept[:count])
+
+
+@torch.no_grad()
+def correct_biases(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Bias correction (arXiv 1906.04721, section 4.2) of a model with ranges; leaves it in integer mode.
+
+    Approximate functions and rounding shift the means of activations. Every linear layer but the classifier takes the
+    shift of its own outputs against the float model back into its integer bias, in the order of the forward pass, so
+    that each sees inputs that are corrected already.
+
+    batches: calibration images, uint8 (B, C, H, W); each runs once in float and once in integers.
+    """
+    corrected = [layer for layer in layers(model) if isinstance(layer, Linear) and layer.corrected]
+    for layer in corrected:
+        layer.start_correction()
+    for images in batches:
+        for mode in ("float", "integer"):
+            set_mode(model, mode)
+            model(images)
+    for layer in corrected:
+        layer.mean = None
+    set_mode(model, "integer")
 
 
 def freeze_observers(model: nn.Module, frozen: bool) -> None:

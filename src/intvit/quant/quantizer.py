@@ -23,8 +23,8 @@ class Quantizer(Layer):
 
     bits: 2 to 16, codes in [-2^(bits-1), 2^(bits-1) - 1], scale = limit / (2^(bits-1) - 1).
     channels: size of the last axis when the tensor carries power-of-two factors per channel, for an 8-bit residual.
-    grid: the reader rounds 1 / (grid * scale) up to an integer, as the published shift functions do; the scale is then
-        the nearest for which it is one, so that nothing is lost there.
+    grid: the reader rounds 1 / (grid * scale) up to an integer, as the published shift functions do; the scale then
+        moves to where it is one, by half a step of 1 / scale at most.
     """
 
     def __init__(

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from intvit.quant import finish_calibration, freeze_observers, set_mode
+from intvit.quant import calibrate, freeze_observers, set_mode
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training.accuracy import Accuracy
 from intvit.training.config import TrainConfig
@@ -114,17 +115,16 @@ class TrainingModule(pl.LightningModule):
             state = {key: value.clone() for key, value in self.model.state_dict().items()}
             self._teacher = (build_teacher(self.config.model, self.config.quant, state),)
         self._notify("on_calibration_start")
-        self.model.eval()
-        set_mode(self.model, "calibrate")
         # Ranks read different images and reduce their statistics.
-        remaining = -(-schedule.calibrate.images // self.trainer.world_size)
+        calibrate(self.model, self._calibration_batches(-(-schedule.calibrate.images // self.trainer.world_size)))
+        self.calibrated = True
+
+    def _calibration_batches(self, remaining: int) -> Iterator[Tensor]:
         for images, _ in self.trainer.datamodule.calibration_dataloader():  # type: ignore[attr-defined]
-            self.model(images[:remaining].to(self.device))
+            yield images[:remaining].to(self.device)
             remaining -= len(images)
             if remaining <= 0:
-                break
-        finish_calibration(self.model)
-        self.calibrated = True
+                return
 
     @torch.no_grad()
     def measure(self, mode: str) -> dict[str, float]:

@@ -21,6 +21,7 @@ from intvit.arithmetic import (
     exact_length,
     exponent_table,
     exponential_from_table,
+    float_matmul,
     largest_weight,
     weight_table,
 )
@@ -92,7 +93,7 @@ class AttentionCore(Layer):
         return SOFTMAX_FAMILIES[self.softmax.family](scale, tokens, bits, site=self.name, **options)
 
     def integer(self, qkv: QTensor) -> QTensor:
-        """Products in float32 are exact: |q.k| <= D * 2^14 <= 2^24 for D <= 1024, sum(p) * 2^7 < 2^24."""
+        """Products in float32 are exact: |q.k| <= D * 2^14 <= 2^24 for D <= 1024, and see `float_matmul`."""
         with torch.autocast(qkv.values.device.type, enabled=False):  # half precision would round them
             return self._integer(qkv)
 
@@ -115,7 +116,7 @@ class AttentionCore(Layer):
         kernels = EAGER if self.softmax.family == "float" else self.kernels  # compiled ones take integers alone
         probabilities = kernels.softmax(logits.values.view(-1, tokens), table, bits, self.softmax.normalization)
         probabilities = probabilities.view(-1, tokens, tokens)
-        context = torch.bmm(probabilities.float(), v).view(-1, self.heads, tokens, v.shape[-1])
+        context = float_matmul(probabilities, v, (1 << bits) - 1).view(-1, self.heads, tokens, v.shape[-1])
         step = self.probability_scale
         context = self.context(QTensor(self._merge(context), logits.handle, step * scale_v, 32))
         return context.values, probabilities, step
@@ -124,11 +125,13 @@ class AttentionCore(Layer):
         """Context codes (B, N, C), weights (B * heads, N, N), and 1 / sum of weights, float32 (B * heads, N, 1)."""
         tokens, bits = v.shape[1], self.bits.probabilities
         exponent = self.exponent(logits.scale, tokens, logits.bits)
-        table = weight_table(exponent, logits.bits, *derive_weights(exponent, bits, tokens), bits).to(v.device)
+        table = weight_table(exponent, logits.bits, *derive_weights(exponent, logits.bits, bits, tokens), bits).to(
+            v.device
+        )
         weights = exponential_from_table(logits.values.view(-1, tokens), table).view(-1, tokens, tokens)
-        exact = tokens <= exact_length(largest_weight(bits, tokens), 128)
-        real = weights.to(torch.float32 if exact else torch.float64)
-        total, sums = real.sum(-1, keepdim=True), torch.bmm(real, v.to(real.dtype))
+        real = weights.float()
+        total = real.sum(-1, keepdim=True)  # below 2^31 / 128, exact
+        sums = float_matmul(real, v, largest_weight(bits, tokens))
         if self.context.observing:
             self.context.observe(self._heads_to_tokens(sums / total), scale_v)
         m, e = derive_mean(scale_v / self.context.scale(), self.context.bits)
@@ -167,7 +170,7 @@ class AttentionCore(Layer):
         heads, tokens, size = v.shape
         exponent, bits = self.exponent(logits.scale, tokens, logits.bits), self.bits.probabilities
         attributes, constants = fields_for_emit(exponent)
-        m, e = derive_weights(exponent, bits, tokens)
+        m, e = derive_weights(exponent, logits.bits, bits, tokens)
         weights = logits.builder.emit(
             "exponential",
             f"{self.name}.exponential",

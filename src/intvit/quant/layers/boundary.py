@@ -68,6 +68,10 @@ class InputQuantize(Layer):
 class Scores(Linear):
     """Classifier: int32 scores at one common scale, chosen so that no input can saturate them."""
 
+    def __init__(self, inputs: int, outputs: int, site: SiteConfig) -> None:
+        super().__init__(inputs, outputs, site)
+        self.corrected = False  # calibration images need not hold the classes in equal shares
+
     def forward(self, x: Value) -> Value:
         """(B, K) -> reals (B, classes); with codes, the reals are scores * scale and carry the gradient."""
         if isinstance(x, Tensor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from intvit.arithmetic import divide, integer_matmul
 from intvit.quant.config import SiteConfig
 from intvit.quant.kernels import mask
 from intvit.quant.layer import Layer
-from intvit.quant.observer import weight_clip
+from intvit.quant.observer import all_reduce, weight_clip
 from intvit.quant.quantizer import Quantizer
 from intvit.quant.tensor import QTensor, Symbol, Value, handle
 
@@ -32,7 +33,8 @@ class IntegerLinear(NamedTuple):
 class Linear(Layer):
     """y = x W^T + b. With `output`, accumulators are requantized into that range; without, they are returned.
 
-    Weights: symmetric per output channel, s_w = clip * max|w| / (2^(bits-1) - 1). Bias: int32 at s_x * s_w.
+    Weights: symmetric per output channel, s_w = clip * max|w| / (2^(bits-1) - 1). Bias: int32 of b + correction at
+    s_x * s_w; `correct_biases` (control.py) finds the correction, which the float function does not have.
     """
 
     def __init__(self, inputs: int, outputs: int, site: SiteConfig, output: Quantizer | None = None) -> None:
@@ -43,6 +45,9 @@ class Linear(Layer):
         self.bits = site.bits.weight
         self.search_clip = site.observer.weight == "mse" and self.bits < 8  # 127 steps lose nothing without it
         self.register_buffer("clip", torch.ones(outputs))
+        self.register_buffer("correction", torch.zeros(outputs))
+        self.corrected = site.observer.bias_correction
+        self.mean: _Mean | None = None  # while biases are corrected
         self.output = output
 
     def forward(self, x: Value) -> Value:
@@ -51,6 +56,8 @@ class Linear(Layer):
             y = F.linear(x, self.matrix(), self.bias)
             if self.calibrating and self.output is not None:
                 self.output.collect(y)
+            if self.mean is not None:
+                self.mean.value = y.flatten(0, -2).double().mean(0)
             return y
         y = self.record(x) if isinstance(x, Symbol) else self.accumulate(x)
         return y if self.output is None else self.output(y)
@@ -73,21 +80,39 @@ class Linear(Layer):
         scale = weight.abs().amax(1) * self.clip
         scale = divide(scale, largest)
         # A channel of zeros takes the scale at which its bias fits.
-        smallest = self.bias.detach().abs() / (input_scale * (LARGEST_BIAS / 2))
+        bias = self.bias.detach() + self.correction
+        smallest = bias.abs() / (input_scale * (LARGEST_BIAS / 2))
         scale = torch.maximum(scale, smallest).clamp_(min=1e-30)
         codes = (weight / scale[:, None]).round_()  # |w| / scale rounds to `largest` at most unless clipped
         codes = (codes.clamp_(-largest, largest) if self.search_clip else codes).to(torch.int8)
         accumulator_scale = scale.double() * input_scale
-        bias = torch.floor(self.bias.detach().double() / accumulator_scale + 0.5)
+        bias = torch.floor(bias.double() / accumulator_scale + 0.5)
         return IntegerLinear(codes, bias.to(torch.int32), accumulator_scale, scale)
 
     def accumulate(self, x: QTensor) -> QTensor:
         """int32 accumulators (B, ..., N)."""
         parameters = self.integer_parameters(x.scale)
         accumulator = integer_matmul(x.values.flatten(0, -2), parameters.weight.t())
+        if self.mean is not None:
+            self._correct(accumulator, parameters)
+            parameters = self.integer_parameters(x.scale)
         accumulator = accumulator.add_(parameters.bias).view(*x.values.shape[:-1], -1)
         gradient = LinearGradient.apply(x.handle, self.weight, self.bias, x, parameters, self.search_clip)
         return QTensor(accumulator, gradient, parameters.scale, 32)
+
+    def start_correction(self) -> None:
+        """From now on float outputs are averaged, and integer ones corrected towards their means."""
+        self.correction.zero_()
+        self.mean = _Mean()
+
+    @torch.no_grad()
+    def _correct(self, products: Tensor, parameters: IntegerLinear) -> None:
+        """Move the correction by the mean difference to the float outputs of the same images, averaged over batches."""
+        assert self.mean is not None
+        self.mean.batches += 1
+        mean = (products.double().mean(0) + parameters.bias) * parameters.scale
+        difference = all_reduce(self.mean.value - mean, "mean")
+        self.correction.add_((difference / self.mean.batches).to(self.correction.dtype))
 
     def record(self, x: Symbol) -> Symbol:
         """Emit `linear`."""
@@ -101,6 +126,14 @@ class Linear(Layer):
             scale=parameters.scale,
             constants={"weight": (parameters.weight, self.bits, True), "bias": (parameters.bias, 32, True)},
         )
+
+
+@dataclass
+class _Mean:
+    """Mean float output per channel of the present batch, and the batches seen."""
+
+    value: Tensor | None = None
+    batches: int = 0
 
 
 class LinearGradient(torch.autograd.Function):
