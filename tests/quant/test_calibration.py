@@ -46,7 +46,7 @@ def test_means_of_the_float_outputs_are_kept() -> None:
 
 
 def test_float_outputs_and_the_classifier_stay(tmp_path) -> None:
-    model, images = small_model("ivit8"), random_images(8, 1)
+    model, images = small_model("ivit8", ["quant/observer=corrected"]), random_images(8, 1)
     with torch.no_grad():
         before = model.eval()(images)
         calibrate(model, images.split(3))
@@ -59,7 +59,8 @@ def test_float_outputs_and_the_classifier_stay(tmp_path) -> None:
 
 
 def test_corrections_are_part_of_the_state() -> None:
-    model, copy, images = small_model("ivit8"), small_model("ivit8", seed=1), random_images(8, 1)
+    presets = ["quant/observer=corrected"]
+    model, copy, images = small_model("ivit8", presets), small_model("ivit8", seed=1), random_images(8, 1)
     calibrate(model, [images])
     copy.load_state_dict(model.state_dict())
     set_mode(copy.eval(), "integer")

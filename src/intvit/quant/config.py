@@ -129,7 +129,7 @@ class ObserverConfig:
     layernorm: str = "minmax"  # clipped at the smallest squared error, twice the error of the scores on real DeiT-T
     weight: str = "mse"  # matters below 8 bits, harmless at 8
     percentile: float = 99.99  # of |x|, for `percentile`
-    bias_correction: bool = True  # means of float outputs kept: halves the error of the published ShiftGELU
+    bias_correction: bool = False  # keeps the means of float outputs: for approximations that shift them
     momentum: float = 0.99  # of the running range while training
 
     def __post_init__(self) -> None:
