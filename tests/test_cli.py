@@ -7,6 +7,10 @@ import pytest
 
 from intvit.cli import COMMANDS, main
 
+GROUPS = {group: commands for group, commands in COMMANDS.items() if isinstance(commands, dict)}
+PATHS = [[group, command] for group, commands in GROUPS.items() for command in commands]
+PATHS += [[command] for command in COMMANDS if command not in GROUPS]
+
 
 def test_help_lists_every_group(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -16,15 +20,17 @@ def test_help_lists_every_group(capsys: pytest.CaptureFixture) -> None:
     assert all(group in text for group in COMMANDS)
 
 
-@pytest.mark.parametrize("group", list(COMMANDS))
+@pytest.mark.parametrize("group", list(GROUPS))
 def test_help_of_a_group_lists_its_subcommands(group: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         main([group, "--help"])
     text = capsys.readouterr().out
-    assert all(command in text for command in COMMANDS[group])
+    assert all(command in text for command in GROUPS[group])
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["bench"], ["bench", "nonsense"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["nonsense"], ["bench"], ["bench", "nonsense"], ["check"], ["check", "resnet"]]
+)
 def test_what_is_not_there_exits_with_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
@@ -41,12 +47,12 @@ def test_listing_imports_no_torch() -> None:
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize(("group", "command"), [(group, command) for group in COMMANDS for command in COMMANDS[group]])
-def test_every_subcommand_has_help(group: str, command: str, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize("path", PATHS, ids=" ".join)
+def test_every_command_has_help(path: list[str], capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as caught:
-        main([group, command, "--help"])
+        main([*path, "--help"])
     assert caught.value.code == 0
-    assert f"intvit {group} {command}" in capsys.readouterr().out
+    assert " ".join(["intvit", *path]) in capsys.readouterr().out
 
 
 def test_timm_and_lightning_import_whatever_wheel_torchvision_is() -> None:

@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from intvit import __version__
 from intvit.errors import report_errors
 
-# group -> subcommand -> (module with main(arguments), one line of help)
-COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
+Command = tuple[str, str]  # module with main(arguments), one line of help
+
+# command, or group -> subcommand -> command
+COMMANDS: dict[str, Command | dict[str, Command]] = {
     "bench": {
         "train": ("intvit.analysis.bench_train", "time and memory of a training step, quantized against float"),
         "presets": ("intvit.analysis.bench_presets", "top-1 of every quant preset on a model without training"),
     },
+    "check": ("intvit.analysis.check_model", "a model of full size, exported and run on every runtime: 0 mismatches"),
 }
 
 
@@ -31,6 +34,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"intvit {__version__}")
     groups = top.add_subparsers(dest="group", metavar="GROUP", required=True)
     for group, commands in COMMANDS.items():
+        if isinstance(commands, tuple):
+            groups.add_parser(group, help=commands[1], add_help=False)  # main calls it with its arguments as they are
+            continue
         described = "\n".join(f"  {command:<10} {text}" for command, (_, text) in commands.items())
         group_parser = groups.add_parser(
             group,
@@ -45,10 +51,14 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one subcommand and returns its exit code."""
-    chosen = parser().parse_args(arguments)
-    module, _ = COMMANDS[chosen.group][chosen.command]
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments and isinstance(command := COMMANDS.get(arguments[0]), tuple):
+        module, rest = command[0], arguments[1:]
+    else:
+        chosen = parser().parse_args(arguments)
+        module, rest = COMMANDS[chosen.group][chosen.command][0], chosen.arguments
     with report_errors():
-        return importlib.import_module(module).main(chosen.arguments) or 0
+        return importlib.import_module(module).main(rest) or 0
 
 
 if __name__ == "__main__":

@@ -102,9 +102,16 @@ class Builder:
             tokens += 1
         return self.add("pos_embed.add", x, self.constant("pos_embed", (tokens, size), int(self.rng.integers(3, 17))))
 
+    def reordered(self, name: str, x: str) -> str:
+        """Some tokens twice, some never, some zero, in any order; as many as before."""
+        tokens = self.values[x].shape[0]
+        return self.emit("gather", name, [x], {"axis": 0}, index=Constant(self.rng.integers(-1, tokens, tokens), 32))
+
     def attention(self, name: str, stream: str) -> str:
         tokens, size = self.values[stream].shape
         x = self.layernorm(f"{name}.norm", stream)
+        if self.rng.random() < 0.4:
+            x = self.reordered(f"{name}.gather", x)
         x = self.linear(f"{name}.qkv", x, 3 * size)
         x = self.requantize(f"{name}.qkv.requantize", x, int(self.rng.integers(4, 9)))
         x = self.emit("reshape", f"{name}.split", [x], {"shape": (tokens, 3, self.heads, self.head_size)})
@@ -115,11 +122,18 @@ class Builder:
             x = self.emit("matmul", f"{name}.logits", [q, k], {"transpose_b": False})
         else:
             x = self.emit("matmul", f"{name}.logits", [q, k], {"transpose_b": True})
-        x = self.requantize(f"{name}.logits.requantize", x, int(self.rng.choice([8, 8, 4, 10, 16])))
+        x = self.logits(f"{name}.logits.requantize", x, int(self.rng.choice([8, 8, 4, 10, 16])))
         x = self.context(name, self.softmax(f"{name}.softmax", x), v)
         x = self.emit("transpose", f"{name}.tokens", [x], {"axes": (1, 0, 2)})
         x = self.emit("reshape", f"{name}.join", [x], {"shape": (tokens, size)})
         return self.add(f"{name}.add", self.linear(f"{name}.proj", x, size), stream)
+
+    def logits(self, name: str, x: str, bits: int) -> str:
+        """Requantized products, with a table of biases in some."""
+        if self.rng.random() < 0.7:
+            return self.requantize(name, x, bits)
+        table = self.constant(f"{name}.bias", self.values[x].shape[-int(self.rng.integers(2, 4)) :], 16)
+        return self.add(name, x, table, bits)
 
     def context(self, name: str, weights: str, v: str) -> str:
         x = self.emit("matmul", f"{name}.weighted", [weights, v], {"transpose_b": False})
@@ -195,8 +209,8 @@ class Builder:
         constants = self.dyadic(ratio, self.values[x].shape[-1], cap, signs=bits < 32)
         return self.emit("requantize", name, [x], {"bits": bits, "signed": signed}, **constants)
 
-    def add(self, name: str, a: str, b: str) -> str:
-        bits = self.stream_bits
+    def add(self, name: str, a: str, b: str, bits: int | None = None) -> str:
+        bits = bits or self.stream_bits
         reach = 2.0 ** (bits - 1)
         ratios = [reach / self.spread(x) * self.rng.uniform(0.2, 0.6) for x in (a, b)]
         cap = min(53 - bits, *(31 - math.frexp(2 * ratio)[1] for ratio in ratios))
@@ -277,12 +291,21 @@ class Builder:
         else:
             scale = float(2.0 ** self.rng.uniform(-9, 2))
             attributes |= self.exponential_of(kind, scale, largest)
+        if self.rng.random() < 0.4:
+            constants["mask"] = self.mask(logits.shape)
         if normalization != "deferred":
             return self.emit("softmax", name, [x], attributes | {"normalization": normalization}, **constants)
         at_maximum = int(exponent(attributes, {role: c.array for role, c in constants.items()}, np.zeros(1, int))[0][0])
         ratio = (2 ** attributes["bits"] - 1) / at_maximum * self.rng.choice([1, 1, 0.4, 1.1])
         attributes["multiplier"], attributes["shift"] = encode(ratio, 53 - attributes["bits"])
         return self.emit("exponential", name, [x], attributes, **constants)
+
+    def mask(self, shape: tuple[int, ...]) -> Constant:
+        """Excludes half of the logits, but either the first or the last of every row."""
+        size = [int(self.rng.choice([1, n])) for n in shape[:-1]] + [shape[-1]]
+        mask = self.rng.integers(0, 2, size)
+        mask[..., [0, -1][int(self.rng.integers(2))]] = 0
+        return Constant(mask, 1, False)
 
     def gelu(self, name: str, x: str) -> str:
         kind, width = self.next_of(GELU_KINDS), self.values[x].bits

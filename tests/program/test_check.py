@@ -246,6 +246,27 @@ def test_weights_and_their_means_are_checked() -> None:
     assert "second input must be the output of exponential" in message
 
 
+def test_masks_and_gathers_are_checked() -> None:
+    seed = next(s for s in range(48) if any("mask" in o.constants for o in random_program(s).operators))
+
+    def masked(new: Callable[[np.ndarray], np.ndarray]) -> str:
+        def change(program: Program) -> None:
+            operator = next(o for o in program.operators if "mask" in o.constants)
+            name = operator.constants["mask"]
+            program.constants[name] = Constant(new(program.constants[name].array), 8)
+
+        return changed(change, seed)
+
+    assert "excludes every logit of a row" in masked(lambda mask: mask * 0 + 1)
+    assert "constant 'mask' has shape" in masked(lambda mask: mask[..., :-1])
+    assert "constant 'mask' has shape" in masked(lambda mask: mask[0])
+    assert "holds 2, expected at most 1" in masked(lambda mask: mask * 0 + 2)
+    assert "index 99 is outside axis 0" in edit_constant("gather", "index", lambda c: Constant(c.array * 0 + 99, 32))
+    low = edit_constant("gather", "index", lambda c: Constant(c.array * 0 - 2, 32))
+    assert "holds -2, expected at least -1" in low
+    assert "constant 'index' is empty" in edit_constant("gather", "index", lambda c: Constant(c.array[:0], 32))
+
+
 def test_piecewise_bounds_ascend() -> None:
     for seed in range(48):
         program = random_program(seed)
@@ -270,7 +291,7 @@ def test_gelu_parameters_are_checked() -> None:
 
 def test_the_limit_of_shift_gelu_is_an_input_that_can_occur() -> None:
     edited = 0
-    for seed in range(24):
+    for seed in range(48):
         program = random_program(seed)
         for operator in program.operators:
             bits = program.values[operator.inputs[0]].bits if operator.op == "gelu" else 8

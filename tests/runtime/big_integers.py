@@ -37,6 +37,10 @@ def evaluate(operator: Operator, inputs: list[np.ndarray], constants: dict, bits
         return x.transpose(attributes["axes"])
     if op == "slice":
         return x.take(range(attributes["start"], attributes["stop"]), attributes["axis"])
+    if op == "gather":
+        axis, index = attributes["axis"], constants["index"]
+        parts = [x.take([max(i, 0)], axis) * (i >= 0) for i in index]
+        return np.concatenate(parts, axis)
     if op == "patches":
         return patches(x, attributes["patch"])
     if op == "quantize_input":
@@ -57,8 +61,20 @@ def evaluate(operator: Operator, inputs: list[np.ndarray], constants: dict, bits
         return multiply_shift(operator, inputs, constants)
     if op == "weighted_mean":
         return weighted_mean(x, inputs[1], attributes)
-    rows = [row_function(op)(list(row), operator, constants, bits[0]) for row in x.reshape(-1, x.shape[-1])]
-    return np.array(rows, object).reshape(x.shape)
+    rows = x.reshape(-1, x.shape[-1])
+    if "mask" in constants:
+        return masked(operator, x, constants, bits[0])
+    results = [row_function(op)(list(row), operator, constants, bits[0]) for row in rows]
+    return np.array(results, object).reshape(x.shape)
+
+
+def masked(operator: Operator, x: np.ndarray, constants: dict, bits: int) -> np.ndarray:
+    """The row function of the logits that are kept, zeros between its results."""
+    result = np.zeros(x.shape, object)
+    kept = np.broadcast_to(constants["mask"], x.shape) == 0
+    for row in np.ndindex(x.shape[:-1]):
+        result[row][kept[row]] = row_function(operator.op)(list(x[row][kept[row]]), operator, constants, bits)
+    return result
 
 
 def round_shift(v: int, e: int) -> int:
@@ -100,7 +116,8 @@ def multiply_shift(operator: Operator, inputs: list[np.ndarray], constants: dict
     for index in np.ndindex(result.shape):
         c = index[-1]
         if operator.op == "add":
-            v = inputs[0][index] * at("multiplier_a", c) + inputs[1][index] * at("multiplier_b", c)
+            other = inputs[1][index[len(index) - inputs[1].ndim :]]
+            v = inputs[0][index] * at("multiplier_a", c) + other * at("multiplier_b", c)
         else:
             v = inputs[0][index] * at("multiplier", c)
         rounded = round_shift(v, at("shift", c))

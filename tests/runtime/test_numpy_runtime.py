@@ -37,6 +37,9 @@ def test_a_few_seeds_hold_every_kind() -> None:
     assert kinds >= {(op, kind, None) for kind in names for op in ("exponential", "gelu")}
     assert kinds >= {("layernorm", method, None) for method in ("exact", "ivit", "ibert")}
     assert {op for op, _, _ in kinds} == set(OPERATORS)
+    masked = {operator.op for operator in operators if "mask" in operator.constants}
+    assert masked == {"softmax", "exponential"}
+    assert any(operator.op == "add" and operator.inputs[1].endswith("bias") for operator in operators)
 
 
 WIDTHS = {"weight": 8, "table": 16}  # of constants; others: 32

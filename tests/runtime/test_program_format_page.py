@@ -31,7 +31,7 @@ def test_a_vector_of_the_page_holds_for_the_runtime_and_for_big_integers(vector:
         for i, entry in enumerate(vector["inputs"])
     }
     arrays = [np.array(entry["values"]) for entry in vector["inputs"]]
-    widest = {"table": 16 if vector["op"] == "gelu" else 32, "bias": 64}
+    widest = {"table": 16 if vector["op"] == "gelu" else 32, "bias": 64, "mask": 1}
     constants = {role: Constant(np.array(array), widest.get(role, 32)) for role, array in vector["constants"].items()}
     operator = Operator(vector["op"], "y", tuple(values), "y", vector["attributes"], {role: role for role in constants})
     values["y"] = infer_output(operator, list(values.values()), constants)
@@ -48,7 +48,7 @@ def test_a_vector_of_the_page_holds_for_the_runtime_and_for_big_integers(vector:
 def test_every_kind_has_a_vector() -> None:
     seen = {(v["op"], v["attributes"].get("kind", v["attributes"].get("method"))) for v in VECTORS}
     expected = {(op, kind) for op, form in OPERATORS.items() for kind in form.kinds}
-    others = ("requantize", "add", "quantize_input", "patches", "weighted_mean")
+    others = ("requantize", "add", "quantize_input", "patches", "gather", "weighted_mean")
     assert seen >= expected | {(op, None) for op in others}
 
 

@@ -33,19 +33,26 @@ def derive_weights(exponent: Exponent, logit_bits: int, bits: int, row_length: i
     return encode_ratio(largest_weight(bits, row_length) / largest, bits, signed=False)
 
 
-def exponential(logits: Tensor, exponent: Exponent, m: int, e: int, bits: int) -> Tensor:
+def exponential(logits: Tensor, exponent: Exponent, m: int, e: int, bits: int, mask: Tensor | None = None) -> Tensor:
     """Weights of the logits along the last axis: requantize(E(x - max(x)), m, e) to `bits` unsigned bits.
 
     Args:
         logits: integers [..., N] of the width and N that `exponent` was derived for; E < 2^31.
         m, e: from `derive_weights`.
+        mask: bool, broadcasts against logits; True: the logit is excluded, not in the maximum and of weight 0. At least
+            one of a row is not.
 
     Returns:
         int64 [..., N]. 1 <= weight of the maximum.
     """
-    logits = logits.to(torch.int64)
-    value = exponent(logits - logits.amax(-1, keepdim=True))
-    return requantize(value, m, e, bits, signed=False)
+    x = lowered(logits.to(torch.int64), mask)
+    value = requantize(exponent(x - x.amax(-1, keepdim=True)), m, e, bits, signed=False)
+    return value if mask is None else value.masked_fill(mask, 0)
+
+
+def lowered(logits: Tensor, mask: Tensor | None) -> Tensor:
+    """The logits, excluded ones replaced by the smallest of all, so that no row's maximum is one of them."""
+    return logits if mask is None else torch.where(mask, logits.amin(), logits)
 
 
 def weight_table(exponent: Exponent, logit_bits: int, m: int, e: int, bits: int) -> Tensor:
@@ -53,8 +60,10 @@ def weight_table(exponent: Exponent, logit_bits: int, m: int, e: int, bits: int)
     return requantize_float64(exponent_table(exponent, logit_bits), m, e, bits, signed=False)
 
 
-def exponential_from_table(logits: Tensor, table: Tensor) -> Tensor:
+def exponential_from_table(logits: Tensor, table: Tensor, mask: Tensor | None = None) -> Tensor:
     """`exponential` by look-up in its `weight_table`: logits int8 or int16 [..., N] -> the table's dtype."""
+    if mask is not None:
+        return exponential_from_table(lowered(logits, mask), table).masked_fill_(mask, 0)
     rows = logits.reshape(-1, logits.shape[-1])
     out = torch.empty(rows.shape, dtype=table.dtype, device=logits.device)
     step = max(1, _CHUNK // rows.shape[1]) if logits.device.type == "cpu" else max(1, rows.shape[0])

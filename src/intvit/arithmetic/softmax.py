@@ -6,7 +6,7 @@
 import torch
 from torch import Tensor
 
-from intvit.arithmetic.deferred import distances
+from intvit.arithmetic.deferred import distances, lowered
 from intvit.arithmetic.dyadic import container
 from intvit.arithmetic.exponent import Exponent
 
@@ -66,38 +66,50 @@ def probability_range(bits: int, normalization: str) -> tuple[int, bool, float]:
     return (bits, True, 2.0 ** (1 - bits)) if normalization == "floor" else (bits, False, 2.0**-bits)
 
 
-def softmax(logits: Tensor, exponent: Exponent, bits: int, normalization: str = "rounded") -> Tensor:
+def softmax(
+    logits: Tensor, exponent: Exponent, bits: int, normalization: str = "rounded", mask: Tensor | None = None
+) -> Tensor:
     """Softmax over the last axis of integer logits: normalize(exponent(logits - max(logits))).
 
     Args:
         logits: integers [..., N] of the width and N that `exponent` was derived for.
+        mask: bool, broadcasts against logits; True: the logit is excluded, not in the maximum and with E = 0. At least
+            one of a row is not.
 
     Returns:
         int64 [..., N], probabilities with `probability_range(bits, normalization)`.
     """
-    logits = logits.to(torch.int64)
-    exponentials = exponent(logits - logits.amax(-1, keepdim=True))
+    x = lowered(logits.to(torch.int64), mask)
+    exponentials = exponent(x - x.amax(-1, keepdim=True))
+    if mask is not None:
+        exponentials = exponentials.masked_fill(mask, 0)
     if not exponent.exportable:
         return normalize_float64(exponentials, bits, normalization).to(torch.int64)
     return normalize(exponentials, bits, normalization)
 
 
-def softmax_from_table(logits: Tensor, table: Tensor, bits: int, normalization: str = "rounded") -> Tensor:
+def softmax_from_table(
+    logits: Tensor, table: Tensor, bits: int, normalization: str = "rounded", mask: Tensor | None = None
+) -> Tensor:
     """`softmax` by table look-up in float64: equal to it when `table` is `exponent_table` of its exponent.
 
     Args:
         logits: int8 or int16 [..., N].
         table: float64 [2^logit_bits], E at distance d from the row's maximum.
+        mask: as in `softmax`.
 
     Returns:
         probabilities [..., N]: uint8 for `rounded` up to 8 bits, else int32; int8 or int16 for `floor`.
     """
     _, signed, _ = probability_range(bits, normalization)
-    rows = logits.reshape(-1, logits.shape[-1])
+    rows = lowered(logits, mask).reshape(-1, logits.shape[-1])
+    excluded = None if mask is None else mask.expand(logits.shape).reshape(rows.shape)
     out = torch.empty(rows.shape, dtype=container(bits, signed), device=logits.device)
     step = max(1, _CHUNK // rows.shape[1]) if logits.device.type == "cpu" else max(1, rows.shape[0])
     for i in range(0, rows.shape[0], step):
         x = rows[i : i + step]
         exponentials = torch.index_select(table, 0, distances(x).reshape(-1)).view(x.shape)
+        if excluded is not None:
+            exponentials.masked_fill_(excluded[i : i + step], 0.0)
         out[i : i + step] = normalize_float64(exponentials, bits, normalization)
     return out.view(logits.shape)

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from intvit.errors import IntVitError
+from intvit.models.base import ImageModel, check_patch
 from intvit.models.drop_path import DropPath
-from intvit.quant import QuantConfig, finish_construction
-from intvit.quant.layers import GELU, Add, AttentionCore, Constant, InputQuantize, LayerNorm, Linear, PatchEmbed, Scores
+from intvit.quant import QuantConfig
+from intvit.quant.layers import (
+    GELU,
+    Add,
+    AttentionCore,
+    Constant,
+    InputQuantize,
+    LayerNorm,
+    Linear,
+    MeanScores,
+    PatchEmbed,
+    Scores,
+)
 from intvit.quant.quantizer import Quantizer
-from intvit.quant.tensor import QTensor, Value, concat, select
+from intvit.quant.tensor import Value, concat, gather, reshape, select
 
 
 @dataclass(frozen=True)
@@ -24,9 +36,13 @@ class VisionTransformerSize:
     heads: int
     patch: int = 16
     mlp_ratio: int = 4
+    distilled: bool = False  # a second token with its own classifier; the scores are the mean of both
+
+    def build(self, **options: Any) -> nn.Module:
+        return VisionTransformer(self, **options)
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(ImageModel):
     """Images uint8 (B, 3, H, W) -> logits float32 (B, classes); in integer mode logits are scores * score_scale."""
 
     def __init__(
@@ -41,21 +57,18 @@ class VisionTransformer(nn.Module):
         quant: QuantConfig,
         drop_path: float = 0.0,
     ) -> None:
-        super().__init__()
-        patch = patch_size or size.patch
-        if image_size % patch:
-            raise IntVitError(
-                f"model.image_size={image_size} is not divisible by model.patch_size={patch}; "
-                f"choose a multiple, such as {image_size - image_size % patch or patch}"
-            )
-        self.image_size, self.channels, self.num_classes = image_size, len(mean), num_classes
+        super().__init__(image_size, len(mean), num_classes)
+        patch = check_patch(image_size, patch_size or size.patch)
         width, tokens = size.width, (image_size // patch) ** 2
         self.input = InputQuantize(mean, std, quant.site("input"))
         self.patch_embed = nn.ModuleDict(
             {"proj": PatchEmbed(self.channels, width, patch, quant.site("patch_embed.proj"))}
         )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, tokens + 1, width), std=0.02))
+        self.dist_token = nn.Parameter(torch.zeros(1, 1, width)) if size.distilled else None
+        self.leading = 2 if size.distilled else 1
+        positions = torch.empty(1, tokens + self.leading, width)
+        self.pos_embed = nn.Parameter(nn.init.trunc_normal_(positions, std=0.02))
         self.class_constant = Constant(quant.site("class_constant"))
         self.position = Constant(quant.site("position"))
         self.embed = Add(width, quant.site("embed"))
@@ -64,54 +77,33 @@ class VisionTransformer(nn.Module):
             Block(width, size.heads, width * size.mlp_ratio, quant, f"blocks.{i}", rate) for i, rate in enumerate(rates)
         )
         self.norm = LayerNorm(width, quant.site("norm"))
-        self.head = Scores(width, num_classes, quant.site("head"))
-        finish_construction(self, quant)
-
-    def features(self, images: Value) -> Value:
-        """Classifier input (B, C): the class token after the last norm."""
-        patches = self.patch_embed["proj"](self.input(images))  # (B, L, C)
-        positions = self.position(self.pos_embed[:, 1:], patches, own_range=True)
-        token = self.cls_token + self.pos_embed[:, :1]
-        x = self.embed(patches, positions, joining=token)
-        token = self.class_constant(token, x)
-        x = concat([token, x], 0, "tokens")  # (B, 1 + L, C)
-        for block in self.blocks:
-            x = block(x)
-        return self.norm(select(x, 0, 0, "class_token"))
-
-    def forward(self, images: Value) -> Value:
-        """Logits; a Symbol image records the program and yields its scores."""
-        if isinstance(images, Tensor):
-            self.check_images(images)
-        return self.head(self.features(images))
-
-    def check_images(self, images: Tensor) -> None:
-        """Raise IntVitError unless images are uint8 (B, 3, H, W) of the model's size."""
-        expected = (self.channels, self.image_size, self.image_size)
-        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != expected:
-            raise IntVitError(
-                f"images are {images.dtype} {tuple(images.shape)}; the model takes torch.uint8 (B, {expected[0]}, "
-                f"{expected[1]}, {expected[2]}): check data.image_size and model.image_size"
-            )
-
-    @torch.no_grad()
-    def integer_scores(self, images: Tensor) -> Tensor:
-        """int32 scores (B, classes) in integer mode; equal to every runtime's."""
-        self.check_images(images)
-        return self.head.scores(self._integer_features(images)).values
+        if size.distilled:
+            self.head = nn.Linear(width, num_classes)
+            self.head_dist = nn.Linear(width, num_classes)
+            self.mean_head = MeanScores((self.head, self.head_dist), quant.site("head"))
+        else:
+            self.head = Scores(width, num_classes, quant.site("head"))
+        self.finish(quant)
 
     @property
-    def score_scale(self) -> float:
-        """Real value of one score step in integer mode."""
-        probe = torch.zeros(1, self.channels, self.image_size, self.image_size, dtype=torch.uint8)
-        with torch.no_grad():
-            return self.head.score_scale(self._integer_features(probe.to(self.cls_token.device)))
+    def scores_layer(self) -> Scores:
+        return self.head if self.dist_token is None else self.mean_head
 
-    def _integer_features(self, images: Tensor) -> QTensor:
-        features = self.features(images)
-        if not isinstance(features, QTensor):
-            raise IntVitError("integer scores need integer mode: calibrate first, then set_mode(model, 'integer')")
-        return features
+    def features(self, images: Value) -> Value:
+        """Classifier input (B, C): the class token after the last norm; (B, 2C) with the distillation token."""
+        patches = self.patch_embed["proj"](self.input(images))  # (B, L, C)
+        positions = self.position(self.pos_embed[:, self.leading :], patches, own_range=True)
+        token = self.cls_token if self.dist_token is None else torch.cat((self.cls_token, self.dist_token), 1)
+        token = token + self.pos_embed[:, : self.leading]
+        x = self.embed(patches, positions, joining=token)
+        token = self.class_constant(token, x)
+        x = concat([token, x], 0, "tokens")  # (B, 1 or 2 + L, C)
+        for block in self.blocks:
+            x = block(x)
+        if self.dist_token is None:
+            return self.norm(select(x, 0, 0, "class_token"))
+        tokens = gather(x, 0, torch.arange(2, device=self.cls_token.device), "tokens.leading")
+        return reshape(self.norm(tokens), "features", 2 * self.pos_embed.shape[2])
 
 
 class Block(nn.Module):

@@ -135,6 +135,18 @@ def _slice(ledger: Ledger, bound: np.ndarray) -> np.ndarray:
     return bound.take(range(start, stop), axis)
 
 
+def _gather(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+    axis, index = ledger.operator.attributes["axis"], constants["index"].astype(np.int64)
+
+    def rearrange(_: Ledger, bound: np.ndarray) -> np.ndarray:
+        taken = bound.take(np.maximum(index, 0), axis)
+        shape = [1] * taken.ndim
+        shape[axis] = -1
+        return np.where(index.reshape(shape) < 0, 0, taken)
+
+    return _move(rearrange)(ledger, inputs, constants)
+
+
 _SHORTER_ROWS = "use fewer bits for the operands or shorter rows"
 
 
@@ -257,7 +269,8 @@ def _softmax(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.nda
         ledger.note(name, smallest, largest, remedy="use fewer fraction bits or shorter coefficients")
     smallest, largest = extremes(value)
     ledger.note("exponential", smallest, largest)
-    least, most = int(value[0]) + (row - 1) * smallest, int(value[0]) + (row - 1) * largest
+    others = 0 if "mask" in constants else row - 1  # any number of them may be excluded
+    least, most = int(value[0]) + others * smallest, int(value[0]) + (row - 1) * largest
     ledger.note("sum", least, most, 32, "lower n, u or the table's scale")
     rounded = attributes["normalization"] == "rounded"
     numerator, shift = (2**46 - 1, 46 - bits) if rounded else (2**31 - 1, 31 - bits)
@@ -280,7 +293,8 @@ def _exponential(ledger: Ledger, inputs: list[Interval], constants: dict[str, np
     multiplier = np.array(attributes["multiplier"], object)
     result = _rounding_shift(ledger, "product", least * multiplier, most * multiplier, attributes["shift"])
     shape = (1,) * len(ledger.shapes[0])
-    return Interval(result.low.reshape(shape), result.high.reshape(shape), row_sum=row * int(result.high))
+    low = np.zeros_like(result.low) if "mask" in constants else result.low
+    return Interval(low.reshape(shape), result.high.reshape(shape), row_sum=row * int(result.high))
 
 
 def _weighted_mean(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
@@ -327,6 +341,7 @@ RULES: dict[str, Callable[[Ledger, list[Interval], dict[str, np.ndarray]], Inter
     "reshape": _move(lambda ledger, bound: bound.reshape(ledger.output.shape)),
     "transpose": _move(lambda ledger, bound: bound.transpose(ledger.operator.attributes["axes"])),
     "slice": _move(_slice),
+    "gather": _gather,
     "linear": _linear,
     "matmul": _matmul,
     "requantize": _requantize,

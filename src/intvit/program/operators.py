@@ -9,6 +9,8 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from intvit.program.forms import (
     Attribute,
     Choice,
@@ -164,7 +166,8 @@ def _requantize(operator: Operator, inputs: list[Value], constants: dict[str, Co
 
 def _add(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
     a, b = inputs
-    _require(a.shape == b.shape, operator, f"shapes {list(a.shape)} and {list(b.shape)} differ")
+    repeats = a.shape[len(a.shape) - len(b.shape) :] == b.shape
+    _require(repeats, operator, f"shapes {list(a.shape)} and {list(b.shape)} differ")
     _require(b.bits <= 16, operator, f"second input has {b.bits} bits, at most 16 allowed; the accumulator comes first")
     _check_shifts(operator, constants)
     return a.shape, operator.attributes["bits"], True
@@ -186,12 +189,21 @@ def _check_ascending(operator: Operator, constants: dict[str, Constant]) -> None
 def _logits(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
     (x,), attributes = inputs, operator.attributes
     _require(x.signed and x.bits <= 16, operator, "logits must be signed and at most 16 bits wide")
+    if "mask" in constants:
+        _check_mask(operator, x.shape, constants["mask"].array)
     if attributes["kind"] == "piecewise":
         _check_ascending(operator, constants)
     if attributes["kind"] == "polynomial":
         deepest = attributes["n"] - attributes["u"]
         _require(deepest <= 62, operator, f"n - u is {deepest}, expected at most 62 (the deepest right shift)")
     return x.shape, attributes["bits"], False
+
+
+def _check_mask(operator: Operator, shape: tuple[int, ...], mask: np.ndarray) -> None:
+    fits = mask.ndim == len(shape) and all(m in (1, s) for m, s in zip(mask.shape, shape, strict=True))
+    fits = fits and mask.shape[-1] == shape[-1]
+    _require(fits, operator, f"constant 'mask' has shape {list(mask.shape)}, expected {list(shape)} or 1 along an axis")
+    _require(bool((mask.min(-1) == 0).all()), operator, "constant 'mask' excludes every logit of a row")
 
 
 def _softmax(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
@@ -230,6 +242,15 @@ def _gelu(operator: Operator, inputs: list[Value], constants: dict[str, Constant
     return x.shape, attributes["bits"], True
 
 
+def _gather(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
+    (x,), axis, index = inputs, operator.attributes["axis"], constants["index"].array
+    _require(axis < len(x.shape), operator, f"axis {axis} is outside the shape {list(x.shape)}")
+    _require(index.size > 0, operator, "constant 'index' is empty")
+    inside = int(index.max()) < x.shape[axis]
+    _require(inside, operator, f"index {int(index.max())} is outside axis {axis} of {list(x.shape)}")
+    return x.shape[:axis] + (index.size,) + x.shape[axis + 1 :], x.bits, x.signed
+
+
 _SIZE = 2**31 - 1  # no axis and no tensor is larger
 _AXIS = Integer(0, 15)
 _BITS = Integer(2, 16)
@@ -239,6 +260,7 @@ _PER_CHANNEL_MULTIPLIER = Role(("1", "C"), 32, -MULTIPLIER_LIMIT, MULTIPLIER_LIM
 _PER_CHANNEL_SHIFT = Role(("1", "C"), 64, 1, 62)
 # x0, n: interval and number of halvings of the exponential; fraction_bits: added before the first step
 _EXPONENTIAL: dict[str, Attribute] = {"x0": Integer(-(2**24), -1), "n": Integer(0, 62), "fraction_bits": Integer(0, 24)}
+_MASK = {"mask": Role((), 8, 0, 1, optional=True)}  # 1: the logit is excluded
 _PIECES = {
     "origins": Role(("S",), 32),
     "coefficients": Role(("S,D",), 32),
@@ -267,6 +289,7 @@ OPERATORS: dict[str, Form] = {
     "reshape": Form((1, 1), _reshape, {"shape": Integers(1, _SIZE)}),
     "transpose": Form((1, 1), _transpose, {"axes": Integers(0, 15)}),
     "slice": Form((1, 1), _slice, {"axis": _AXIS, "start": Integer(0, _SIZE), "stop": Integer(1, _SIZE)}),
+    "gather": Form((1, 1), _gather, {"axis": _AXIS}, {"index": Role(("M",), 32, -1)}),
     "linear": Form((1, 1), _linear, {}, {"weight": Role(("N,C",), 8), "bias": Role(("N",), 32)}),
     "matmul": Form((2, 2), _matmul, {"transpose_b": Flag()}),
     "requantize": Form(
@@ -306,6 +329,7 @@ OPERATORS: dict[str, Form] = {
         (1, 1),
         _softmax,
         {"bits": _BITS, "normalization": Choice(("rounded", "floor"))},
+        _MASK,
         kind_attribute="kind",
         kinds=_EXPONENT_KINDS,
     ),
@@ -313,6 +337,7 @@ OPERATORS: dict[str, Form] = {
         (1, 1),
         _exponential,
         {"bits": _BITS, "multiplier": Integer(1, MULTIPLIER_LIMIT), "shift": _SHIFT},
+        _MASK,
         kind_attribute="kind",
         kinds=_EXPONENT_KINDS,
     ),

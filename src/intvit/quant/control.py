@@ -116,7 +116,7 @@ def trace(model: nn.Module, images: Tensor) -> dict[str, np.ndarray]:
 
     hooks = [layer.register_forward_hook(keep) for layer in layers(model)]
     try:
-        values["head.scores"] = model.integer_scores(images).to(torch.int64).cpu().numpy()
+        values[f"{model.scores_layer.name}.scores"] = model.integer_scores(images).to(torch.int64).cpu().numpy()
     finally:
         for hook in hooks:
             hook.remove()

@@ -21,10 +21,10 @@ from intvit.arithmetic import LayerNormParameters, Normalizer
 
 class Kernels(NamedTuple):
     """requantize(acc, m, e, bits), add(a, b, m_a, m_b, e, bits), layernorm(x, parameters),
-    softmax(logits, table, bits, normalization), weighted_mean(sums, total, m, e, bits): integers in, codes out.
+    softmax(logits, table, bits, normalization, mask), weighted_mean(sums, total, m, e, bits): integers in, codes out.
     mask(gradient, codes, bits), gelu_gradient(gradient, codes, scale, bits),
-    softmax_gradient(gradient, codes, scale, bits): float32 gradients at integer operands, zero where a code stands at
-    either end of its width, that is, where its quantizer saturates."""
+    softmax_gradient(gradient, codes, scale, bits, excluded): float32 gradients at integer operands, zero where a code
+    stands at either end of its width, that is, where its quantizer saturates."""
 
     requantize: Callable[..., Tensor]
     add: Callable[..., Tensor]
@@ -55,10 +55,13 @@ def _gelu_gradient(gradient: Tensor, codes: Tensor, scale: float, bits: int) -> 
     return torch.index_select(derivative, 0, index.flatten()).view(codes.shape).mul_(gradient)
 
 
-def _softmax_gradient(gradient: Tensor, codes: Tensor, scale: float, bits: int) -> Tensor:
-    """The float softmax is recomputed from the logit codes."""
+def _softmax_gradient(
+    gradient: Tensor, codes: Tensor, scale: float, bits: int, excluded: Tensor | None = None
+) -> Tensor:
+    """The float softmax is recomputed from the logit codes; the gradient of an excluded logit is zero."""
     logits = codes.float()
-    softmax = torch.softmax(logits * scale, -1)
+    real = logits * scale
+    softmax = torch.softmax(real if excluded is None else real.masked_fill_(excluded, -math.inf), -1)
     return mask(torch._softmax_backward_data(gradient, softmax, -1, torch.float32), logits, bits)
 
 
@@ -81,9 +84,12 @@ def compiled() -> Kernels:
     torch._dynamo.config.accumulated_recompile_limit = 4096
     normalize_codes = torch.compile(_normalize, dynamic=False, fullgraph=True)
 
-    def softmax(logits: Tensor, table: Tensor, bits: int, normalization: str) -> Tensor:
-        distance = logits.amax(-1, keepdim=True).to(torch.int32) - logits.to(torch.int32)
+    def softmax(logits: Tensor, table: Tensor, bits: int, normalization: str, mask: Tensor | None = None) -> Tensor:
+        x = arithmetic.lowered(logits, mask)
+        distance = x.amax(-1, keepdim=True).to(torch.int32) - x.to(torch.int32)
         exponentials = torch.index_select(table.to(torch.int32), 0, distance.view(-1)).view(logits.shape)
+        if mask is not None:
+            exponentials.masked_fill_(mask, 0)
         return normalize_codes(exponentials, bits, normalization)
 
     return Kernels(
@@ -100,8 +106,8 @@ def compiled() -> Kernels:
 
 def _with_tensor_scale(kernel: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Pass the scale as a tensor: as a number, each of its values would be compiled for."""
-    return lambda gradient, codes, scale, bits: kernel(
-        gradient, codes, torch.tensor(scale, dtype=torch.float32, device=codes.device), bits
+    return lambda gradient, codes, scale, bits, *excluded: kernel(
+        gradient, codes, torch.tensor(scale, dtype=torch.float32, device=codes.device), bits, *excluded
     )
 
 
@@ -120,8 +126,11 @@ def _compiled_gelu_gradient(gradient: Tensor, codes: Tensor, scale: Tensor, bits
     return torch.where(_inside(codes, bits), gradient * derivative, 0.0)
 
 
-def _compiled_softmax_gradient(gradient: Tensor, codes: Tensor, scale: Tensor, bits: int) -> Tensor:
-    softmax = torch.softmax(codes.float() * scale, -1)
+def _compiled_softmax_gradient(
+    gradient: Tensor, codes: Tensor, scale: Tensor, bits: int, excluded: Tensor | None = None
+) -> Tensor:
+    real = codes.float() * scale
+    softmax = torch.softmax(real if excluded is None else real.masked_fill(excluded, -math.inf), -1)
     product = gradient * softmax
     return torch.where(_inside(codes, bits), product - softmax * product.sum(-1, keepdim=True), 0.0)
 

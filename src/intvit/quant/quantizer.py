@@ -9,7 +9,7 @@ from torch import Tensor
 
 from intvit.arithmetic import encode_ratios
 from intvit.errors import IntVitError
-from intvit.quant.config import ObserverConfig, QuantConfigError
+from intvit.quant.config import ObserverConfig, QuantConfigError, SiteConfig
 from intvit.quant.layer import Layer
 from intvit.quant.observer import Histogram, all_reduce, mse_limit, percentile_limit
 from intvit.quant.tensor import QTensor, Scale, Symbol, power_of_two
@@ -52,6 +52,12 @@ class Quantizer(Layer):
         self.register_buffer("clip", torch.ones(groups, dtype=torch.float64))
         self.register_buffer("factors", None if channels is None else torch.zeros(channels, dtype=torch.int64))
         self._collected: list[_Collected] = []
+
+    @classmethod
+    def of_stream(cls, channels: int, site: SiteConfig) -> Quantizer:
+        """The range of a residual stream of `channels` channels."""
+        factors = channels if site.bits.residual_factors else None
+        return cls(site.bits.residual, site.observer.residual, site.observer, channels=factors)
 
     # ---------------------------------------------------------------- ranges
 

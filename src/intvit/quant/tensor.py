@@ -138,6 +138,46 @@ def concat(parts: list[Value], axis: int, name: str) -> Value:
     )
 
 
+def reshape(x: Value, name: str, *shape: int) -> Value:
+    """The same entries in row-major order; channels may be joined (their factors repeat), not split."""
+    if isinstance(x, Tensor):
+        return x.reshape(x.shape[0], *shape)
+    channels = x.shape[-1] if isinstance(x, Symbol) else x.values.shape[-1]
+    factors = None if x.factors is None else x.factors.repeat(shape[-1] // channels)
+    if isinstance(x, QTensor):
+        return replace(x._move(lambda tensor: tensor.reshape(tensor.shape[0], *shape)), factors=factors)
+    return replace(x.reshape(name, *shape), factors=factors)
+
+
+def gather(x: Value, axis: int, index: Tensor, name: str) -> Value:
+    """Entries of one axis in the order of `index` (int64, 1-d); -1 gives zeros."""
+    if isinstance(x, Tensor):
+        return take(x, axis + 1, index)
+    if isinstance(x, QTensor):
+        return replace(x, values=take(x.values, axis + 1, index), handle=Gather.apply(x.handle, axis + 1, index))
+    return x.builder.emit(
+        "gather",
+        name,
+        [x],
+        shape=_with(x.shape, axis, index.numel()),
+        bits=x.bits,
+        signed=x.signed,
+        scale=x.scale,
+        factors=x.factors,
+        attributes={"axis": axis},
+        constants={"index": (index, 32, True)},
+    )
+
+
+def take(x: Tensor, axis: int, index: Tensor) -> Tensor:
+    """`gather` of a plain tensor; `axis` counts the batch."""
+    taken = x.index_select(axis, index.clamp(min=0))
+    empty = index < 0
+    if not bool(empty.any()):
+        return taken
+    return taken.masked_fill(empty.view(-1, *[1] * (x.dim() - axis - 1)), 0)
+
+
 def _with(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
     return (*shape[:axis], size, *shape[axis + 1 :])
 
@@ -155,6 +195,25 @@ class Concat(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         return None, *gradient.split(ctx.sizes, ctx.axis)
+
+
+class Gather(torch.autograd.Function):
+    """Gradient of `gather` for handles: every entry gets back what its copies received."""
+
+    @staticmethod
+    def forward(ctx: Any, x_handle: Tensor, axis: int, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.axis, ctx.shape = axis, x_handle.shape
+        return handle(*_with(tuple(x_handle.shape), axis, index.numel()), device=x_handle.device)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (index,) = ctx.saved_tensors
+        kept = index >= 0
+        if not bool(kept.all()):
+            gradient, index = gradient.index_select(ctx.axis, kept.nonzero().view(-1)), index[kept]
+        result = gradient.new_zeros(ctx.shape)
+        return result.index_add_(ctx.axis, index, gradient), None, None
 
 
 def fields_for_emit(parameters: Any) -> tuple[dict[str, Any], dict[str, tuple[Tensor, int, bool]]]:

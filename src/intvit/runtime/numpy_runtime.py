@@ -140,6 +140,18 @@ def slice_axis(site: Site) -> Step:
     return lambda x: x[(*before, slice(site.attributes["start"], site.attributes["stop"]))]
 
 
+def gather(site: Site) -> Step:
+    axis, index = site.attributes["axis"] + 1, site.int64("index")
+    empty = (slice(None),) * axis + (index < 0,)
+
+    def step(x: np.ndarray) -> np.ndarray:
+        result = x.take(np.maximum(index, 0), axis)
+        result[empty] = 0
+        return result
+
+    return step
+
+
 def linear(site: Site) -> Step:
     weight, bias = site.constants["weight"], site.constants["bias"].astype(np.int32)
     dtype = exact_float(int(np.abs(weight.astype(np.int64)).sum(1).max()) * magnitude(site.inputs[0]))
@@ -179,7 +191,12 @@ def add(site: Site) -> Step:
         a += b
         return site.clamp(a, shift)
 
-    return by_rows(site.dtype, rows)
+    step = by_rows(site.dtype, rows)
+
+    def repeated(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return step(a, np.broadcast_to(b.reshape(len(b), *[1] * (a.ndim - b.ndim), *b.shape[1:]), a.shape))
+
+    return repeated
 
 
 def integer_sqrt(v: np.ndarray) -> np.ndarray:
@@ -255,13 +272,33 @@ def exponent_table(site: Site) -> np.ndarray:
     return np.maximum(piecewise(distance, site), 0)
 
 
+def table_of_distance(site: Site, table: np.ndarray) -> Step:
+    """table[max - x] for rows x of logits; with a mask the excluded ones do not count in max and give 0."""
+    if "mask" not in site.constants:
+        return lambda x: table[np.subtract(x.max(-1, keepdims=True), x, out=x)]
+    lowest = -(2 ** (site.inputs[0].bits - 1))
+
+    def masked(x: np.ndarray, excluded: np.ndarray) -> np.ndarray:
+        x = np.where(excluded, lowest, x)
+        return np.where(excluded, 0, table[x.max(-1, keepdims=True) - x])
+
+    return masked
+
+
+def with_mask(site: Site, step: Step) -> Step:
+    """Gives the rows of the mask, if there is one, to a step by rows as its second input."""
+    if "mask" not in site.constants:
+        return step
+    return lambda x: step(x, np.broadcast_to(site.constants["mask"], x.shape))
+
+
 def softmax(site: Site) -> Step:
     """E depends on max - x alone: tabulated, then normalized row by row."""
-    attributes, exponential = site.attributes, exponent_table(site)
+    attributes, exponential = site.attributes, table_of_distance(site, exponent_table(site))
     rounded, bits = attributes["normalization"] == "rounded", attributes["bits"]
 
-    def rows(x: np.ndarray) -> np.ndarray:
-        value = exponential[np.subtract(x.max(-1, keepdims=True), x, out=x)]
+    def rows(*x: np.ndarray) -> np.ndarray:
+        value = exponential(*x)
         total = value.sum(-1, keepdims=True)
         value *= (2**46 - 1 if rounded else 2**31 - 1) // total
         if not rounded:
@@ -271,13 +308,13 @@ def softmax(site: Site) -> Step:
         value >>= 46 - bits
         return np.minimum(value, 2**bits - 1, out=value)
 
-    return by_rows(site.dtype, rows)
+    return with_mask(site, by_rows(site.dtype, rows))
 
 
 def exponential(site: Site) -> Step:
     """The weight depends on max - x alone: tabulated."""
     table = site.clamp(exponent_table(site) * site.attributes["multiplier"], site.attributes["shift"])
-    return by_rows(site.dtype, lambda x: table[np.subtract(x.max(-1, keepdims=True), x, out=x)])
+    return with_mask(site, by_rows(site.dtype, table_of_distance(site, table)))
 
 
 def weighted_mean(site: Site) -> Step:
@@ -364,6 +401,7 @@ OPERATORS: dict[str, Callable[[Site], Step]] = {
     "reshape": reshape,
     "transpose": transpose,
     "slice": slice_axis,
+    "gather": gather,
     "linear": linear,
     "matmul": matmul,
     "requantize": requantize,

@@ -149,6 +149,14 @@ def _slice(operator: Operator, inputs: Inputs, constants: Constants, batch: int)
     return inputs[0].narrow(operator.attributes["axis"] + 1, start, stop - start)
 
 
+def _gather(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
+    axis, index = operator.attributes["axis"] + 1, constants["index"]
+    taken = inputs[0].index_select(axis, index.clamp(min=0))
+    shape = [1] * taken.dim()
+    shape[axis] = -1
+    return taken.masked_fill((index < 0).view(shape), 0)
+
+
 def _linear(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
     rows = inputs[0].reshape(-1, inputs[0].shape[-1])
     products = arithmetic.integer_matmul(rows, constants["weight"].t()) + constants["bias"]
@@ -173,7 +181,9 @@ def _requantize(operator: Operator, inputs: Inputs, constants: Constants, batch:
 
 def _add(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
     roles = [constants[role] for role in ("multiplier_a", "multiplier_b", "shift")]
-    return arithmetic.add(*inputs, *roles, operator.attributes["bits"])
+    a, b = inputs
+    b = b.view(batch, *[1] * (a.dim() - b.dim()), *b.shape[1:])
+    return arithmetic.add(a, b, *roles, operator.attributes["bits"])
 
 
 def _layernorm(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
@@ -186,12 +196,16 @@ def _layernorm(operator: Operator, inputs: Inputs, constants: Constants, batch: 
 def _softmax(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
     exponent = from_fields(EXPONENT_KINDS[operator.attributes["kind"]], operator.attributes, constants)
     bits, normalization = operator.attributes["bits"], operator.attributes["normalization"]
-    return arithmetic.softmax(inputs[0], exponent, bits, normalization)
+    return arithmetic.softmax(inputs[0], exponent, bits, normalization, _mask(constants))
 
 
 def _exponential(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
     exponent = from_fields(EXPONENT_KINDS[operator.attributes["kind"]], operator.attributes, constants)
-    return arithmetic.exponential(inputs[0], exponent, *_multiply_shift(operator))
+    return arithmetic.exponential(inputs[0], exponent, *_multiply_shift(operator), _mask(constants))
+
+
+def _mask(constants: Constants) -> Tensor | None:
+    return constants["mask"].to(torch.bool) if "mask" in constants else None
 
 
 def _weighted_mean(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
@@ -217,6 +231,7 @@ OPERATORS = {
     "reshape": _reshape,
     "transpose": _transpose,
     "slice": _slice,
+    "gather": _gather,
     "linear": _linear,
     "matmul": _matmul,
     "requantize": _requantize,

@@ -1,10 +1,23 @@
 """Quantization-aware layers: float, integer and recording in one module each."""
 
 from intvit.quant.layers.attention import AttentionCore
-from intvit.quant.layers.boundary import InputQuantize, Scores
+from intvit.quant.layers.boundary import InputQuantize, MeanScores, Scores
 from intvit.quant.layers.linear import Linear, PatchEmbed
 from intvit.quant.layers.normalization import LayerNorm
 from intvit.quant.layers.pointwise import GELU
+from intvit.quant.layers.pooling import MeanPool
 from intvit.quant.layers.residual import Add, Constant
 
-__all__ = ["GELU", "Add", "AttentionCore", "Constant", "InputQuantize", "LayerNorm", "Linear", "PatchEmbed", "Scores"]
+__all__ = [
+    "GELU",
+    "Add",
+    "AttentionCore",
+    "Constant",
+    "InputQuantize",
+    "LayerNorm",
+    "Linear",
+    "MeanPool",
+    "MeanScores",
+    "PatchEmbed",
+    "Scores",
+]

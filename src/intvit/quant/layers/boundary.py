@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from intvit.arithmetic import divide, encode_ratios, input_parameters, quantize_input, requantize
 from intvit.quant.config import SiteConfig
 from intvit.quant.layer import Layer
 from intvit.quant.layers.linear import Linear
+from intvit.quant.quantizer import Quantizer
 from intvit.quant.tensor import QTensor, Symbol, Value, handle
 
 SCORE_LIMIT = 2**30  # scores keep one bit of room below int32
@@ -68,8 +69,9 @@ class InputQuantize(Layer):
 class Scores(Linear):
     """Classifier: int32 scores at one common scale, chosen so that no input can saturate them."""
 
-    def __init__(self, inputs: int, outputs: int, site: SiteConfig) -> None:
-        super().__init__(inputs, outputs, site)
+    def configure(self, outputs: int, site: SiteConfig, output: Quantizer | None) -> None:
+        """Everything but the parameters."""
+        super().configure(outputs, site, output)
         self.corrected = False  # calibration images need not hold the classes in equal shares
 
     def forward(self, x: Value) -> Value:
@@ -111,6 +113,26 @@ class Scores(Linear):
             attributes={"bits": 32, "signed": True},
             constants={"multiplier": (multiplier, 32, True), "shift": (shift, 8, True)},
         )
+
+
+class MeanScores(Scores):
+    """The mean of several classifiers (n of them), each of an equal part of the features, as one classifier.
+
+    It owns no parameter: its weight is [W_1 | ... | W_n] / n, its bias (b_1 + ... + b_n) / n.
+    """
+
+    def __init__(self, parts: tuple[nn.Linear, ...], site: SiteConfig) -> None:
+        Layer.__init__(self)
+        self.parts = parts  # a tuple, so that the model alone registers them
+        self.configure(parts[0].out_features, site, None)
+
+    @property
+    def weight(self) -> Tensor:
+        return torch.cat([part.weight for part in self.parts], 1) / len(self.parts)
+
+    @property
+    def bias(self) -> Tensor:
+        return torch.stack([part.bias for part in self.parts]).mean(0)
 
 
 class ScoresGradient(torch.autograd.Function):

@@ -37,11 +37,17 @@ class Linear(Layer):
     s_x * s_w; `correct_biases` (control.py) finds the correction, which the float function does not have.
     """
 
-    def __init__(self, inputs: int, outputs: int, site: SiteConfig, output: Quantizer | None = None) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, site: SiteConfig, output: Quantizer | None = None, *, bias: bool = True
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
-        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         nn.init.trunc_normal_(self.weight, std=0.02)
+        self.configure(outputs, site, output)
+
+    def configure(self, outputs: int, site: SiteConfig, output: Quantizer | None) -> None:
+        """Everything but the parameters."""
         self.bits = site.bits.weight
         self.search_clip = site.observer.weight == "mse" and self.bits < 8  # 127 steps lose nothing without it
         self.register_buffer("clip", torch.ones(outputs))
@@ -80,7 +86,7 @@ class Linear(Layer):
         scale = weight.abs().amax(1) * self.clip
         scale = divide(scale, largest)
         # A channel of zeros takes the scale at which its bias fits.
-        bias = self.bias.detach() + self.correction
+        bias = self.correction if self.bias is None else self.bias.detach() + self.correction
         smallest = bias.abs() / (input_scale * (LARGEST_BIAS / 2))
         scale = torch.maximum(scale, smallest).clamp_(min=1e-30)
         codes = (weight / scale[:, None]).round_()  # |w| / scale rounds to `largest` at most unless clipped
@@ -141,7 +147,13 @@ class LinearGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x_handle: Tensor, weight: Tensor, bias: Tensor, x: QTensor, parameters: IntegerLinear, clipped: bool
+        ctx: Any,
+        x_handle: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        x: QTensor,
+        parameters: IntegerLinear,
+        clipped: bool,
     ) -> Tensor:
         ctx.save_for_backward(x.values, parameters.weight, parameters.weight_scale, weight if clipped else None)
         ctx.scale, ctx.x_bits, ctx.weight_shape = x.scale, x.bits, weight.shape
@@ -161,14 +173,16 @@ class LinearGradient(torch.autograd.Function):
                 limit = weight_scale * (weight.abs().amax() + 0.5)
                 dw.masked_fill_(real_weight.flatten(1).abs() > limit[:, None], 0.0)
             dw = dw.view(ctx.weight_shape)
-        return dx, dw, g.sum(0), None, None, None
+        return dx, dw, g.sum(0) if ctx.needs_input_grad[2] else None, None, None, None
 
 
 class PatchEmbed(Linear):
     """Linear layer over the pixels of square patches; the weight keeps the convolution's shape (N, C, P, P)."""
 
-    def __init__(self, channels: int, outputs: int, patch: int, site: SiteConfig) -> None:
-        super().__init__(channels * patch * patch, outputs, site)
+    def __init__(
+        self, channels: int, outputs: int, patch: int, site: SiteConfig, output: Quantizer | None = None
+    ) -> None:
+        super().__init__(channels * patch * patch, outputs, site, output)
         self.weight = nn.Parameter(self.weight.detach().view(outputs, channels, patch, patch))
         self.patch = patch
 

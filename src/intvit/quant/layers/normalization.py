@@ -15,18 +15,24 @@ from intvit.quant.layer import Layer
 from intvit.quant.quantizer import Quantizer
 from intvit.quant.tensor import QTensor, Symbol, Value, handle, power_of_two
 
-EPSILON = 1e-6  # of the float function, timm's value; the integer methods need none: a constant row gives beta
-
 
 class LayerNorm(Layer):
-    """LayerNorm over the last axis, family from `site.layernorm`; gamma and beta both train."""
+    """LayerNorm over the last axis, family from `site.layernorm`; gamma and beta both train.
 
-    def __init__(self, channels: int, site: SiteConfig) -> None:
+    stream: the output is a residual stream (Swin normalizes its patches), not an operand.
+    epsilon: of the float function; the integer methods need none, a constant row gives beta.
+    """
+
+    def __init__(self, channels: int, site: SiteConfig, *, stream: bool = False, epsilon: float = 1e-6) -> None:
         super().__init__()
+        self.epsilon = epsilon
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.config = site.layernorm
-        self.output = Quantizer(site.bits.activation, site.observer.layernorm, site.observer)
+        if stream:
+            self.output = Quantizer.of_stream(channels, site)
+        else:
+            self.output = Quantizer(site.bits.activation, site.observer.layernorm, site.observer)
 
     def forward(self, x: Value) -> Value:
         """Real or stream codes (B, ..., C) -> real or activation codes; Symbol: emit `layernorm`."""
@@ -34,7 +40,7 @@ class LayerNorm(Layer):
             return self.record(x)
         if isinstance(x, QTensor):
             return self.integer(x)
-        y = F.layer_norm(x, self.weight.shape, self.weight, self.bias, EPSILON)
+        y = F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
         if self.calibrating:
             self.output.collect(y)
         return y
@@ -42,10 +48,13 @@ class LayerNorm(Layer):
     @torch.no_grad()
     def parameters_for(self, x: QTensor | Symbol, output_scale: float) -> LayerNormParameters:
         """Integer parameters of the family for input `x` and one output range."""
+        gamma, beta = self.weight.detach().double(), self.bias.detach().double()
+        if self.output.factors is not None:
+            gamma, beta = (value * power_of_two(self.output.factors) for value in (gamma, beta))
         return derive_layernorm(
             self.config.family,
-            self.weight.detach().double(),
-            self.bias.detach().double(),
+            gamma,
+            beta,
             output_scale,
             x.bits,
             self.output.bits,
@@ -60,8 +69,8 @@ class LayerNorm(Layer):
             self._observe(x)
         parameters = self.parameters_for(x, self.output.scale())
         values = self.kernels.layernorm(x.values, parameters)
-        gradient = LayerNormGradient.apply(x.handle, self.weight, self.bias, x)
-        return QTensor(values, gradient, self.output.scale(), self.output.bits)
+        gradient = LayerNormGradient.apply(x.handle, self.weight, self.bias, x, self.epsilon)
+        return QTensor(values, gradient, self.output.scale(), self.output.bits, self.output.factors)
 
     def _observe(self, x: QTensor) -> None:
         normalizer = self.parameters_for(x, self.output.scale()).normalizer
@@ -97,6 +106,7 @@ class LayerNorm(Layer):
             shape=x.shape,
             bits=self.output.bits,
             scale=self.output.scale(),
+            factors=self.output.factors,
             attributes=attributes,
             constants=constants,
         )
@@ -106,9 +116,9 @@ class LayerNormGradient(torch.autograd.Function):
     """Gradient of the float LayerNorm at the stream's real values, recomputed from its codes."""
 
     @staticmethod
-    def forward(ctx: Any, x_handle: Tensor, weight: Tensor, bias: Tensor, x: QTensor) -> Tensor:
+    def forward(ctx: Any, x_handle: Tensor, weight: Tensor, bias: Tensor, x: QTensor, epsilon: float) -> Tensor:
         ctx.save_for_backward(x.values, weight, x.factors)
-        ctx.scale, ctx.bits = x.scale, x.bits
+        ctx.scale, ctx.bits, ctx.epsilon = x.scale, x.bits, epsilon
         return handle(*x.values.shape, device=x.values.device)
 
     @staticmethod
@@ -117,8 +127,8 @@ class LayerNormGradient(torch.autograd.Function):
         codes = codes.float()
         real = codes * ctx.scale if factors is None else codes * (ctx.scale / power_of_two(factors)).float()
         shape = [weight.shape[0]]
-        _, mean, rstd = torch.native_layer_norm(real, shape, None, None, EPSILON)
+        _, mean, rstd = torch.native_layer_norm(real, shape, None, None, ctx.epsilon)
         dx, dw, db = torch.ops.aten.native_layer_norm_backward(
             gradient.contiguous(), real, shape, mean, rstd, weight, weight, [True, True, True]
         )
-        return mask(dx, codes, ctx.bits), dw, db, None
+        return mask(dx, codes, ctx.bits), dw, db, None, None

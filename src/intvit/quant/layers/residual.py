@@ -20,8 +20,7 @@ class Add(Layer):
 
     def __init__(self, channels: int, site: SiteConfig) -> None:
         super().__init__()
-        factors = channels if site.bits.residual_factors else None
-        self.output = Quantizer(site.bits.residual, site.observer.residual, site.observer, channels=factors)
+        self.output = Quantizer.of_stream(channels, site)
 
     def forward(self, branch: Value, stream: Value, joining: Tensor | None = None) -> Value:
         """(B, N, C) accumulators with per-channel scale, (B, N, C) stream -> stream; Symbols: emit `add`.

@@ -1,0 +1,96 @@
+"""`intvit check MODEL`: a model of full size with random weights, exported, and run on every runtime.
+
+Prints what the integer program is made of and the images whose scores differ between the trained model in eval mode
+and the torch and numpy runtimes on the saved checkpoint. Exit code 1 unless there are none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from intvit.analysis.bench_presets import mismatches
+from intvit.analysis.presets import compose_quant, photo_config, preset_names
+from intvit.models import MODELS, create_model
+from intvit.program import Program, save_checkpoint
+from intvit.program.recording import record
+from intvit.quant import calibrate
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="intvit check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", choices=MODELS, metavar="MODEL", nargs="+", help=", ".join(MODELS))
+    parser.add_argument("--quant", default="lut8", help=f"{', '.join(preset_names())}, with overrides after commas")
+    parser.add_argument("--images", type=int, default=2, help="random images to run (default 2)")
+    parser.add_argument("--image-size", type=int, default=224, help="side in pixels (default 224)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and images (default 0)")
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """Check the models in turn, a row each, then one line with the number of mismatches."""
+    options = _parser().parse_args(arguments)
+    columns = ("parameters", "integer bytes", "operators", "integer MACs", "mismatches", "seconds")
+    print(f"{'model':<18}" + "".join(f"{column:>15}" for column in columns), flush=True)
+    total = sum(_check(name, options) for name in options.model)
+    print(f"{total} mismatches")
+    return 1 if total else 0
+
+
+def _check(name: str, options: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    model = random_model(name, options.quant, options.image_size, options.seed)
+    generator = torch.Generator().manual_seed(options.seed)
+    shape = (options.images, 3, options.image_size, options.image_size)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    calibrate(model, [images])
+    program = record(model)
+    wrong = mismatches(model, images)
+    figures = (sum(p.numel() for p in model.parameters()), stored_bytes(program), len(program.operators), macs(program))
+    seconds = time.perf_counter() - start
+    print(f"{name:<18}" + "".join(f"{figure:>15,}" for figure in (*figures, wrong)) + f"{seconds:>15.0f}", flush=True)
+    return wrong
+
+
+def random_model(name: str, quant: str, image_size: int, seed: int) -> nn.Module:
+    """`name` with lively random weights, ImageNet's classes and normalization, in eval mode."""
+    torch.manual_seed(seed)
+    data = photo_config()
+    preset, *overrides = quant.split(",")
+    model = create_model(
+        name,
+        image_size=image_size,
+        patch_size=None,
+        num_classes=data.num_classes,
+        mean=data.mean,
+        std=data.std,
+        quant=compose_quant(preset, overrides),
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def stored_bytes(program: Program) -> int:
+    """Size of weights.safetensors."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_checkpoint(program, Path(folder) / "program")
+        return (Path(folder) / "program" / "weights.safetensors").stat().st_size
+
+
+def macs(program: Program) -> int:
+    """Multiplications of `linear` and `matmul` for one image."""
+    count = 0
+    for operator in program.operators:
+        if operator.op in ("linear", "matmul"):
+            count += prod(program.values[operator.output].shape) * program.values[operator.inputs[0]].shape[-1]
+    return count
