@@ -15,7 +15,7 @@ from intvit.quant import calibrate, set_mode
 from intvit.torchvision_fix import ensure_torchvision
 from tests.contract.test_equality import differences
 
-PRESETS = ("ivit8", "lut8", "ivit8_true8", "lut8_true8")
+PRESETS = ("ivit8", "lut8", "ivit8_true8", "ibert8_true8", "ppoly8_true8", "lut8_true8")
 COLUMNS = ("float", "gradients", "state", *PRESETS)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -100,9 +100,9 @@ def test_every_registered_model(tmp_path, capsys) -> None:
         matrix[name] = check_all(name, tmp_path / name)
         seconds[name] = time.perf_counter() - start
     with capsys.disabled():
-        print(f"\n{'':<18}" + "".join(f"{column:<13}" for column in COLUMNS) + "seconds")
+        print(f"\n{'':<18}" + "".join(f"{column:<14}" for column in COLUMNS) + "seconds")
         for name in MODELS:
-            cells = "".join(f"{matrix[name].get(column, 'ABSENT'):<13}" for column in COLUMNS)
+            cells = "".join(f"{matrix[name].get(column, 'ABSENT'):<14}" for column in COLUMNS)
             print(f"{name:<18}{cells}{seconds[name]:>7.1f}")
     assert len(matrix) >= 14
     for name, result in matrix.items():
