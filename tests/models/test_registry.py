@@ -121,6 +121,15 @@ def test_swin_of_any_size_that_the_patch_divides(size: int, tmp_path) -> None:
     assert differences(model, images, tmp_path / "integer") == []
 
 
+def test_reading_the_scale_of_the_scores_moves_no_range() -> None:
+    model = model_of("swin_t", "lut8")
+    calibrate(model, [random_images(2, 56)])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert model.train().score_scale > 0
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 def test_masked_tokens_do_not_reach_each_other() -> None:
     model = model_of("swin_t", "lut8")
     excluded = model.layers[0].blocks[1].attn.core.excluded

@@ -156,6 +156,16 @@ def test_attributes_are_checked() -> None:
     assert "do not multiply" in edit("matmul", {"transpose_b": True}, transpose_b=False)
 
 
+def test_values_have_an_axis_and_products_two() -> None:
+    def flatten(program: Program) -> None:
+        program.values["tokens"] = replace(program.values["tokens"], shape=())
+
+    assert "value 'tokens' has shape [], expected an axis or more" in changed(flatten)
+    row = Value((3,), 8, True)
+    with pytest.raises(ProgramError, match="inputs need two axes at least"):
+        infer_output(Operator("matmul", "y", ("a", "b"), "y", {"transpose_b": True}), [row, row], {})
+
+
 def test_a_slice_must_hold_something_of_its_axis() -> None:
     assert "is empty or outside axis 0" in edit("slice", start=0, stop=99)
     assert "is empty or outside axis 0" in edit("slice", start=1, stop=1)

@@ -17,6 +17,7 @@ from torch import nn
 
 from intvit.analysis.bench_presets import mismatches
 from intvit.analysis.presets import compose_quant, photo_config, preset_names
+from intvit.errors import IntVitError
 from intvit.models import MODELS, create_model
 from intvit.program import Program, save_checkpoint
 from intvit.program.recording import record
@@ -38,6 +39,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     """Check the models in turn, a row each, then one line with the number of mismatches."""
     options = _parser().parse_args(arguments)
+    if options.images < 1:
+        raise IntVitError(f"--images {options.images}: expected at least 1")
     columns = ("parameters", "integer bytes", "operators", "integer MACs", "mismatches", "seconds")
     print(f"{'model':<18}" + "".join(f"{column:>15}" for column in columns), flush=True)
     total = sum(_check(name, options) for name in options.model)

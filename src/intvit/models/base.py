@@ -71,7 +71,10 @@ class ImageModel(nn.Module):
             return self.scores_layer.score_scale(self._integer_features(probe.to(device)))
 
     def _integer_features(self, images: Tensor) -> QTensor:
+        training = self.training
+        self.eval()  # observers must not follow these images
         features = self.features(images)
+        self.train(training)
         if not isinstance(features, QTensor):
             raise IntVitError("integer scores need integer mode: calibrate first, then set_mode(model, 'integer')")
         return features

@@ -150,7 +150,8 @@ class Windows:
     """Which tokens share a window: `order` lists them window by window (-1: padding), `back` puts them in place again.
 
     size: side of a window, no larger than the image; count: number of windows; excluded: bool (count, N, N) or None,
-    pairs of tokens that a cyclic shift brought into one window from opposite sides of the image.
+    pairs of tokens that a cyclic shift brought into one window from opposite sides of the image. As in timm, the sides
+    are those of the padded image, and padding is attended to.
     """
 
     def __init__(self, side: int, window: int, *, shifted: bool) -> None:
@@ -163,14 +164,14 @@ class Windows:
         kept = self.order >= 0
         positions[self.order[kept]] = kept.nonzero().view(-1)
         self.back = positions
-        self.excluded = self._excluded(order.shape[0], shift, -(-side // self.size) * self.size) if shift else None
+        self.excluded = self._excluded(shift, -(-side // self.size) * self.size) if shift else None
 
     def _partition(self, grid: Tensor) -> Tensor:
         """(H, W) -> (windows, tokens of one)."""
         count = grid.shape[0] // self.size
         return grid.view(count, self.size, count, self.size).transpose(1, 2).reshape(count * count, -1)
 
-    def _excluded(self, count: int, shift: int, side: int) -> Tensor:
+    def _excluded(self, shift: int, side: int) -> Tensor:
         band = torch.zeros(side, dtype=torch.int64)  # along each axis: untouched, beside the seam, beyond it
         band[side - self.size :] = 1
         band[side - shift :] = 2

@@ -80,7 +80,10 @@ class VisionTransformer(ImageModel):
         if size.distilled:
             self.head = nn.Linear(width, num_classes)
             self.head_dist = nn.Linear(width, num_classes)
-            self.mean_head = MeanScores((self.head, self.head_dist), quant.site("head"))
+            for part in (self.head, self.head_dist):
+                nn.init.trunc_normal_(part.weight, std=0.02)
+                nn.init.zeros_(part.bias)
+            self.mean_head = MeanScores((self.head, self.head_dist), quant.site("mean_head"))
         else:
             self.head = Scores(width, num_classes, quant.site("head"))
         self.finish(quant)

@@ -59,9 +59,10 @@ def _check_input(program: Program) -> None:
             f"input {program.input!r} must be an 8-bit unsigned image of shape [C, H, W], got {_text(value)}"
         )
     for name, other in program.values.items():
-        if any(size < 1 for size in other.shape) or prod(other.shape) >= 2**31:
+        if not other.shape or any(size < 1 for size in other.shape) or prod(other.shape) >= 2**31:
             raise ProgramError(
-                f"value {name!r} has shape {list(other.shape)}, expected sizes of at least 1, below 2^31 in all"
+                f"value {name!r} has shape {list(other.shape)}, expected an axis or more, of at least 1 entry each, "
+                "below 2^31 in all"
             )
 
 

@@ -149,8 +149,9 @@ def _linear(operator: Operator, inputs: list[Value], constants: dict[str, Consta
 
 def _matmul(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
     a, b = inputs
+    _require(min(len(a.shape), len(b.shape)) >= 2, operator, "inputs need two axes at least")
     columns, inner = b.shape[-2:] if operator.attributes["transpose_b"] else b.shape[-2:][::-1]
-    agree = len(a.shape) == len(b.shape) >= 2 and a.shape[:-2] == b.shape[:-2] and a.shape[-1] == inner
+    agree = len(a.shape) == len(b.shape) and a.shape[:-2] == b.shape[:-2] and a.shape[-1] == inner
     _require(
         agree, operator, f"shapes {list(a.shape)} and {list(b.shape)} do not multiply (leading axes must be equal)"
     )

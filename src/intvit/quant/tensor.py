@@ -143,6 +143,7 @@ def reshape(x: Value, name: str, *shape: int) -> Value:
     if isinstance(x, Tensor):
         return x.reshape(x.shape[0], *shape)
     channels = x.shape[-1] if isinstance(x, Symbol) else x.values.shape[-1]
+    assert x.factors is None or shape[-1] % channels == 0, "channels with factors can't be split"
     factors = None if x.factors is None else x.factors.repeat(shape[-1] // channels)
     if isinstance(x, QTensor):
         return replace(x._move(lambda tensor: tensor.reshape(tensor.shape[0], *shape)), factors=factors)
@@ -150,7 +151,7 @@ def reshape(x: Value, name: str, *shape: int) -> Value:
 
 
 def gather(x: Value, axis: int, index: Tensor, name: str) -> Value:
-    """Entries of one axis in the order of `index` (int64, 1-d); -1 gives zeros."""
+    """Entries of one axis, not the channels', in the order of `index` (int64, 1-d); -1 gives zeros."""
     if isinstance(x, Tensor):
         return take(x, axis + 1, index)
     if isinstance(x, QTensor):

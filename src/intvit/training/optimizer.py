@@ -9,14 +9,17 @@ from torch import nn
 from intvit.errors import IntVitError
 from intvit.training.config import OptimizerConfig
 
+# The last part of a parameter's name: tokens and positions, in whatever module they stand.
+POSITIONS = ("cls_token", "dist_token", "pos_embed", "relative_position_bias_table")
+
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Two groups: matrices, which decay, and biases, norms, class token and position embedding, which do not."""
+    """Two groups: matrices, which decay, and biases, norms, tokens and positions, which do not."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            exempt = parameter.ndim <= 1 or name in ("cls_token", "pos_embed")
+            exempt = parameter.ndim <= 1 or name.rpartition(".")[2] in POSITIONS
             (others if exempt else matrices).append(parameter)
     groups = [{"params": matrices, "decays": True}, {"params": others, "decays": False}]
     try:

@@ -77,12 +77,16 @@ class AttentionCore(Layer):
             return self._merge(self._float(q, k, v, bias))
         logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
         logits = logits if bias is None else logits + bias
-        self.logits.collect(logits)
+        self.logits.collect(self._counted(logits))
         if self.excluded is not None:
             logits = logits.masked_fill(self.excluded, -math.inf)
         context = self._merge(logits.softmax(-1) @ v)
         self.context.collect(context)
         return context
+
+    def _counted(self, logits: Tensor) -> Tensor:
+        """Logits whose range matters: excluded ones are zero."""
+        return logits if self.excluded is None else logits.masked_fill(self.excluded, 0.0)
 
     def _float(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
         """Context (B, W, heads, N, D); fused kernels take four axes."""
@@ -137,7 +141,7 @@ class AttentionCore(Layer):
         if bias is None:
             return self.logits(products)
         if self.logits.observing:
-            self.logits.observe((products.values * products.scale + bias.detach()).flatten(1, 3), 1.0)
+            self.logits.observe(self._counted(products.values * products.scale + bias.detach()).flatten(1, 3), 1.0)
         codes, *multipliers = self._bias_parameters(bias, products.scale)
         values = self.kernels.add(products.values, codes, *multipliers, self.logits.bits)
         return QTensor(values, products.handle, self.logits.scale(), self.logits.bits)
