@@ -21,11 +21,11 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
-from intvit.analysis.presets import compose_quant, photo_config, preset_names
+from intvit.analysis.presets import photo_config, photo_model, preset_names
 from intvit.data.config import DataConfig
 from intvit.data.loading import calibration_loader, validation_loader
 from intvit.errors import IntVitError
-from intvit.models import MODELS, create_model, load_weights
+from intvit.models import MODELS, load_weights
 from intvit.program import load_checkpoint, save_checkpoint
 from intvit.program.recording import record
 from intvit.quant import calibrate
@@ -136,16 +136,7 @@ def _first(loader: Any, count: int | None) -> tuple[Tensor, Tensor]:
 
 
 def _model(options: argparse.Namespace, data: DataConfig, preset: str) -> nn.Module:
-    name, *overrides = preset.split(",")
-    model = create_model(
-        options.model,
-        image_size=data.image_size,
-        patch_size=None,
-        num_classes=data.num_classes,
-        mean=data.mean,
-        std=data.std,
-        quant=compose_quant(name, overrides),
-    )
+    model = photo_model(options.model, preset, data)
     load_weights(model, options.weights)
     return model.eval()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -16,9 +17,9 @@ import torch
 from torch import nn
 
 from intvit.analysis.bench_presets import mismatches
-from intvit.analysis.presets import compose_quant, photo_config, preset_names
+from intvit.analysis.presets import photo_config, photo_model, preset_names
 from intvit.errors import IntVitError
-from intvit.models import MODELS, create_model
+from intvit.models import MODELS
 from intvit.program import Program, save_checkpoint
 from intvit.program.recording import record
 from intvit.quant import calibrate
@@ -66,17 +67,7 @@ def _check(name: str, options: argparse.Namespace) -> int:
 def random_model(name: str, quant: str, image_size: int, seed: int) -> nn.Module:
     """`name` with lively random weights, ImageNet's classes and normalization, in eval mode."""
     torch.manual_seed(seed)
-    data = photo_config()
-    preset, *overrides = quant.split(",")
-    model = create_model(
-        name,
-        image_size=image_size,
-        patch_size=None,
-        num_classes=data.num_classes,
-        mean=data.mean,
-        std=data.std,
-        quant=compose_quant(preset, overrides),
-    )
+    model = photo_model(name, quant, replace(photo_config(), image_size=image_size))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))

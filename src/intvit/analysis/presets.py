@@ -1,4 +1,4 @@
-"""Presets by name, outside a Hydra application."""
+"""Presets by name, and models of them, outside a Hydra application."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from torch import nn
 
 from intvit.configuration import build, config_directory
 from intvit.data.config import DataConfig
+from intvit.models import create_model
 from intvit.quant import QuantConfig
 
 
@@ -20,6 +22,20 @@ def compose_quant(preset: str, overrides: list[str] | None = None) -> QuantConfi
 def photo_config() -> DataConfig:
     """The `data=imagenet` preset; the folder is the caller's to set."""
     return build(DataConfig, _compose(["+data=imagenet"], "data"), "data")
+
+
+def photo_model(name: str, quant: str, data: DataConfig) -> nn.Module:
+    """Model `name` for the images of `data`, random weights; `quant` has overrides after commas."""
+    preset, *overrides = quant.split(",")
+    return create_model(
+        name,
+        image_size=data.image_size,
+        patch_size=None,
+        num_classes=data.num_classes,
+        mean=data.mean,
+        std=data.std,
+        quant=compose_quant(preset, overrides),
+    )
 
 
 def _compose(overrides: list[str], group: str) -> Any:

@@ -15,7 +15,6 @@ from torch import Tensor
 from intvit.arithmetic.dyadic import container, encode_ratio, limits, requantize, requantize_float64, shift_cap
 from intvit.arithmetic.exponent import Exponent, exponent_table
 
-MEAN_MULTIPLIER_LIMIT = 1 << 53  # float64 holds smaller integers exactly, and divides them to an exact floor
 _CHUNK = 120_000  # elements at a time on CPU
 
 

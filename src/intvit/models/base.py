@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from intvit.errors import IntVitError
-from intvit.quant import QuantConfig, finish_construction
 from intvit.quant.layers import Scores
 from intvit.quant.tensor import QTensor, Value
 
@@ -27,10 +26,6 @@ class ImageModel(nn.Module):
     def __init__(self, image_size: int, channels: int, num_classes: int) -> None:
         super().__init__()
         self.image_size, self.channels, self.num_classes = image_size, channels, num_classes
-
-    def finish(self, quant: QuantConfig) -> None:
-        """Ends the construction: gives every layer its name."""
-        finish_construction(self, quant)
 
     @property
     def scores_layer(self) -> Scores:
@@ -72,9 +67,11 @@ class ImageModel(nn.Module):
 
     def _integer_features(self, images: Tensor) -> QTensor:
         training = self.training
-        self.eval()  # observers must not follow these images
+        if training:
+            self.eval()  # observers must not follow these images
         features = self.features(images)
-        self.train(training)
+        if training:
+            self.train()
         if not isinstance(features, QTensor):
             raise IntVitError("integer scores need integer mode: calibrate first, then set_mode(model, 'integer')")
         return features

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from intvit.models.base import ImageModel, check_patch
 from intvit.models.drop_path import DropPath
 from intvit.models.vit import Mlp
-from intvit.quant import QuantConfig
+from intvit.quant import QuantConfig, finish_construction
 from intvit.quant.layers import Add, AttentionCore, InputQuantize, LayerNorm, Linear, MeanPool, PatchEmbed, Scores
 from intvit.quant.quantizer import Quantizer
 from intvit.quant.tensor import Value, gather, reshape
@@ -68,7 +68,7 @@ class SwinTransformer(ImageModel):
         self.norm = LayerNorm(width, quant.site("norm"), epsilon=EPSILON)
         self.pool = MeanPool(quant.site("pool"))
         self.head = nn.ModuleDict({"fc": Scores(width, num_classes, quant.site("head.fc"))})
-        self.finish(quant)
+        finish_construction(self, quant)
 
     @property
     def scores_layer(self) -> Scores:

@@ -10,7 +10,7 @@ from torch import nn
 
 from intvit.models.base import ImageModel, check_patch
 from intvit.models.drop_path import DropPath
-from intvit.quant import QuantConfig
+from intvit.quant import QuantConfig, finish_construction
 from intvit.quant.layers import (
     GELU,
     Add,
@@ -86,7 +86,7 @@ class VisionTransformer(ImageModel):
             self.mean_head = MeanScores((self.head, self.head_dist), quant.site("mean_head"))
         else:
             self.head = Scores(width, num_classes, quant.site("head"))
-        self.finish(quant)
+        finish_construction(self, quant)
 
     @property
     def scores_layer(self) -> Scores:

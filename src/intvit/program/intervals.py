@@ -261,14 +261,20 @@ def _normalized_rounded(ledger: Ledger, low: np.ndarray, high: np.ndarray) -> in
     return largest
 
 
-def _softmax(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
-    attributes, row, bits = ledger.operator.attributes, ledger.shapes[0][-1], ledger.output.bits - ledger.output.signed
-    low, high = inputs[0].extremes()
-    value, seen = exponent(attributes, constants, np.arange(high - low + 1))
+def _exponents(ledger: Ledger, logits: Interval, constants: dict[str, np.ndarray]) -> np.ndarray:
+    """E at every distance that two logits of the interval can have; it is noted."""
+    low, high = logits.extremes()
+    value, seen = exponent(ledger.operator.attributes, constants, np.arange(high - low + 1))
     for name, (smallest, largest) in seen.items():
         ledger.note(name, smallest, largest, remedy="use fewer fraction bits or shorter coefficients")
+    ledger.note("exponential", *extremes(value))
+    return value
+
+
+def _softmax(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+    attributes, row, bits = ledger.operator.attributes, ledger.shapes[0][-1], ledger.output.bits - ledger.output.signed
+    value = _exponents(ledger, inputs[0], constants)
     smallest, largest = extremes(value)
-    ledger.note("exponential", smallest, largest)
     others = 0 if "mask" in constants else row - 1  # any number of them may be excluded
     least, most = int(value[0]) + others * smallest, int(value[0]) + (row - 1) * largest
     ledger.note("sum", least, most, 32, "lower n, u or the table's scale")
@@ -284,12 +290,7 @@ def _softmax(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.nda
 
 def _exponential(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
     attributes, row = ledger.operator.attributes, ledger.shapes[0][-1]
-    low, high = inputs[0].extremes()
-    value, seen = exponent(attributes, constants, np.arange(high - low + 1))
-    for name, (smallest, largest) in seen.items():
-        ledger.note(name, smallest, largest, remedy="use fewer fraction bits or shorter coefficients")
-    ledger.note("exponential", *extremes(value))
-    least, most = (np.array(bound, object) for bound in extremes(value))
+    least, most = (np.array(bound, object) for bound in extremes(_exponents(ledger, inputs[0], constants)))
     multiplier = np.array(attributes["multiplier"], object)
     result = _rounding_shift(ledger, "product", least * multiplier, most * multiplier, attributes["shift"])
     shape = (1,) * len(ledger.shapes[0])

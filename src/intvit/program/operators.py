@@ -187,8 +187,9 @@ def _check_ascending(operator: Operator, constants: dict[str, Constant]) -> None
     _require(ascending, operator, "constant 'bounds' does not ascend")
 
 
-def _logits(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
-    (x,), attributes = inputs, operator.attributes
+def _check_logits(operator: Operator, x: Value, constants: dict[str, Constant]) -> None:
+    """What `softmax` and `exponential` share."""
+    attributes = operator.attributes
     _require(x.signed and x.bits <= 16, operator, "logits must be signed and at most 16 bits wide")
     if "mask" in constants:
         _check_mask(operator, x.shape, constants["mask"].array)
@@ -197,7 +198,6 @@ def _logits(operator: Operator, inputs: list[Value], constants: dict[str, Consta
     if attributes["kind"] == "polynomial":
         deepest = attributes["n"] - attributes["u"]
         _require(deepest <= 62, operator, f"n - u is {deepest}, expected at most 62 (the deepest right shift)")
-    return x.shape, attributes["bits"], False
 
 
 def _check_mask(operator: Operator, shape: tuple[int, ...], mask: np.ndarray) -> None:
@@ -208,14 +208,14 @@ def _check_mask(operator: Operator, shape: tuple[int, ...], mask: np.ndarray) ->
 
 
 def _softmax(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
-    shape, bits, _ = _logits(operator, inputs, constants)
-    return shape, bits, operator.attributes["normalization"] == "floor"
+    _check_logits(operator, inputs[0], constants)
+    return inputs[0].shape, operator.attributes["bits"], operator.attributes["normalization"] == "floor"
 
 
 def _exponential(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
-    shape, bits, _ = _logits(operator, inputs, constants)
+    _check_logits(operator, inputs[0], constants)
     _check_shifts(operator, constants)
-    return shape, bits, False
+    return inputs[0].shape, operator.attributes["bits"], False
 
 
 def _weighted_mean(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
