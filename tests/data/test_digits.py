@@ -39,7 +39,7 @@ def test_shards_hold_every_digit_with_its_pixels(digits_cache, monkeypatch):
     for split, count in (("train", 1437), ("val", 360)):
         index = open_split(data, split)
         assert len(index) == count
-        assert len(index.paths) == digits.SHARDS[split] > 1
+        assert len(index.names) == digits.SHARDS[split] > 1
         assert all(len(np.unique(part)) == 10 for part in np.split(index.labels, np.cumsum(index.counts)[:-1]))
         samples = ShardDataset(index, eval_transform(data))
         for position, number in list(enumerate(split_digits(source.target)[split]))[::50]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from synthetic_shards import IMAGE_SIZE, config, number_of, numbered_image, png, write_split, write_tar
 
-from intvit.data import reader
+from intvit.data import source
 from intvit.data.config import DataError
 from intvit.data.reader import ShardDataset, seeded
 from intvit.data.shards import open_split
@@ -33,13 +33,13 @@ def test_a_position_gives_its_own_image_and_label(tmp_path):
 
 
 def test_more_shards_than_may_be_open_are_read_and_closed(tmp_path, monkeypatch):
-    monkeypatch.setattr(reader, "OPEN_SHARDS", 2)
+    monkeypatch.setattr(source, "OPEN_SHARDS", 2)
     write_split(tmp_path, "val", [2] * 5)
     samples = dataset(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error", ResourceWarning)
         assert [number_of(samples[p][0]) for p in (0, 9, 4, 1, 8, 2)] == [0, 9, 4, 1, 8, 2]
-    assert len(samples._files) == 2
+    assert len(samples.index.source._files) == 2
 
 
 def test_a_used_dataset_can_be_sent_to_a_worker(tmp_path):

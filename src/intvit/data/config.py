@@ -13,6 +13,7 @@ from intvit.errors import IntVitError
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 TRAIN_TRANSFORMS = ("photo", "none")
 CLASS_NAMES = ("digits", "imagenet", "indices")
+BAD_SAMPLE_POLICIES = ("raise", "skip")
 IMAGENET_CLASSES = 1000
 
 
@@ -52,7 +53,12 @@ class DataConfig:
     num_classes: int  # labels are 0..num_classes-1
     mean: tuple[float, ...]  # per channel, of pixels scaled to 0..1; the model folds it into its first operator
     std: tuple[float, ...]
-    root: str | None = None  # folder of train-*.tar and val-*.tar
+    root: str | None = None  # folder of train-*.tar and val-*.tar, or a URL or pipe: command with {shard}
+    cache: str | None = (
+        None  # folder on a local disk that shards are copied to first; null: only remote ones, at exit gone
+    )
+    cache_gb: float | None = None  # what goes beyond it is removed, longest unused first; null: no limit
+    retries: int = 5  # further attempts after a failed read, with waits of 0.5, 1, 2, ... up to 30 seconds
     patch_size: int | None = None  # null: the model's own
     class_names: str = "indices"  # where an exported program takes its names from
     batch_size: int = 128  # images of one training step on one rank; I-ViT's fine-tuning batch
@@ -60,14 +66,22 @@ class DataConfig:
     workers: int | None = None  # null: one for each CPU at hand, at most 8; changes no result, only speed
     crop_pct: float = 0.875  # evaluation keeps this share of the resized shorter side (256 -> 224, as DeiT does)
     interpolation: str = "bicubic"  # of the evaluation resize; what DeiT and ViT weights were evaluated with
-    shuffle_buffer: int = 10_000  # samples mixed across neighbouring shards; it costs locality of reading, no memory
+    shuffle_buffer: int = 20_000  # samples mixed across neighbouring shards; it costs locality of reading, no memory
     seed: int = 0  # of the training order and the random transforms
+    on_bad_sample: str = "raise"  # `skip` goes on without broken images and labels, counts and names them
+    bad_sample_budget: int = 100  # under skip: more than that, on one rank in one epoch, end the run
+    max_pixels: int = 100_000_000  # of a picture before it is decoded; the largest of ImageNet has 61 million
     train_transform: TrainTransformConfig = field(default_factory=TrainTransformConfig)
 
     def __post_init__(self) -> None:
         _one_of("interpolation", self.interpolation, INTERPOLATIONS)
         _one_of("class_names", self.class_names, CLASS_NAMES)
-        for key in ("image_size", "num_classes", "batch_size", "eval_batch_size", "shuffle_buffer"):
+        _one_of("on_bad_sample", self.on_bad_sample, BAD_SAMPLE_POLICIES)
+        for key in ("retries", "bad_sample_budget"):
+            _at_least(key, getattr(self, key), 0)
+        if self.cache_gb is not None and self.cache_gb <= 0:
+            raise DataError(f"data.cache_gb={self.cache_gb}: expected above 0; null for no limit")
+        for key in ("image_size", "num_classes", "batch_size", "eval_batch_size", "shuffle_buffer", "max_pixels"):
             _at_least(key, getattr(self, key), 1)
         if self.patch_size is not None and (self.patch_size < 1 or self.image_size % self.patch_size):
             raise DataError(f"data.patch_size={self.patch_size}: does not divide data.image_size={self.image_size}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +14,14 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from intvit.data.config import DataConfig, DataError
 from intvit.data.plan import calibration_batches, training_batches, training_steps, validation_batches
 from intvit.data.reader import ShardDataset
-from intvit.data.shards import open_split
+from intvit.data.shards import ShardIndex, open_split
+from intvit.data.tars import BadSample
 from intvit.data.transforms import eval_transform, train_transform
+
+log = logging.getLogger(__name__)
+
+Batches = Sequence[np.ndarray] | np.ndarray  # positions, batch after batch
+SHOWN = 3  # bad samples that the end of an epoch names
 
 
 class ShardLoader:
@@ -21,17 +29,32 @@ class ShardLoader:
 
     `batches(epoch)` gives the positions of every batch. Each iteration starts its own workers, which therefore see the
     current epoch. A DataError raised in a worker arrives here as the one line that it was.
+
+    Bad samples that the dataset skips are missing from their batch, so that no sample comes twice and every rank has as
+    many batches as before; `bad` holds those of the current or last iteration.
+
+    `state_dict` says which batch comes next. A loader of the same data that loads it goes on there, whatever its number
+    of workers; `identity` is what has to be equal for that, by name.
     """
 
     batch_sampler = None  # Lightning looks for one beside `sampler`
 
     def __init__(
-        self, dataset: ShardDataset, batches: Callable[[int], Sequence[np.ndarray]], length: int, workers: int
+        self,
+        dataset: ShardDataset,
+        batches: Callable[[int], Batches],
+        length: int,
+        config: DataConfig,
+        identity: Mapping[str, Any],
     ) -> None:
+        self.bad: list[BadSample] = []
         self._dataset = dataset
         self._batches = batches
         self._length = length
-        self._workers = workers
+        self._config = config
+        self._identity = dict(identity)
+        self._delivered = 0
+        self._resume: tuple[int, int] | None = None  # epoch and batch that the next iteration of that epoch begins with
 
     @property
     def sampler(self) -> ShardLoader:
@@ -40,23 +63,43 @@ class ShardLoader:
 
     def set_epoch(self, epoch: int) -> None:
         """Order and random transforms of the next iteration."""
-        self._dataset.epoch = epoch
+        if epoch != self._dataset.epoch:
+            self._dataset.epoch, self._delivered = epoch, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values: the epoch, how many of its batches were handed out, and what they are batches of."""
+        return {"epoch": self._dataset.epoch, "batches": self._delivered, **self._identity}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on behind the batches of `state`. Raises DataError where it belongs to another order of samples."""
+        for key, value in self._identity.items():
+            if state[key] != value:
+                raise DataError(f"ckpt: saved with {key} {state[key]}, now {value}; {_REMEDIES[key]}")
+        self._resume = int(state["epoch"]), int(state["batches"])
+        self._dataset.epoch, self._delivered = self._resume
 
     def __len__(self) -> int:
         return self._length
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        epoch, self._delivered = self._dataset.epoch, 0
+        if self._resume is not None and self._resume[0] == epoch:
+            self._delivered = self._resume[1]
+        self._resume, self.bad = None, []
         loader = DataLoader(
             self._dataset,
-            batch_sampler=[batch.tolist() for batch in self._batches(self._dataset.epoch)],
-            num_workers=self._workers,
+            batch_sampler=_Positions(self._batches(epoch), self._delivered),
+            num_workers=self._config.worker_count(),
             collate_fn=_collate,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # else the workers' seeds would be drawn from the training's generator
         )
         batches = iter(loader)
         try:
-            yield from batches
+            for images, labels, bad in batches:
+                self._count(bad)
+                self._delivered += 1
+                yield images, labels
         except DataError as error:
             # A worker's error comes with its traceback as text, "...DataError: message" as the last line.
             raise DataError(str(error).rstrip().splitlines()[-1].rpartition("DataError: ")[2]) from None
@@ -65,6 +108,24 @@ class ShardLoader:
             # next one, where it closes pipes that are not its own.
             if isinstance(batches, _MultiProcessingDataLoaderIter):
                 batches._shutdown_workers()
+            if self.bad:
+                named = "; ".join(map(str, self.bad[:SHOWN]))
+                log.warning("epoch %d: %d bad samples skipped on this rank: %s", epoch, len(self.bad), named)
+
+    def _count(self, bad: list[BadSample]) -> None:
+        self.bad += bad
+        if len(self.bad) > self._config.bad_sample_budget:
+            raise DataError(
+                f"{self.bad[0]} (the first of {len(self.bad)} bad samples, more than "
+                f"data.bad_sample_budget={self._config.bad_sample_budget})"
+            )
+
+
+_REMEDIES = {
+    "samples": "the shards have changed since: give the old ones back, or start over with fresh=true",
+    "order": "give data.seed and data.shuffle_buffer their old values, or start over with fresh=true",
+    "samples_per_step": "as many on all ranks together are needed: choose data.batch_size = that / number of ranks",
+}
 
 
 def train_loader(config: DataConfig, *, rank: int = 0, world_size: int = 1) -> ShardLoader:
@@ -73,36 +134,66 @@ def train_loader(config: DataConfig, *, rank: int = 0, world_size: int = 1) -> S
     steps = training_steps(len(index), config.batch_size, world_size)
     if not steps:
         raise DataError(
-            f"{index.paths[0].parent}: {len(index)} training images are less than one batch on each of {world_size} "
+            f"{index.source.root}: {len(index)} training images are less than one batch on each of {world_size} "
             f"ranks; lower data.batch_size={config.batch_size}"
         )
 
-    def batches(epoch: int) -> Sequence[np.ndarray]:
+    def batches(epoch: int) -> np.ndarray:
         order = {"seed": config.seed, "epoch": epoch, "buffer": config.shuffle_buffer}
-        return list(training_batches(index.counts, config.batch_size, rank=rank, world_size=world_size, **order))
+        return training_batches(index.counts, config.batch_size, rank=rank, world_size=world_size, **order)
 
-    dataset = ShardDataset(index, train_transform(config), seed=config.seed)
-    return ShardLoader(dataset, batches, steps, config.worker_count())
+    dataset = ShardDataset(index, train_transform(config), config.seed, config.on_bad_sample == "skip")
+    identity = {
+        "samples": index.fingerprint(),
+        "order": f"{config.seed}/{config.shuffle_buffer}",
+        "samples_per_step": config.batch_size * world_size,
+    }
+    return ShardLoader(dataset, batches, steps, config, identity)
 
 
 def validation_loader(config: DataConfig, *, rank: int = 0, world_size: int = 1) -> ShardLoader:
     """Validation batches of one rank in a fixed order: over all ranks every image exactly once, no padding."""
     index = open_split(config, "val")
     batches = validation_batches(len(index), config.eval_batch_size, rank=rank, world_size=world_size)
-    return ShardLoader(
-        ShardDataset(index, eval_transform(config)), lambda epoch: batches, len(batches), config.worker_count()
-    )
+    return _fixed(config, index, batches)
 
 
 def calibration_loader(config: DataConfig, *, rank: int = 0, world_size: int = 1) -> ShardLoader:
-    """Training images under the evaluation transform, in a fixed order that soon has touched all shards and classes."""
+    """Training images under the evaluation transform, in a fixed order that soon has touched all classes.
+
+    Of shards that `intvit shards create` has shuffled a few suffice, and remote ones are not all fetched.
+    """
     index = open_split(config, "train")
-    batches = calibration_batches(len(index), config.eval_batch_size, rank=rank, world_size=world_size)
-    return ShardLoader(
-        ShardDataset(index, eval_transform(config)), lambda epoch: batches, len(batches), config.worker_count()
-    )
+    groups = index.counts if index.shuffled else np.array([len(index)])
+    batches = calibration_batches(groups, config.eval_batch_size, rank=rank, world_size=world_size)
+    return _fixed(config, index, batches)
 
 
-def _collate(samples: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    images, labels = zip(*samples, strict=True)
-    return torch.stack(images), torch.tensor(labels, dtype=torch.int64)
+def _fixed(config: DataConfig, index: ShardIndex, batches: Batches) -> ShardLoader:
+    dataset = ShardDataset(index, eval_transform(config), skip=config.on_bad_sample == "skip")
+    return ShardLoader(dataset, lambda epoch: batches, len(batches), config, {})
+
+
+class _Positions:
+    """Batches from number `first` on, as the lists that DataLoader wants, made one at a time."""
+
+    def __init__(self, batches: Batches, first: int) -> None:
+        self._batches, self._first = batches, first
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for number in range(self._first, len(self._batches)):
+            yield self._batches[number].tolist()
+
+    def __len__(self) -> int:
+        return len(self._batches) - self._first
+
+
+def _collate(
+    samples: list[tuple[torch.Tensor, int] | BadSample],
+) -> tuple[torch.Tensor, torch.Tensor, list[BadSample]]:
+    bad = [sample for sample in samples if isinstance(sample, BadSample)]
+    good = [sample for sample in samples if not isinstance(sample, BadSample)]
+    if not good:
+        raise DataError(f"{bad[0]} (and every other sample of a batch)")
+    images, labels = zip(*good, strict=True)
+    return torch.stack(images), torch.tensor(labels, dtype=torch.int64), bad

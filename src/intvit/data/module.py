@@ -10,7 +10,7 @@ from pytorch_lightning import LightningDataModule  # noqa: E402
 
 from intvit.data.config import DataConfig  # noqa: E402
 from intvit.data.loading import ShardLoader, calibration_loader, train_loader, validation_loader  # noqa: E402
-from intvit.data.shards import data_root, find_shards  # noqa: E402
+from intvit.data.shards import open_split  # noqa: E402
 
 
 class ShardDataModule(LightningDataModule):
@@ -25,7 +25,7 @@ class ShardDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Write the embedded digits once, before the other ranks look for them; DataError for a root without shards."""
-        find_shards(data_root(self.config), "val")
+        open_split(self.config, "val")
 
     def train_dataloader(self) -> ShardLoader:
         return train_loader(self.config, **self._ranks())

@@ -23,16 +23,17 @@ def training_batches(
 ) -> np.ndarray:
     """Positions of one rank's training batches in one epoch, int64 (steps, batch_size).
 
-    Shards (`counts`: samples of each) are shuffled, then the samples within every `buffer` consecutive ones, so that
-    only the few shards below one buffer are being read at a time. Every sample comes at most once over all ranks; less
-    than one batch per rank, others in every epoch, is left out. The ranks' batches of one step are neighbours: while
-    ranks times batch size stays, so do the samples of every step.
+    Shards (`counts`: samples of each) are shuffled, then every sample moves back by a random number of places below
+    `buffer`, around the end where need be: only the shards of one buffer are being read at a time, they follow each
+    other one by one, and a buffer that holds all samples shuffles them evenly. Every sample comes at most once over all
+    ranks; less than one batch per rank, others in every epoch, is left out. The ranks' batches of one step are
+    neighbours: while ranks times batch size stays, so do the samples of every step.
     """
     random = np.random.RandomState([seed, epoch])  # its stream is frozen, unlike that of numpy's newer generators
     starts = np.cumsum(counts) - counts
     order = np.concatenate([np.arange(counts[i]) + starts[i] for i in random.permutation(len(counts))])
-    for begin in range(0, len(order), buffer):
-        random.shuffle(order[begin : begin + buffer])
+    places = np.arange(len(order)) + random.uniform(0, min(buffer, len(order)), len(order))
+    order = order[np.argsort(places % len(order), kind="stable")]
     steps = training_steps(len(order), batch_size, world_size)
     return order[: steps * world_size * batch_size].reshape(steps, world_size, batch_size)[:, rank]
 
@@ -46,15 +47,22 @@ def validation_batches(samples: int, batch_size: int, *, rank: int = 0, world_si
     return [np.arange(first, min(first + batch_size, end)) for first in range(begin, end, batch_size)]
 
 
-def calibration_batches(samples: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> list[np.ndarray]:
+def calibration_batches(counts: np.ndarray, batch_size: int, *, rank: int = 0, world_size: int = 1) -> list[np.ndarray]:
     """Positions of one rank's calibration batches: every sample once, in a fixed order whose beginning is spread out.
 
-    Position k is k * step mod samples with a step near the golden ratio: the first n positions, for any n, lie almost
-    evenly over the whole split, and therefore over all shards and, where shards are sorted by class, all classes.
+    `counts`: samples of each group of neighbours. Groups come one after the other, spread, and so do the samples of a
+    group: the first n of them, for any n, lie almost evenly over the group, and therefore, where it is a whole split
+    sorted by class, over all shards and classes.
     """
-    step = round(samples * GOLDEN_RATIO)
-    while math.gcd(step, samples) != 1:
-        step += 1
-    order = np.arange(samples) * step % samples
-    batches = [order[first : first + batch_size] for first in range(0, samples, batch_size)]
+    starts = np.cumsum(counts) - counts
+    order = np.concatenate([starts[group] + _spread(int(counts[group])) for group in _spread(len(counts))])
+    batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
     return batches[rank::world_size]
+
+
+def _spread(length: int) -> np.ndarray:
+    """0..length-1 in the order k * step mod length with a step near the golden ratio."""
+    step = round(length * GOLDEN_RATIO)
+    while math.gcd(step, length) > 1:
+        step += 1
+    return np.arange(length) * step % max(1, length)

@@ -1,87 +1,108 @@
-"""Find the webdataset shards of a split and index their samples.
+"""Open a split: find its shards, and index their samples from index.json or, where there is none, by reading them all.
 
-A sample is what webdataset makes of it: neighbouring files of a tar with the same name up to the first dot, here an
-image (`.jpg`, `.jpeg` or `.png`) and its label (`.cls`, the class index as text). The index holds where each image lies
-and its label, so that `plan` can order samples freely and `reader` reads nothing else. It is built by walking the tar
-headers, which takes about 0.05 ms a sample; whatever is wrong with a shard's structure or labels shows here, early.
+The index holds where each image lies and its label, so that `plan` can order samples freely and `reader` reads nothing
+else. Walking the headers of a tar takes about 0.05 ms a sample; whatever is wrong with a shard's structure or labels
+shows then, early.
 """
 
 from __future__ import annotations
 
-import tarfile
-from collections.abc import Iterator
+import hashlib
+import logging
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from webdataset.tariterators import group_by_keys
 
 from intvit.data.config import DataConfig, DataError
 from intvit.data.digits import digits_root
+from intvit.data.index import INDEX, SPLITS, FolderIndex, SplitIndex, read_index, read_split
+from intvit.data.source import ShardSource, shard_source
+from intvit.data.tars import BadSample, key_of, scan
 
-SPLITS = ("train", "val")
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png")
-LABEL_SUFFIX = "cls"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """All samples of a split, in shard order. Position i is sample i of the concatenated shards.
+    """All good samples of a split, in shard order. Position i is sample i of the concatenated shards.
 
-    `counts` int64 (shards,): samples of each shard; `offsets` and `sizes` int64 (samples,): bytes of the image inside
-    its shard; `labels` int64 (samples,).
+    `names` of the shards; `counts` int64 (shards,): samples of each; `offsets` and `sizes` int64 (samples,): bytes of
+    the image inside its shard; `labels` int64 (samples,); `bad`: samples left out under data.on_bad_sample=skip;
+    `shuffled`: whether every shard is a random part of the split.
     """
 
-    paths: tuple[Path, ...]
+    source: ShardSource
+    names: tuple[str, ...]
     counts: np.ndarray
     offsets: np.ndarray
     sizes: np.ndarray
     labels: np.ndarray
+    bad: tuple[BadSample, ...] = ()
+    shuffled: bool = False
 
     def __len__(self) -> int:
         return len(self.offsets)
 
-    def locate(self, position: int) -> tuple[Path, int]:
+    def locate(self, position: int) -> tuple[str, int]:
         """Shard of the sample at `position` and the sample's number inside it."""
         ends = np.cumsum(self.counts)
         shard = int(np.searchsorted(ends, position, side="right"))
-        return self.paths[shard], position - int(ends[shard] - self.counts[shard])
+        return self.names[shard], position - int(ends[shard] - self.counts[shard])
 
-    def describe(self, position: int) -> str:
-        """`shard, sample 'key'` for messages; reads the shard's headers again."""
-        path, number = self.locate(position)
-        keys = (sample["__key__"] for sample in _samples(path))
-        key = next((key for count, key in enumerate(keys) if count == number), "no longer there")
-        return f"{path}, sample '{key}'"
+    def read(self, position: int) -> bytes:
+        """The encoded image at `position`. Raises OSError."""
+        return self.source.read(self.locate(position)[0], int(self.offsets[position]), int(self.sizes[position]))
+
+    def bad_sample(self, position: int, reason: str) -> BadSample:
+        """The sample at `position` with its shard and key; reads the shard's headers again."""
+        name, _ = self.locate(position)
+        offset = int(self.offsets[position])
+        try:
+            key = key_of(self.source.path(name), offset)
+        except OSError:
+            key = f"at byte {offset}"
+        return BadSample(self.source.where(name), key, reason)
+
+    def fingerprint(self) -> str:
+        """Equal for equal samples in equal shards: what a position means."""
+        digest = hashlib.sha256("\n".join(self.names).encode())
+        for values in (self.counts, self.offsets, self.sizes, self.labels):
+            digest.update(np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()[:16]
 
 
 def open_split(config: DataConfig, split: str) -> ShardIndex:
     """Index of `split` (`train` or `val`).
 
     Raises DataError for a missing root, missing or broken shards, samples without image or label, and labels outside
-    0..num_classes-1.
+    0..num_classes-1; data.on_bad_sample=skip leaves such samples out and logs them.
     """
-    paths = find_shards(data_root(config), split)
-    stamps = tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
-    return _index(stamps, config.num_classes)
+    root = data_root(config)
+    if root is None:
+        raise DataError(f"data.root is not set: say data.root=DIR, {WANTED}")
+    source = shard_source(config, root)
+    stamps = () if source.remote else _stamps(Path(root), split)
+    return _open(source, split, stamps, config.num_classes, config.on_bad_sample, config.bad_sample_budget)
 
 
 def data_root(config: DataConfig) -> str | Path | None:
-    """Folder of the shards: `root`, or for `digits` the cache folder, where they are written if need be."""
+    """Where the shards are: `root`, or for `digits` the cache folder, where they are written if need be."""
     return digits_root() if config.root is None and config.name == "digits" else config.root
 
 
-def find_shards(root: str | Path | None, split: str) -> list[Path]:
+WANTED = "a folder of webdataset shards train-*.tar and val-*.tar"
+Stamps = tuple[tuple[str, int, int], ...]
+
+
+def find_shards(root: Path, split: str) -> list[Path]:
     """Sorted `split`-*.tar files in the folder `root`, at least one; else DataError."""
-    wanted = "a folder of webdataset shards train-*.tar and val-*.tar"
-    if root is None:
-        raise DataError(f"data.root is not set: say data.root=DIR, {wanted}")
-    if not Path(root).is_dir():
-        raise DataError(f"data.root={root}: no such folder; say data.root=DIR, {wanted}")
-    found = {name: sorted(Path(root).glob(f"{name}-*.tar")) for name in SPLITS}
+    if not root.is_dir():
+        raise DataError(f"data.root={root}: no such folder; say data.root=DIR, {WANTED}")
+    found = {name: sorted(root.glob(f"{name}-*.tar")) for name in SPLITS}
     if not any(found.values()):
-        raise DataError(f"data.root={root}: holds no train-*.tar and no val-*.tar; say data.root=DIR, {wanted}")
+        raise DataError(f"data.root={root}: holds no train-*.tar and no val-*.tar; say data.root=DIR, {WANTED}")
     if not found[split]:
         other = SPLITS[1 - SPLITS.index(split)]
         use = "training and calibration need" if split == "train" else "validation needs"
@@ -89,57 +110,94 @@ def find_shards(root: str | Path | None, split: str) -> list[Path]:
     return found[split]
 
 
+def _stamps(root: Path, split: str) -> Stamps:
+    """Name, bytes and time of every file that the index of a split depends on."""
+    files = find_shards(root, split) + [path for path in [root / INDEX] if path.exists()]
+    return tuple((path.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files)
+
+
 @lru_cache(maxsize=4)  # training and calibration share one index; a changed shard has a new stamp
-def _index(stamps: tuple[tuple[Path, int, int], ...], num_classes: int) -> ShardIndex:
-    paths = tuple(path for path, _, _ in stamps)
-    parts = [_scan(path, num_classes) for path in paths]
-    index = ShardIndex(
-        paths,
-        np.array([part.shape[1] for part in parts], dtype=np.int64),
-        *np.concatenate(parts, axis=1),
-    )
+def _open(
+    source: ShardSource, split: str, stamps: Stamps, num_classes: int, on_bad_sample: str, budget: int
+) -> ShardIndex:
+    skip = on_bad_sample == "skip"
+    if source.remote or stamps[-1][0] == INDEX:
+        index = _from_index(source, split, stamps, num_classes, skip)
+    else:
+        index = _from_tars(source, [name for name, _, _ in stamps], num_classes, skip)
+    if len(index.bad) > budget:
+        raise DataError(
+            f"{index.bad[0]} (the first of {len(index.bad)} bad samples, more than data.bad_sample_budget={budget})"
+        )
     if not len(index):
-        raise DataError(f"{paths[0].parent}: its {len(paths)} {paths[0].name.split('-')[0]}-*.tar hold no samples")
+        raise DataError(f"{source.root}: its {len(index.names)} {split}-*.tar hold no samples")
+    if index.bad:
+        log.warning("%s: %d bad samples left out of %s, such as %s", source.root, len(index.bad), split, index.bad[0])
     return index
 
 
-def _scan(path: Path, num_classes: int) -> np.ndarray:
-    """offsets, sizes, labels of one shard: int64 (3, samples)."""
-    rows = []
-    with open(path, "rb") as file:
-        for sample in _samples(path):
-            where = f"{path}, sample '{sample['__key__']}'"
-            image = next((sample[suffix] for suffix in IMAGE_SUFFIXES if suffix in sample), None)
-            label = sample.get(LABEL_SUFFIX)
-            if image is None or label is None:
-                missing = "no label (.cls)" if label is None else "no image (.jpg, .jpeg or .png)"
-                files = ", ".join(f".{suffix}" for suffix in sample if not suffix.startswith("__"))
-                raise DataError(f"{where}: has {missing}, only {files}; both must stand side by side in the tar")
-            file.seek(label.offset_data)
-            rows.append((image.offset_data, image.size, _label(file.read(label.size), num_classes, where)))
-    return np.array(rows, dtype=np.int64).reshape(-1, 3).T
+def _from_tars(source: ShardSource, names: list[str], num_classes: int, skip: bool) -> ShardIndex:
+    tables, bad = [], []
+    for name in names:
+        found = scan(source.path(name), source.where(name), num_classes)
+        if found.bad and not skip:
+            raise DataError(str(found.bad[0]))
+        tables.append(found.table())
+        bad += found.bad
+    counts = np.array([table.shape[1] for table in tables], dtype=np.int64)
+    offsets, sizes, labels = np.concatenate(tables, axis=1)
+    return ShardIndex(source, tuple(names), counts, offsets, sizes, labels, tuple(bad))
 
 
-def _label(text: bytes, num_classes: int, where: str) -> int:
+def _from_index(source: ShardSource, split: str, stamps: Stamps, num_classes: int, skip: bool) -> ShardIndex:
+    folder, found = _read(source, split)
+    names = tuple(shard.name for shard in found.shards)
+    for shard in found.shards:
+        source.sizes[shard.name] = (shard.bytes, shard.sha256)
+    if not source.remote:
+        _compare(source, found, stamps, skip)
+    counts = np.array([shard.samples for shard in found.shards], dtype=np.int64)
+    offsets, sizes, labels = found.table
+    index = ShardIndex(source, names, counts, offsets, sizes, labels, shuffled=folder.shuffled)
+    outside = np.flatnonzero(index.labels >= num_classes).tolist()
+    if not len(outside):
+        return index
+    reason = f"is outside 0..{num_classes - 1}; set data.num_classes"
+    if not skip:
+        position = outside[0]
+        raise DataError(str(index.bad_sample(position, f"label {index.labels[position]} {reason}")))
+    bad = [
+        BadSample(source.where(index.locate(p)[0]), f"number {p}", f"label {index.labels[p]} {reason}") for p in outside
+    ]
+    keep = index.labels < num_classes
+    counts = np.array([part.sum() for part in np.split(keep, np.cumsum(counts)[:-1])], dtype=np.int64)
+    return ShardIndex(source, names, counts, offsets[keep], sizes[keep], labels[keep], tuple(bad), folder.shuffled)
+
+
+def _read(source: ShardSource, split: str) -> tuple[FolderIndex, SplitIndex]:
+    where = source.where(INDEX)
     try:
-        label = int(text)
-    except ValueError:
-        raise DataError(f"{where}: label {text[:40]!r} is not a number; .cls must hold the class index") from None
-    if not 0 <= label < num_classes:
-        raise DataError(f"{where}: label {label} is outside 0..{num_classes - 1}; mend it or set data.num_classes")
-    return label
+        folder = read_index(source.path(INDEX).read_bytes(), where)
+        if split not in folder.splits:
+            raise DataError(f"{where}: knows {', '.join(folder.splits)} but no {split}")
+        table = str(folder.splits[split]["table"])
+        return folder, read_split(folder, split, source.path(table).read_bytes(), source.where(table))
+    except OSError as error:
+        need = "; shards behind a URL or command need index.json: `intvit shards index DIR` where they lie as files"
+        raise DataError(f"{where}: cannot be read ({error}){need if source.remote else ''}") from error
 
 
-def _samples(path: Path) -> Iterator[dict]:
-    """webdataset's samples of one shard with tar headers in place of contents: {"__key__": str, suffix: TarInfo}."""
-    try:
-        with tarfile.open(path, "r:") as archive:
-            files = ({"fname": info.name, "data": info, "__url__": str(path)} for info in archive if info.isreg())
-            yield from group_by_keys(files)
-            # A tar ends with a block of zeros. Cut off between two files, or with a damaged header, it would otherwise
-            # pass for a shorter one: tarfile and webdataset stop there without a word.
-            archive.fileobj.seek(archive.offset)
-            if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise tarfile.ReadError(f"neither a file nor the end mark at byte {archive.offset}")
-    except (tarfile.TarError, OSError, ValueError) as error:
-        raise DataError(f"{path}: broken shard ({error.args[0] if error.args else error}); write it again") from error
+def _compare(source: ShardSource, found: SplitIndex, stamps: Stamps, skip: bool) -> None:
+    """Raise DataError where the files of a folder are not those of its index."""
+    sizes = {name: size for name, size, _ in stamps}
+    expected = {shard.name: shard.bytes for shard in found.shards}
+    again = (
+        f"`intvit shards verify {source.root}` tells more, `intvit shards index {source.root}` indexes what is there"
+    )
+    for name in sorted(expected.keys() | sizes.keys() - {INDEX}):
+        if name not in sizes:
+            raise DataError(f"{source.where(name)}: is missing, {INDEX} has it; {again}")
+        if name not in expected:
+            raise DataError(f"{source.where(name)}: {INDEX} does not have it; {again}")
+        if sizes[name] != expected[name] and not skip:
+            raise DataError(f"{source.where(name)}: {sizes[name]} bytes, {INDEX} says {expected[name]}; {again}")

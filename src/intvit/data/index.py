@@ -1,0 +1,134 @@
+"""index.json beside the shards of a folder, and the tables of samples that it names.
+
+    {"format": "intvit-shards", "version": 1, "classes": ["n01440764", ...], "settings": {...} or null,
+     "splits": {"train": {"samples": 1281167, "bytes": 146000000000, "table": "train.index.npy", "sha256": "...",
+                          "shards": [{"name": "train-000000.tar", "samples": 1200, "bytes": ..., "sha256": "...",
+                                      "classes": 702}, ...]}}}
+
+`classes` of a shard counts its different labels. A table is int64 (3, samples): offset and size of the image in its
+shard, and its label, shard after shard. With it a reader opens ImageNet at once and needs no list of a remote folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from intvit.data.config import DataError
+from intvit.files import write_bytes, write_json
+
+INDEX = "index.json"
+FORMAT, VERSION = "intvit-shards", 1
+SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """One shard as index.json describes it."""
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+    classes: int
+
+
+@dataclass(frozen=True)
+class SplitIndex:
+    """A split: its shards and the table of its samples, int64 (3, samples) of offsets, sizes and labels."""
+
+    shards: tuple[ShardRecord, ...]
+    table: np.ndarray
+
+
+@dataclass(frozen=True)
+class FolderIndex:
+    """What index.json says. `settings` are those of `intvit shards create`; None for shards that others wrote."""
+
+    classes: tuple[str, ...]
+    settings: Mapping[str, Any] | None
+    splits: Mapping[str, Mapping[str, Any]] = field(repr=False)
+
+    @property
+    def shuffled(self) -> bool:
+        """Whether every shard is a random part of its split."""
+        return self.settings is not None and "seed" in self.settings
+
+
+def table_name(split: str) -> str:
+    """File name of a split's table."""
+    return f"{split}.index.npy"
+
+
+def write_index(
+    folder: Path, splits: Mapping[str, SplitIndex], classes: Sequence[str], settings: Mapping[str, Any] | None
+) -> None:
+    """Write the tables, then index.json, each whole or not at all."""
+    described = {}
+    for split, index in splits.items():
+        buffer = io.BytesIO()
+        np.save(buffer, index.table, allow_pickle=False)
+        write_bytes(folder / table_name(split), buffer.getvalue())
+        described[split] = {
+            "samples": index.table.shape[1],
+            "bytes": sum(shard.bytes for shard in index.shards),
+            "table": table_name(split),
+            "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
+            "shards": [vars(shard) for shard in index.shards],
+        }
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "classes": list(classes),
+        "settings": settings,
+        "splits": described,
+    }
+    write_json(folder / INDEX, content)
+
+
+def read_index(text: bytes, where: str) -> FolderIndex:
+    """Parse index.json, called `where` in messages. Raises DataError."""
+    try:
+        content = json.loads(text)
+        if content["format"] != FORMAT or content["version"] != VERSION:
+            raise DataError(
+                f"{where}: format {content['format']} version {content['version']}, expected {FORMAT} {VERSION}; "
+                "write it again with `intvit shards index DIR`"
+            )
+        for split in content["splits"].values():
+            for shard in split["shards"]:
+                if "/" in shard["name"] or shard["name"].startswith("."):
+                    raise ValueError(f"a shard is called {shard['name']}")
+        return FolderIndex(tuple(content["classes"]), content["settings"], content["splits"])
+    except DataError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{where}: not an index of shards ({error}); `intvit shards index DIR` writes one") from error
+
+
+def read_split(index: FolderIndex, split: str, table: bytes, where: str) -> SplitIndex:
+    """A split of index.json with its table, whose bytes are given. Raises DataError where they do not fit together."""
+    described = index.splits[split]
+    try:
+        shards = tuple(ShardRecord(**shard) for shard in described["shards"])
+        if hashlib.sha256(table).hexdigest() != described["sha256"]:
+            raise ValueError("its checksum is another one")
+        values = np.load(io.BytesIO(table), allow_pickle=False)
+        samples = sum(shard.samples for shard in shards)
+        if values.dtype != np.int64 or values.shape != (3, samples) or samples != described["samples"]:
+            raise ValueError(f"it holds {values.dtype} {values.shape} for {samples} samples")
+        ends = np.repeat([shard.bytes for shard in shards], [shard.samples for shard in shards])
+        if (values < 0).any() or (values[:2] > ends).any() or (values[0] + values[1] > ends).any():
+            raise ValueError("it leads outside a shard")
+    except (ValueError, KeyError, TypeError, EOFError, OSError) as error:
+        raise DataError(
+            f"{where}: does not fit {INDEX} ({error}); `intvit shards index DIR` writes both again"
+        ) from error
+    return SplitIndex(shards, values)

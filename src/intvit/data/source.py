@@ -1,0 +1,181 @@
+"""Where shards lie and how their bytes are read: a folder, a URL or a command; retried, and staged on a local disk.
+
+Only files and byte ranges here; what they mean is `index`'s and `tars`'s.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from intvit.data.config import DataConfig, DataError
+
+PLACE = "{shard}"  # stands for the file's name in a URL or command
+OPEN_SHARDS = 32  # opening a shard for each image would burden the metadata server of a cluster's file system
+BLOCK = 1 << 20
+FIRST_WAIT = 0.5  # seconds before the second attempt; every further one waits twice as long
+LONGEST_WAIT = 30.0
+
+Result = TypeVar("Result")
+log = logging.getLogger(__name__)
+
+
+class ShardSource:
+    """Files under `root`: a folder, or a URL or `pipe:` command of webdataset with {shard} in the name's place.
+
+    Files of a URL or command, and with `cache` those of a folder too, are copied whole into the folder `cache` before
+    they are read (a temporary one where it is None, removed at exit); beyond `cache_bytes` the ones that were longest
+    not opened go. Any number of processes may share a cache. What fails is tried `retries` times more.
+    """
+
+    def __init__(
+        self, root: str | Path, cache: str | None = None, cache_bytes: int | None = None, retries: int = 5
+    ) -> None:
+        self.root = str(root)
+        self.remote = self.root.startswith("pipe:") or "://" in self.root
+        self.retries = retries
+        self.cache_bytes = cache_bytes
+        self.cache: Path | None = None
+        self.sizes: dict[str, tuple[int, str]] = {}  # name -> bytes and sha256 that a copy must have, where known
+        self._files: OrderedDict[str, BinaryIO] = OrderedDict()
+        if self.remote and PLACE not in self.root:
+            raise DataError(
+                f"data.root={root}: say where the shard's name goes, as in data.root='https://host/imagenet/{PLACE}' "
+                f"or data.root='pipe:aws s3 cp s3://bucket/imagenet/{PLACE} -'"
+            )
+        if cache is not None:
+            # One folder for each source, as different ones have files of the same names.
+            self.cache = Path(cache) / hashlib.sha256(self.root.encode()).hexdigest()[:16]
+        elif self.remote:
+            self.cache = Path(tempfile.mkdtemp(prefix="intvit-shards-"))
+            atexit.register(_remove, self.cache, os.getpid())
+
+    def path(self, name: str) -> Path:
+        """A local file with the content of `name`, copied first if need be. Raises OSError."""
+        if self.cache is None:
+            return Path(self.root) / name
+        staged = self.cache / name
+        if not staged.exists():
+            staged.parent.mkdir(parents=True, exist_ok=True)
+            with open(staged.with_name(f".{name}.lock"), "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # one process copies, the others wait for it
+                if not staged.exists():
+                    self._attempt(name, lambda: self._stage(name, staged))
+        return staged
+
+    def where(self, name: str) -> str:
+        """The file's name for messages."""
+        return self.root.replace(PLACE, name) if self.remote else str(Path(self.root) / name)
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        """`size` bytes of a file from `offset`. Raises OSError once every attempt has failed."""
+        data = self._attempt(name, lambda: self._pread(name, offset, size))
+        if len(data) < size:
+            raise OSError("the shard has become shorter")
+        return data
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": OrderedDict()}
+
+    def _pread(self, name: str, offset: int, size: int) -> bytes:
+        if name not in self._files:
+            if len(self._files) == OPEN_SHARDS:
+                self._files.popitem(last=False)[1].close()
+            self._files[name] = open(self.path(name), "rb", buffering=0)  # noqa: SIM115, it stays open
+        self._files.move_to_end(name)
+        try:
+            # pread, not seek and read: forked workers share the file's position
+            return os.pread(self._files[name].fileno(), size, offset)
+        except OSError:
+            self._files.pop(name).close()  # a stale handle of a network file system stays stale
+            raise
+
+    def _attempt(self, name: str, action: Callable[[], Result]) -> Result:
+        wait = FIRST_WAIT
+        for attempt in range(self.retries + 1):
+            try:
+                return action()
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                if attempt == self.retries:
+                    raise
+                log.warning("%s: %s; attempt %d follows in %.1f s", self.where(name), error, attempt + 2, wait)
+                time.sleep(wait)
+                wait = min(2 * wait, LONGEST_WAIT)
+        raise AssertionError("unreachable")
+
+    def _stage(self, name: str, staged: Path) -> None:
+        """Copy a file into the cache under a temporary name; rename it once it is whole."""
+        handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=staged.parent)
+        size, digest = 0, hashlib.sha256()
+        try:
+            with os.fdopen(handle, "wb") as target, self._open(name) as stream:
+                while block := stream.read(BLOCK):
+                    target.write(block)
+                    digest.update(block)
+                    size += len(block)
+            expected = self.sizes.get(name)
+            if expected is not None and expected != (size, digest.hexdigest()):
+                raise OSError(f"{size} bytes came that are not the {expected[0]} bytes of the index")
+            if not size:
+                raise OSError("nothing came")  # webdataset's pipes end like this where a command is missing
+            self._make_room(size)
+            os.replace(temporary, staged)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+
+    def _open(self, name: str) -> Any:
+        if not self.remote:
+            return open(Path(self.root) / name, "rb")
+        from webdataset import gopen
+
+        return gopen(self.root.replace(PLACE, name))
+
+    def _make_room(self, size: int) -> None:
+        """Remove the files that were longest not staged, other processes' too: who has one open reads on."""
+        if self.cache_bytes is None or self.cache is None:
+            return
+        files = sorted((stat.st_mtime, stat.st_size, path) for path, stat in _stats(self.cache))
+        total = sum(length for _, length, _ in files)
+        for _, length, path in files:
+            if total + size <= self.cache_bytes:
+                break
+            path.unlink(missing_ok=True)
+            total -= length
+
+
+def shard_source(config: DataConfig, root: str | Path) -> ShardSource:
+    """The source that a config describes; one for all loaders of a process, so that they share a temporary cache."""
+    return _shared(
+        str(root), config.cache, None if config.cache_gb is None else int(config.cache_gb * 1e9), config.retries
+    )
+
+
+_shared = lru_cache(ShardSource)
+
+
+def _stats(folder: Path) -> list[tuple[Path, os.stat_result]]:
+    found = []
+    for path in folder.glob("*.tar"):
+        try:
+            found.append((path, path.stat()))
+        except FileNotFoundError:
+            continue  # another process was faster
+    return found
+
+
+def _remove(folder: Path, process: int) -> None:
+    if os.getpid() == process:  # forked workers inherit the exit handler
+        shutil.rmtree(folder, ignore_errors=True)
