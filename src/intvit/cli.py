@@ -18,7 +18,14 @@ Command = tuple[str, str]  # module with main(arguments), one line of help
 COMMANDS: dict[str, Command | dict[str, Command]] = {
     "bench": {
         "train": ("intvit.analysis.bench_train", "time and memory of a training step, quantized against float"),
+        "data": ("intvit.analysis.bench_data", "images a second: this reader, webdataset, ImageFolder"),
         "presets": ("intvit.analysis.bench_presets", "top-1 of every quant preset on a model without training"),
+    },
+    "shards": {
+        "create": ("intvit.data.shard_tools.create", "images -> shuffled webdataset shards with index.json"),
+        "index": ("intvit.data.shard_tools.reindex", "index.json for shards that others wrote"),
+        "verify": ("intvit.data.shard_tools.verify", "checksums, structure, labels, and that every image decodes"),
+        "info": ("intvit.data.shard_tools.info", "samples, classes and bytes of a folder of shards"),
     },
     "check": ("intvit.analysis.check_model", "a model of full size, exported and run on every runtime: 0 mismatches"),
 }

@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from synthetic_shards import config, number_of, numbered_image, png, write_split
 from intvit.data.config import DataError
 from intvit.data.loading import calibration_loader, train_loader, validation_loader
 
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create . worker processes")
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,25 @@ def test_training_ranks_get_as_many_full_batches_of_different_images(root):
     assert [len(loader) for loader in loaders] == [2] * 4 == [len(rank) for rank in batches]
     seen = [n for rank in batches for batch in rank for n in batch]
     assert len(seen) == len(set(seen)) == 24
+
+
+@pytest.mark.parametrize("ranks", range(1, 9))
+def test_every_sample_is_counted_over_ranks_and_workers(tmp_path, ranks):
+    """Shards of unequal size, fewer than workers times ranks; 0 to 4 workers on every rank."""
+    write_split(tmp_path, "train", [37, 2, 0, 61])
+    write_split(tmp_path, "val", [13, 0, 9])
+    for workers in range(5):
+        options = config(tmp_path, workers=workers, batch_size=3, eval_batch_size=2)
+        loaders = [train_loader(options, rank=rank, world_size=ranks) for rank in range(ranks)]
+        trained = [numbers(loader) for loader in loaders]
+        steps = 100 // (3 * ranks)
+        assert [[len(batch) for batch in rank] for rank in trained] == [[3] * steps] * ranks
+        counted = Counter(n for rank in trained for batch in rank for n in batch)
+        assert set(counted.values()) == {1}
+        assert len(counted) == steps * 3 * ranks
+        loaders = [validation_loader(options, rank=rank, world_size=ranks) for rank in range(ranks)]
+        validated = Counter(n for loader in loaders for batch in numbers(loader) for n in batch)
+        assert validated == Counter(range(22))
 
 
 def test_iterating_leaves_the_training_generator_alone(root):

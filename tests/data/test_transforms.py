@@ -9,10 +9,10 @@ from PIL import Image
 from synthetic_shards import config
 
 from intvit.data.config import DataConfig
-from intvit.data.decoding import decode
+from intvit.data.decoding import decode, decode_crop
 from intvit.data.reader import seeded
 from intvit.data.shards import open_split
-from intvit.data.transforms import EvalTransform, eval_transform, to_tensor, train_transform
+from intvit.data.transforms import EvalTransform, TrainTransform, eval_transform, to_tensor, train_transform
 from intvit.torchvision_fix import ensure_torchvision
 
 ensure_torchvision()
@@ -136,3 +136,71 @@ def test_every_operation_of_timm_works_at_every_magnitude(magnitude, increasing)
     with seeded("here"):
         for _ in range(3):
             assert transform(encoded(random_picture(20, 30))).dtype == torch.uint8
+
+
+def smooth_picture(width: int, height: int) -> Image.Image:
+    """Something like a photo: few high frequencies."""
+    small = random_picture(max(2, width // 16), max(2, height // 16))
+    return small.resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("size", [(500, 375), (333, 500), (1600, 1200), (2500, 1000), (60, 4000)])
+@pytest.mark.parametrize(
+    "options", [{"quality": 95}, {"quality": 75, "subsampling": 0}, {"progressive": True}], ids=str
+)
+def test_a_jpegs_crop_is_decoded_at_the_smallest_scale_that_keeps_its_size(size, options):
+    data = encoded(smooth_picture(*size), "JPEG", **options)
+    whole = np.asarray(decode(data, LIMIT))
+    draw = np.random.default_rng(0)
+    seen, compared = set(), 0
+    for number in range(16):
+        height, width = int(draw.integers(8, size[1] + 1)), int(draw.integers(8, size[0] + 1))
+        top, left = int(draw.integers(0, size[1] - height + 1)), int(draw.integers(0, size[0] - width + 1))
+        if number % 2:
+            top, left, height, width = (side // 8 * 8 for side in (top, left, height, width))
+        part = decode_crop(data, LIMIT, lambda _, box=(top, left, height, width): box, 100)
+        divisor = next((d for d in (8, 4, 2) if min(height, width) >= 100 * d), 1)
+        seen.add(divisor)
+        assert abs(part.shape[0] - height / divisor) <= 1
+        assert abs(part.shape[1] - width / divisor) <= 1
+        assert min(part.shape[:2]) >= min(100, min(height, width)) - 1
+        expected = whole[top : top + height, left : left + width]
+        if divisor == 1:
+            assert np.array_equal(part, expected)  # libjpeg-turbo inside and outside Pillow
+        elif all(side % divisor == 0 for side in (top, left, height, width)):  # else off by less than half a pixel
+            box = Image.fromarray(expected).resize(part.shape[1::-1], Image.Resampling.BOX)
+            assert np.abs(np.asarray(box).astype(int) - part).mean() < 8
+            compared += 1
+    assert min(size) < 200 or (len(seen) > 1 and compared)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("RGB", "PNG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGBA", "PNG"), ("P", "PNG"), ("RGB", "WEBP")]
+)
+def test_crops_of_other_pictures_are_pillows(mode, kind):
+    data = encoded(smooth_picture(300, 200).convert(mode), kind)
+    part = decode_crop(data, LIMIT, lambda picture: (10, 20, picture.height - 50, 240), 8)
+    assert np.array_equal(part, np.asarray(decode(data, LIMIT))[10:160, 20:260])
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "nearest"])
+def test_crops_and_flips_are_those_of_timm_up_to_the_rounding_of_the_resize(kind, interpolation):
+    """The same draws give the same crop and flip; where torch resizes, some pixels are off by a level or so."""
+    options = {"kind": "photo", "auto_augment": None, "color_jitter": 0.0, "interpolation": interpolation}
+    data = config(None, image_size=224, train_transform=options)
+    ours = TrainTransform(data)
+    theirs = create_transform(
+        224, is_training=True, color_jitter=0.0, interpolation=interpolation, normalize=False, scale=(0.08, 1.0)
+    )
+    for size in [(500, 375), (375, 500), (440, 300), (64, 90)]:
+        content = encoded(smooth_picture(*size), kind)
+        for number in range(6):
+            with seeded(f"{size}/{number}"):
+                image = ours(content)
+            with seeded(f"{size}/{number}"):
+                expected = theirs(decode(content, LIMIT))
+            difference = (image.int() - expected.int()).abs()
+            exact = interpolation in ("lanczos", "nearest")
+            assert difference.max() <= (0 if exact else 4)
+            assert (difference > 0).float().mean() < 0.2

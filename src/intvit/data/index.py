@@ -15,7 +15,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,15 @@ class ShardRecord:
 
 
 @dataclass(frozen=True)
+class SplitRecord:
+    """A split as index.json describes it: its shards, and the file and checksum of the table of its samples."""
+
+    shards: tuple[ShardRecord, ...]
+    table: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class SplitIndex:
     """A split: its shards and the table of its samples, int64 (3, samples) of offsets, sizes and labels."""
 
@@ -54,7 +63,7 @@ class FolderIndex:
 
     classes: tuple[str, ...]
     settings: Mapping[str, Any] | None
-    splits: Mapping[str, Mapping[str, Any]] = field(repr=False)
+    splits: Mapping[str, SplitRecord]
 
     @property
     def shuffled(self) -> bool:
@@ -102,33 +111,38 @@ def read_index(text: bytes, where: str) -> FolderIndex:
                 f"{where}: format {content['format']} version {content['version']}, expected {FORMAT} {VERSION}; "
                 "write it again with `intvit shards index DIR`"
             )
-        for split in content["splits"].values():
-            for shard in split["shards"]:
-                if "/" in shard["name"] or shard["name"].startswith("."):
-                    raise ValueError(f"a shard is called {shard['name']}")
-        return FolderIndex(tuple(content["classes"]), content["settings"], content["splits"])
+        splits = {split: _split_record(described) for split, described in content["splits"].items()}
+        return FolderIndex(tuple(content["classes"]), content["settings"], splits)
     except DataError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{where}: not an index of shards ({error}); `intvit shards index DIR` writes one") from error
 
 
-def read_split(index: FolderIndex, split: str, table: bytes, where: str) -> SplitIndex:
-    """A split of index.json with its table, whose bytes are given. Raises DataError where they do not fit together."""
-    described = index.splits[split]
+def _split_record(described: Mapping[str, Any]) -> SplitRecord:
+    shards = tuple(ShardRecord(**shard) for shard in described["shards"])
+    for name in (described["table"], *(shard.name for shard in shards)):
+        if "/" in name or name.startswith("."):
+            raise ValueError(f"a file is called {name}")
+    if described["samples"] != sum(shard.samples for shard in shards):
+        raise ValueError(f"{described['samples']} samples are not those of the shards together")
+    return SplitRecord(shards, described["table"], described["sha256"])
+
+
+def read_split(record: SplitRecord, table: bytes, where: str) -> SplitIndex:
+    """A split with its table, whose bytes are given. Raises DataError where they do not fit together."""
     try:
-        shards = tuple(ShardRecord(**shard) for shard in described["shards"])
-        if hashlib.sha256(table).hexdigest() != described["sha256"]:
+        if hashlib.sha256(table).hexdigest() != record.sha256:
             raise ValueError("its checksum is another one")
         values = np.load(io.BytesIO(table), allow_pickle=False)
-        samples = sum(shard.samples for shard in shards)
-        if values.dtype != np.int64 or values.shape != (3, samples) or samples != described["samples"]:
+        samples = sum(shard.samples for shard in record.shards)
+        if values.dtype != np.int64 or values.shape != (3, samples):
             raise ValueError(f"it holds {values.dtype} {values.shape} for {samples} samples")
-        ends = np.repeat([shard.bytes for shard in shards], [shard.samples for shard in shards])
+        ends = np.repeat([shard.bytes for shard in record.shards], [shard.samples for shard in record.shards])
         if (values < 0).any() or (values[:2] > ends).any() or (values[0] + values[1] > ends).any():
             raise ValueError("it leads outside a shard")
-    except (ValueError, KeyError, TypeError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError) as error:
         raise DataError(
             f"{where}: does not fit {INDEX} ({error}); `intvit shards index DIR` writes both again"
         ) from error
-    return SplitIndex(shards, values)
+    return SplitIndex(record.shards, values)

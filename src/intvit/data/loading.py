@@ -57,6 +57,11 @@ class ShardLoader:
         self._resume: tuple[int, int] | None = None  # epoch and batch that the next iteration of that epoch begins with
 
     @property
+    def skipped(self) -> int:
+        """Bad samples of the split that the current or last iteration went without."""
+        return len(self._dataset.index.bad) + len(self.bad)
+
+    @property
     def sampler(self) -> ShardLoader:
         """Itself: Lightning calls `loader.sampler.set_epoch(epoch)` before every training epoch."""
         return self

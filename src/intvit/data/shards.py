@@ -124,7 +124,7 @@ def _open(
     if source.remote or stamps[-1][0] == INDEX:
         index = _from_index(source, split, stamps, num_classes, skip)
     else:
-        index = _from_tars(source, [name for name, _, _ in stamps], num_classes, skip)
+        index = _from_tars(source, stamps, num_classes, skip)
     if len(index.bad) > budget:
         raise DataError(
             f"{index.bad[0]} (the first of {len(index.bad)} bad samples, more than data.bad_sample_budget={budget})"
@@ -136,24 +136,24 @@ def _open(
     return index
 
 
-def _from_tars(source: ShardSource, names: list[str], num_classes: int, skip: bool) -> ShardIndex:
+def _from_tars(source: ShardSource, stamps: Stamps, num_classes: int, skip: bool) -> ShardIndex:
     tables, bad = [], []
-    for name in names:
+    for name, *stamp in stamps:
+        source.versions[name] = str(stamp)
         found = scan(source.path(name), source.where(name), num_classes)
         if found.bad and not skip:
-            raise DataError(str(found.bad[0]))
+            # A shard that breaks off may end in half a sample: say the cause.
+            raise DataError(str(min(found.bad, key=lambda bad: bad.key != "")))
         tables.append(found.table())
         bad += found.bad
     counts = np.array([table.shape[1] for table in tables], dtype=np.int64)
     offsets, sizes, labels = np.concatenate(tables, axis=1)
-    return ShardIndex(source, tuple(names), counts, offsets, sizes, labels, tuple(bad))
+    return ShardIndex(source, tuple(name for name, _, _ in stamps), counts, offsets, sizes, labels, tuple(bad))
 
 
 def _from_index(source: ShardSource, split: str, stamps: Stamps, num_classes: int, skip: bool) -> ShardIndex:
     folder, found = _read(source, split)
     names = tuple(shard.name for shard in found.shards)
-    for shard in found.shards:
-        source.sizes[shard.name] = (shard.bytes, shard.sha256)
     if not source.remote:
         _compare(source, found, stamps, skip)
     counts = np.array([shard.samples for shard in found.shards], dtype=np.int64)
@@ -177,11 +177,13 @@ def _from_index(source: ShardSource, split: str, stamps: Stamps, num_classes: in
 def _read(source: ShardSource, split: str) -> tuple[FolderIndex, SplitIndex]:
     where = source.where(INDEX)
     try:
-        folder = read_index(source.path(INDEX).read_bytes(), where)
+        folder = read_index(source.fetch(INDEX), where)
         if split not in folder.splits:
             raise DataError(f"{where}: knows {', '.join(folder.splits)} but no {split}")
-        table = str(folder.splits[split]["table"])
-        return folder, read_split(folder, split, source.path(table).read_bytes(), source.where(table))
+        record = folder.splits[split]
+        source.checksums |= {record.table: record.sha256, **{shard.name: shard.sha256 for shard in record.shards}}
+        source.versions |= source.checksums
+        return folder, read_split(record, source.path(record.table).read_bytes(), source.where(record.table))
     except OSError as error:
         need = "; shards behind a URL or command need index.json: `intvit shards index DIR` where they lie as files"
         raise DataError(f"{where}: cannot be read ({error}){need if source.remote else ''}") from error

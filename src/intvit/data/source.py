@@ -47,7 +47,9 @@ class ShardSource:
         self.retries = retries
         self.cache_bytes = cache_bytes
         self.cache: Path | None = None
-        self.sizes: dict[str, tuple[int, str]] = {}  # name -> bytes and sha256 that a copy must have, where known
+        # Of a file, where known: what tells its versions apart, and the sha256 that a copy must have.
+        self.versions: dict[str, str] = {}
+        self.checksums: dict[str, str] = {}
         self._files: OrderedDict[str, BinaryIO] = OrderedDict()
         if self.remote and PLACE not in self.root:
             raise DataError(
@@ -65,14 +67,24 @@ class ShardSource:
         """A local file with the content of `name`, copied first if need be. Raises OSError."""
         if self.cache is None:
             return Path(self.root) / name
-        staged = self.cache / name
+        version = hashlib.sha256(self.versions.get(name, "").encode()).hexdigest()[:8]
+        staged = self.cache / f"{version}-{name}"
         if not staged.exists():
-            staged.parent.mkdir(parents=True, exist_ok=True)
-            with open(staged.with_name(f".{name}.lock"), "w") as lock:
+            self.cache.mkdir(parents=True, exist_ok=True)
+            with open(self.cache / f".{staged.name}.lock", "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # one process copies, the others wait for it
                 if not staged.exists():
                     self._attempt(name, lambda: self._stage(name, staged))
         return staged
+
+    def fetch(self, name: str) -> bytes:
+        """The whole content of a small file, never from the cache. Raises OSError."""
+
+        def read() -> bytes:
+            with self._open(name) as stream:
+                return bytes(stream.read())
+
+        return self._attempt(name, read)
 
     def where(self, name: str) -> str:
         """The file's name for messages."""
@@ -126,11 +138,8 @@ class ShardSource:
                     target.write(block)
                     digest.update(block)
                     size += len(block)
-            expected = self.sizes.get(name)
-            if expected is not None and expected != (size, digest.hexdigest()):
-                raise OSError(f"{size} bytes came that are not the {expected[0]} bytes of the index")
-            if not size:
-                raise OSError("nothing came")  # webdataset's pipes end like this where a command is missing
+            if self.checksums.get(name, digest.hexdigest()) != digest.hexdigest():
+                raise OSError(f"{size} bytes came whose checksum is not that of the index")
             self._make_room(size)
             os.replace(temporary, staged)
         finally:

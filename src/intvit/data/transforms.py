@@ -67,12 +67,15 @@ class TrainTransform:
 
         ensure_torchvision()
         from timm.data import create_transform
+        from timm.data.transforms import MaybePILToTensor
+        from torchvision.transforms import ColorJitter, RandomHorizontalFlip
 
         _mend_posterize()
         options = config.train_transform
         self.image_size, self.max_pixels = config.image_size, config.max_pixels
         self.interpolation = options.interpolation
-        self.crop, *self.rest = create_transform(
+        self.of_tensors = (RandomHorizontalFlip, MaybePILToTensor)  # the others want pictures
+        self.crop, *rest = create_transform(
             config.image_size,
             is_training=True,
             scale=options.crop_scale,
@@ -84,24 +87,28 @@ class TrainTransform:
             mean=config.mean,  # fills what rotations and shears uncover
             normalize=False,
         ).transforms
+        # What ColorJitter draws where it has nothing to change would go to no use.
+        self.rest = [transform for transform in rest if options.color_jitter or not isinstance(transform, ColorJitter)]
 
     def __call__(self, data: bytes) -> torch.Tensor:
         pixels = decode_crop(data, self.max_pixels, self._choose, self.image_size)
-        image: Any = Image.fromarray(self._resize(pixels))
+        image: Any = self._resize(pixels)
         for transform in self.rest:
+            if isinstance(image, torch.Tensor) and not isinstance(transform, self.of_tensors):
+                image = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
             image = transform(image)
-        return image
+        return image if isinstance(image, torch.Tensor) else to_tensor(image)
 
     def _choose(self, picture: Image.Image) -> Box:
         return self.crop.get_params(picture, self.crop.scale, self.crop.ratio)
 
-    def _resize(self, pixels: np.ndarray) -> np.ndarray:
+    def _resize(self, pixels: np.ndarray) -> torch.Tensor:
+        """uint8 (H, W, 3) -> uint8 (3, size, size)."""
         size = (self.image_size, self.image_size)
         if self.interpolation not in ("bilinear", "bicubic"):  # torch resizes bytes with a low pass in these two
-            return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling[self.interpolation.upper()]))
+            return to_tensor(Image.fromarray(pixels).resize(size, Image.Resampling[self.interpolation.upper()]))
         source = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # channels last, as the fast path wants it
-        resized = interpolate(source, size, mode=self.interpolation, antialias=True)
-        return resized[0].permute(1, 2, 0).numpy()
+        return interpolate(source, size, mode=self.interpolation, antialias=True)[0].contiguous()
 
 
 def eval_transform(config: DataConfig) -> EvalTransform:

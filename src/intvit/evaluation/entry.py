@@ -141,7 +141,7 @@ def _compare(subject: Subject, config: EvaluateConfig) -> dict[str, Any]:
         )
         progress.update(task, total=tallies[reference].images)
     print_table(tallies, runtimes, subject.sizes, subject.agreement_with)
-    values = figures(tallies, runtimes)
+    values = {**figures(tallies, runtimes), "skipped": loader.skipped}
     write_json(subject.evaluation, values)
     print(f"integer checkpoint {subject.folder}, figures in {subject.evaluation}")
     differing = [name for name in runtimes if tallies[name].mismatches]

@@ -1,0 +1,235 @@
+"""`intvit bench data`: images a second of this reader, of plain webdataset and of ImageFolder with DataLoader.
+
+All read the same JPEGs, 500 x 375 as ImageNet's typical photo, with the same random changes, the same number of
+workers and the same batches of uint8. Passes over them are interleaved; medians and ratios are reported, because
+machines drift, and CPU time beside wall time, because other programs run too. It is that of the workers as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from intvit.data.config import DataConfig, DataError, TrainTransformConfig
+from intvit.data.index import ShardRecord, SplitIndex, read_index, read_split, write_index
+from intvit.data.loading import train_loader
+from intvit.data.plan import training_batches
+from intvit.data.shard_tools.create import create
+from intvit.data.shard_tools.images import find_images
+from intvit.data.transforms import TrainTransform
+
+IMAGENET = 1_281_167, 1_282  # samples and shards of the plan that is timed
+CHANGES = {"crop and flip": None, "RandAugment": TrainTransformConfig.auto_augment}
+
+
+def main(arguments: list[str]) -> None:
+    """Make the photos, measure, print the tables, optionally write JSON."""
+    parser = argparse.ArgumentParser(prog="intvit bench data", description=__doc__.partition("\n\n")[2])
+    parser.add_argument("--images", type=int, default=1024, help="photos of one pass")
+    parser.add_argument("--size", type=int, nargs=2, default=(500, 375), metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--quality", type=int, default=95, help="of the JPEGs")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    options = parser.parse_args(arguments)
+    if options.images < 2 * options.batch:
+        raise DataError(f"--images {options.images}: at least two batches of {options.batch} are needed")
+    torch.set_num_threads(1)  # as in a worker
+    with tempfile.TemporaryDirectory(prefix="intvit-bench-") as folder:
+        root = Path(folder)
+        size = make_photos(root / "photos" / "train", options.images, tuple(options.size), options.quality)
+        create(find_images(root / "photos"), root / "shards", seed=0, shard_bytes=2**24, workers=options.workers)
+        print(
+            f"{options.images} JPEGs of {options.size[0]} x {options.size[1]}, {size / 1e3:.0f} kB on average; batches "
+            f"of {options.batch}, {options.workers} workers, {options.rounds} interleaved passes"
+        )
+        figures: dict[str, Any] = {}
+        for title, auto_augment in CHANGES.items():
+            transform = TrainTransformConfig(auto_augment=auto_augment, color_jitter=0.0)
+            config = DataConfig(
+                "bench", 224, 2, (0.5,) * 3, (0.5,) * 3, root=str(root / "shards"), batch_size=options.batch,
+                workers=options.workers, train_transform=transform,
+            )  # fmt: skip
+            figures[title] = compare(_variants(config, root / "photos" / "train"), options.rounds, options.batch)
+            _print(title, figures[title])
+    figures["plan"] = _in_new_process(time_plan)
+    seconds, megabytes = figures["plan"]
+    print(f"plan of an epoch, {IMAGENET[0]:,} samples in {IMAGENET[1]:,} shards: {seconds:.2f} s, {megabytes:.0f} MB")
+    if options.json is not None:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def make_photos(folder: Path, count: int, size: tuple[int, int], quality: int) -> float:
+    """Write `count` JPEGs in two class folders, random crops of scikit-learn's two photos; returns their mean bytes."""
+    try:
+        from sklearn.datasets import load_sample_images
+    except ImportError as error:
+        raise DataError("intvit bench data takes its photos from scikit-learn: pip install 'intvit[demo]'") from error
+    photos = [Image.fromarray(photo) for photo in load_sample_images().images]
+    draw, total = np.random.default_rng(0), 0
+    for number in range(count):
+        photo = photos[number % 2]
+        width = int(draw.integers(photo.width // 2, photo.width))
+        height = min(photo.height, width * size[1] // size[0])
+        left, top = draw.integers(0, photo.width - width + 1), draw.integers(0, photo.height - height + 1)
+        buffer = io.BytesIO()
+        box = (left, top, left + width, top + height)
+        photo.resize(size, Image.Resampling.BICUBIC, box=box).save(buffer, "JPEG", quality=quality)
+        path = folder / f"class{number % 2}" / f"{number:06d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(buffer.getvalue())
+        total += buffer.tell()
+    return total / count
+
+
+Variants = dict[str, Callable[[], Iterable]]
+
+
+def _variants(config: DataConfig, photos: Path) -> Variants:
+    """Name -> a new iterable over the batches of one epoch."""
+    ours, pillow = TrainTransform(config), _timm_transform(config)
+    return {
+        "ImageFolder, Pillow": lambda: _image_folder(config, photos, pillow),
+        "webdataset, Pillow": lambda: _webdataset(
+            config, lambda data: pillow(Image.open(io.BytesIO(data)).convert("RGB"))
+        ),
+        "webdataset, our decoder": lambda: _webdataset(config, ours),
+        "intvit": lambda: train_loader(config),
+    }
+
+
+def _timm_transform(config: DataConfig) -> Callable[[Image.Image], torch.Tensor]:
+    """The same random changes, by timm and Pillow alone."""
+    from timm.data import create_transform
+
+    options = config.train_transform
+    return create_transform(
+        config.image_size,
+        is_training=True,
+        scale=options.crop_scale,
+        ratio=options.crop_ratio,
+        hflip=options.horizontal_flip,
+        color_jitter=options.color_jitter,
+        auto_augment=options.auto_augment,
+        interpolation=options.interpolation,
+        mean=config.mean,
+        normalize=False,
+    )
+
+
+def _image_folder(config: DataConfig, photos: Path, transform: Callable) -> Iterable:
+    from torchvision.datasets import ImageFolder
+
+    return DataLoader(
+        ImageFolder(str(photos), transform),
+        batch_size=config.batch_size,
+        shuffle=True,
+        num_workers=config.worker_count(),
+        drop_last=True,
+    )
+
+
+def _webdataset(config: DataConfig, transform: Callable) -> Iterable:
+    import webdataset
+
+    urls = [str(path) for path in sorted(Path(str(config.root)).glob("train-*.tar"))]
+    dataset = (
+        webdataset.WebDataset(urls, shardshuffle=len(urls), empty_check=False)
+        .shuffle(5000)
+        .to_tuple("jpg", "cls")
+        .map_tuple(transform, int)
+        .batched(config.batch_size, partial=False)
+    )
+    return DataLoader(dataset, batch_size=None, num_workers=config.worker_count())
+
+
+def compare(variants: Variants, rounds: int, batch: int) -> dict[str, dict[str, float]]:
+    """Images a second, and CPU milliseconds an image, of every variant: medians over interleaved passes."""
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
+    for _ in range(rounds + 1):  # the first pass warms up
+        for name, make in variants.items():
+            measured[name].append(_one_pass(make(), batch))
+    first = next(iter(variants))
+    figures = {}
+    for name, passes in measured.items():
+        pairs = list(zip(passes[1:], measured[first][1:], strict=True))
+        figures[name] = {
+            "images_per_second": statistics.median(rate for rate, _ in passes[1:]),
+            "ratio": statistics.median(own[0] / other[0] for own, other in pairs),
+            "cpu_ms": statistics.median(cpu for _, cpu in passes[1:]),
+            "cpu_ratio": statistics.median(other[1] / own[1] for own, other in pairs),
+        }
+    return figures
+
+
+def _one_pass(loader: Iterable, batch: int) -> tuple[float, float]:
+    """Images a second from the first batch to the last, and CPU milliseconds an image, starting included."""
+    began, start, images = _cpu_seconds(), 0.0, 0
+    for number, (pixels, _) in enumerate(loader):
+        if number == 0:
+            start = time.perf_counter()
+        images += len(pixels)
+    seconds = time.perf_counter() - start
+    del loader
+    return (images - batch) / seconds, (_cpu_seconds() - began) / images * 1e3
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of the workers that have ended."""
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(times.ru_utime + times.ru_stime for times in usage)
+
+
+def time_plan() -> tuple[float, float]:
+    """(seconds, MB) to read ImageNet's index and plan an epoch of one rank of eight; the index is synthetic."""
+    samples, count = IMAGENET
+    draw = np.random.default_rng(0)
+    counts = np.diff(np.linspace(0, samples, count + 1).astype(int))
+    with tempfile.TemporaryDirectory(prefix="intvit-bench-") as folder:
+        shards = tuple(
+            ShardRecord(f"train-{number:06d}.tar", int(n), int(n) * 120_000, "0" * 64, 700)
+            for number, n in enumerate(counts)
+        )
+        offsets = np.concatenate([np.arange(n) * 112_000 for n in counts])
+        table = np.stack([offsets, draw.integers(1, 110_000, samples), draw.integers(0, 1000, samples)])
+        write_index(Path(folder), {"train": SplitIndex(shards, table)}, [], None)
+        del table, offsets
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        start = time.perf_counter()
+        index = read_index((Path(folder) / "index.json").read_bytes(), folder)
+        split = read_split(index.splits["train"], (Path(folder) / index.splits["train"].table).read_bytes(), folder)
+        training_batches(
+            np.array([shard.samples for shard in split.shards]), 128, seed=0, epoch=0, buffer=20_000, world_size=8
+        )
+        seconds = time.perf_counter() - start
+    return seconds, max(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1e3
+
+
+def _in_new_process(function: Callable[[], Any]) -> Any:
+    """Its result from a process whose peak memory is its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function)
+
+
+def _print(title: str, figures: dict[str, dict[str, float]]) -> None:
+    print(f"\n{title:<26}{'images/s':>10}{'ratio':>8}{'CPU ms':>9}{'ratio':>8}")
+    for name, row in figures.items():
+        print(
+            f"{name:<26}{row['images_per_second']:>10.0f}{row['ratio']:>8.2f}{row['cpu_ms']:>9.2f}{row['cpu_ratio']:>8.2f}"
+        )

@@ -1,0 +1,146 @@
+"""`intvit shards create SRC DST`: images -> shuffled shards with index.json; killed, the same command goes on."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from intvit.data.config import DataError
+from intvit.data.index import INDEX, SPLITS, SplitIndex, read_index, write_index
+from intvit.data.shard_tools.images import SourceImage, SourceImages, find_images
+from intvit.data.shard_tools.progress import byte_progress, workers_option
+from intvit.data.shard_tools.writing import divide, read_record, write_shard
+from intvit.files import write_json
+
+UNFINISHED = ".unfinished"  # folder beside the shards while they are being written: settings and records of shards
+
+
+def main(arguments: list[str]) -> None:
+    """Parse the command line and write the shards."""
+    parser = argparse.ArgumentParser(
+        prog="intvit shards create",
+        description="Write train-*.tar and val-*.tar with index.json. SRC holds train/ and val/ with a folder for each "
+        "class, or ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar. Images are copied as they are, in random "
+        "order. Interrupted, the same command goes on; it never mixes settings.",
+    )
+    parser.add_argument("source", metavar="SRC", type=Path)
+    parser.add_argument("target", metavar="DST", type=Path)
+    parser.add_argument("--split", choices=SPLITS, help="SRC's folders are the classes of this split")
+    parser.add_argument("--val-labels", type=Path, metavar="FILE", help="WordNet ids of ILSVRC's validation images")
+    parser.add_argument("--seed", type=int, default=0, help="of the random order (default 0)")
+    parser.add_argument("--shard-mb", type=float, default=128, help="largest size of a shard in MB (default 128)")
+    workers_option(parser)
+    options = parser.parse_args(arguments)
+    if options.shard_mb <= 0 or options.seed < 0:
+        raise DataError("--shard-mb must be above 0, --seed at least 0")
+    create(
+        find_images(options.source, options.split, options.val_labels),
+        options.target,
+        seed=options.seed,
+        shard_bytes=int(options.shard_mb * 1e6),
+        workers=options.workers,
+    )
+
+
+def create(images: SourceImages, target: Path, *, seed: int, shard_bytes: int, workers: int) -> None:
+    """Write all shards that are not there yet, then index.json. Raises DataError for a folder of other settings."""
+    settings = {
+        "source": images.kind,
+        "images": {split: _fingerprint(found) for split, found in images.splits.items()},
+        "seed": seed,
+        "shard_bytes": shard_bytes,
+    }
+    if _finished(target, settings):
+        print(f"{target} holds these shards, finished; intvit shards verify {target} checks them")
+        return
+    unfinished = target / UNFINISHED
+    if not unfinished.exists() and target.exists() and any(target.iterdir()):
+        raise DataError(f"{target}: is not empty and holds no unfinished shards of this command; give another folder")
+    _same_settings(unfinished / "settings.json", settings)
+    plan = {split: divide(found, seed, shard_bytes) for split, found in images.splits.items()}
+    for leftover in target.glob(".*.tar.*"):
+        leftover.unlink()  # of a killed run
+    _write_missing(plan, target, workers)
+    splits = {}
+    for split, shards in plan.items():
+        written = [read_record(*_paths(target, split, number)) for number in range(len(shards))]
+        missing = [number for number, found in enumerate(written) if found is None]
+        if missing:
+            raise DataError(f"{_paths(target, split, missing[0])[0]}: is not whole; the same command writes it again")
+        records = [found for found in written if found is not None]
+        splits[split] = SplitIndex(
+            tuple(shard for shard, _ in records), np.concatenate([table for _, table in records], axis=1)
+        )
+    write_index(target, splits, images.classes, settings)
+    shutil.rmtree(unfinished)
+    for split, index in splits.items():
+        print(f"{target}: {split} {index.table.shape[1]} samples in {len(index.shards)} shards")
+
+
+def _paths(target: Path, split: str, number: int) -> tuple[Path, Path]:
+    """The shard and its record."""
+    name = f"{split}-{number:06d}"
+    return target / f"{name}.tar", target / UNFINISHED / f"{name}.json"
+
+
+def _write_missing(plan: Mapping[str, list[list[SourceImage]]], target: Path, workers: int) -> None:
+    tasks = [(shard, *_paths(target, split, number)) for split in plan for number, shard in enumerate(plan[split])]
+    sizes = {path: sum(image.size for image in shard) for shard, path, _ in tasks}
+    missing = [task for task in tasks if read_record(*task[1:]) is None]
+    with byte_progress("shards", sum(sizes.values())) as advance, ProcessPoolExecutor(workers) as pool:
+        advance(sum(sizes.values()) - sum(sizes[path] for _, path, _ in missing))
+        running = {pool.submit(write_shard, *task): task[1] for task in missing}
+        try:
+            for done in as_completed(running):
+                done.result()
+                advance(sizes[running[done]])
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise DataError(f"{target}: interrupted; the same command goes on") from None
+        except BrokenProcessPool:
+            raise DataError(f"{target}: a process was killed, perhaps for memory; the same command goes on") from None
+        except (DataError, OSError) as error:
+            pool.shutdown(cancel_futures=True)
+            raise DataError(f"{error}; the same command goes on once that is mended") from error
+
+
+def _finished(target: Path, settings: Mapping[str, Any]) -> bool:
+    path = target / INDEX
+    if not path.exists():
+        return False
+    before = read_index(path.read_bytes(), str(path)).settings
+    if before != settings:
+        raise DataError(f"{target}: holds shards of {_changed(before or {}, settings)}; give another folder")
+    return True
+
+
+def _same_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    if not path.exists():
+        write_json(path, settings)
+    elif (before := json.loads(path.read_text())) != settings:
+        raise DataError(
+            f"{path.parent.parent}: holds unfinished shards of {_changed(before, settings)}; go on with the old ones, "
+            "or delete the folder"
+        )
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    keys = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    return "other settings: " + ", ".join(f"{key} {before.get(key)}, not {now.get(key)}" for key in keys)
+
+
+def _fingerprint(images: list[SourceImage]) -> str:
+    """Number of images and a hash over their keys, labels and sizes."""
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(f"{image.key}\0{image.label}\0{image.size}\n".encode())
+    return f"{len(images)}/{digest.hexdigest()[:16]}"

@@ -1,0 +1,120 @@
+"""Which image goes into which shard, and the writing of one shard. Equal settings give equal bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from intvit.data.config import DataError
+from intvit.data.index import ShardRecord
+from intvit.data.shard_tools.images import SourceImage
+from intvit.files import write_json
+
+BLOCK = tarfile.BLOCKSIZE
+
+
+def divide(images: Sequence[SourceImage], seed: int, shard_bytes: int) -> list[list[SourceImage]]:
+    """A random order of all images, cut into shards of at most `shard_bytes` (at least one image each)."""
+    order = np.random.RandomState(seed).permutation(len(images))
+    shards: list[list[SourceImage]] = []
+    room = 0
+    for index in order:
+        image = images[index]
+        length = 3 * BLOCK + _padded(image.size)  # two headers, the image, the label
+        if not shards or length > room:
+            shards.append([])
+            room = shard_bytes - 2 * BLOCK
+        shards[-1].append(image)
+        room -= length
+    return shards
+
+
+def write_shard(images: Sequence[SourceImage], path: Path, record: Path) -> None:
+    """Write the shard `path` and, once it stands, its `record`: JSON of the ShardRecord and of its rows of the table.
+
+    Raises DataError for an image that cannot be read as it was found.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            target = _Hashing(file)
+            rows = _write(images, target)
+            file.flush()
+            os.fsync(file.fileno())
+        described = ShardRecord(
+            path.name, len(images), target.length, target.digest.hexdigest(), len({image.label for image in images})
+        )
+        temporary.replace(path)
+        write_json(record, {"shard": vars(described), "rows": rows})
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_record(path: Path, record: Path) -> tuple[ShardRecord, np.ndarray] | None:
+    """What `write_shard` recorded, table int64 (3, samples); None where shard or record are not there."""
+    try:
+        content = json.loads(record.read_text())
+        described = ShardRecord(**content["shard"])
+        if path.stat().st_size != described.bytes:
+            return None
+        return described, np.array(content["rows"], dtype=np.int64).reshape(-1, 3).T
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(images: Sequence[SourceImage], target: _Hashing) -> list[tuple[int, int, int]]:
+    rows = []
+    with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as archive:  # type: ignore[call-overload]
+        for image in images:
+            data = _read(image)
+            _add(archive, f"{image.key}.{image.suffix}", data)
+            rows.append((archive.offset - _padded(len(data)), len(data), image.label))
+            _add(archive, f"{image.key}.cls", str(image.label).encode())
+    return rows
+
+
+def _read(image: SourceImage) -> bytes:
+    try:
+        with open(image.path, "rb") as file:
+            file.seek(image.offset)
+            data = file.read(image.size)
+    except OSError as error:
+        raise DataError(f"{image.path}: cannot be read ({error})") from error
+    if len(data) < image.size:
+        raise DataError(f"{image.path}, {image.key}: has become shorter since the command began")
+    return data
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    header = tarfile.TarInfo(name)  # no time and no owner: equal settings give equal bytes
+    header.size = len(data)
+    archive.addfile(header, io.BytesIO(data))
+
+
+def _padded(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
+
+
+class _Hashing:
+    """A file that hashes what is written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.length = 0
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        self.length += len(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        return self.length
