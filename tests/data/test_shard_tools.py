@@ -18,6 +18,7 @@ from PIL import Image
 from synthetic_shards import config, numbered_image, png, write_split, write_tar
 
 from intvit.cli import main
+from intvit.data.classes import class_names
 from intvit.data.config import DataError
 from intvit.data.index import read_index
 from intvit.data.loading import validation_loader
@@ -93,6 +94,17 @@ def test_training_reads_what_create_wrote_from_its_index_alone(source, tmp_path)
         ]
     labels = [int(label) for _, batch in validation_loader(config(target)) for label in batch]
     assert labels == [label for _, _, label in contents(target, "val")]
+
+
+def test_an_exported_program_can_take_its_names_from_the_index(source, tmp_path):
+    target = tmp_path / "shards"
+    shards("create", source, target)
+    data = config(target, num_classes=3, class_names="index")
+    assert class_names(data) == ["ant", "bee", "cat"]
+    with pytest.raises(DataError, match=r"index.json: names 3 classes, data.num_classes=5"):
+        class_names(config(target, class_names="index"))
+    with pytest.raises(DataError, match=r"index.json: cannot be read .*; data.class_names=indices needs none"):
+        class_names(config(source, class_names="index"))
 
 
 def test_equal_settings_give_equal_bytes_and_other_seeds_another_order(source, tmp_path):

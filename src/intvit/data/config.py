@@ -12,7 +12,7 @@ from intvit.errors import IntVitError
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 TRAIN_TRANSFORMS = ("photo", "none")
-CLASS_NAMES = ("digits", "imagenet", "indices")
+CLASS_NAMES = ("digits", "imagenet", "index", "indices")
 BAD_SAMPLE_POLICIES = ("raise", "skip")
 IMAGENET_CLASSES = 1000
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def exported_run(config: EvaluateConfig, device: torch.device) -> Subject:
     if not state["calibrated"]:
         raise IntVitError(f"{folder} has no ranges yet (it stopped before calibration): go on with ckpt=last")
     set_mode(model, "integer")
-    program = record(model, class_names(trained.data), _provenance(folder))
+    root = config.data.get("root") or trained.data.root  # where the shards lie now
+    program = record(model, class_names(replace(trained.data, root=root)), _provenance(folder))
     data = choose_data(read_config(folder)["data"], config.data, program)
     target = Path(config.export.folder) if config.export.folder else folder / "integer"
     save_checkpoint(program, target)
