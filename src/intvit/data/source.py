@@ -65,17 +65,7 @@ class ShardSource:
 
     def path(self, name: str) -> Path:
         """A local file with the content of `name`, copied first if need be. Raises OSError."""
-        if self.cache is None:
-            return Path(self.root) / name
-        version = hashlib.sha256(self.versions.get(name, "").encode()).hexdigest()[:8]
-        staged = self.cache / f"{version}-{name}"
-        if not staged.exists():
-            self.cache.mkdir(parents=True, exist_ok=True)
-            with open(self.cache / f".{staged.name}.lock", "w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # one process copies, the others wait for it
-                if not staged.exists():
-                    self._attempt(name, lambda: self._stage(name, staged))
-        return staged
+        return self._attempt(name, lambda: self._path(name))
 
     def fetch(self, name: str) -> bytes:
         """The whole content of a small file, never from the cache. Raises OSError."""
@@ -100,11 +90,25 @@ class ShardSource:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": OrderedDict()}
 
+    def _path(self, name: str) -> Path:
+        if self.cache is None:
+            return Path(self.root) / name
+        version = hashlib.sha256(self.versions.get(name, "").encode()).hexdigest()[:8]
+        staged = self.cache / f"{version}-{name}"
+        if not staged.exists():
+            self.cache.mkdir(parents=True, exist_ok=True)
+            with open(self.cache / f".{staged.name}.lock", "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # one process copies, the others wait for it
+                if not staged.exists():
+                    self._stage(name, staged)
+        os.utime(staged)  # in use: the last to go
+        return staged
+
     def _pread(self, name: str, offset: int, size: int) -> bytes:
         if name not in self._files:
             if len(self._files) == OPEN_SHARDS:
                 self._files.popitem(last=False)[1].close()
-            self._files[name] = open(self.path(name), "rb", buffering=0)  # noqa: SIM115, it stays open
+            self._files[name] = open(self._path(name), "rb", buffering=0)  # noqa: SIM115, it stays open
         self._files.move_to_end(name)
         try:
             # pread, not seek and read: forked workers share the file's position
@@ -118,10 +122,9 @@ class ShardSource:
         for attempt in range(self.retries + 1):
             try:
                 return action()
-            except FileNotFoundError:
-                raise
             except OSError as error:
-                if attempt == self.retries:
+                absent = isinstance(error, FileNotFoundError) and self.cache is None  # in a cache it was only removed
+                if absent or attempt == self.retries:
                     raise
                 log.warning("%s: %s; attempt %d follows in %.1f s", self.where(name), error, attempt + 2, wait)
                 time.sleep(wait)
@@ -153,7 +156,7 @@ class ShardSource:
         return gopen(self.root.replace(PLACE, name))
 
     def _make_room(self, size: int) -> None:
-        """Remove the files that were longest not staged, other processes' too: who has one open reads on."""
+        """Remove the files that were longest not opened, other processes' too: who has one open reads on."""
         if self.cache_bytes is None or self.cache is None:
             return
         files = sorted((stat.st_mtime, stat.st_size, path) for path, stat in _stats(self.cache))
