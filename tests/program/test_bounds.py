@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from intvit.program import Constant, Operator, Program, ProgramError, Value, bounds, infer_output
-from intvit.program.intervals import bits_needed
+from intvit.program.ledger import Ledger, Range, bits_needed
 from intvit.runtime import load_runtime
 from tests.program.random_programs import images_for, random_program
 
@@ -75,9 +75,9 @@ def linear_program(weight: np.ndarray, bias: int, ratio: tuple[int, int] = (1, 1
 def test_an_accumulator_splits_its_weights_by_sign() -> None:
     # x in [-128, 127]: 3*127 + 2*128 = 637, -3*128 - 2*127 = -638, and the bias
     result = bounds(linear_program(np.array([[3, -2]]), 10))
-    assert result["head"].intermediates["accumulator"] == (-638, 647)
+    assert result["head"].intermediates["accumulator"] == Range(-638, 647, 32)
     assert result["head"].output.extremes() == (-628, 647)
-    assert result["scores"].intermediates["product"] == (-628, 648)
+    assert result["scores"].intermediates["product"] == Range(-628, 648)
     assert result["scores"].output.extremes() == (-314, 324)
 
 
@@ -136,19 +136,19 @@ def test_probabilities_are_bounded_by_their_row_sum() -> None:
         constants=constants,
         shape=(1, 1, tokens),
     )
-    low, high = bounds(program)["sum"].intermediates["accumulator"]
+    accumulator = bounds(program)["sum"].accumulator
     row = 2**16 + tokens // 2  # rounding adds at most a half to each
-    assert (low, high) == (-128 * (row - 1), 127 * (row - 1))
+    assert accumulator == Range(-128 * (row - 1), 127 * (row - 1), 32)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 16])
 def test_the_exact_layernorm_bound_covers_its_worst_rows(size: int) -> None:
-    from intvit.program.intervals import Ledger, _normalized_exact
+    from intvit.program.intervals import _normalized_exact
 
     operator = Operator("layernorm", "y", ("x",), "y", {"method": "exact"})
     value = Value((size,), 8, True)
     low, high = np.full(size, -128, object), np.full(size, 127, object)
-    largest = _normalized_exact(Ledger(operator, [(size,)], [value], value, False), low, high)
+    largest, _ = _normalized_exact(Ledger(operator, [(size,)], [value], value, False), low, high)
     worst = 0
     rng = np.random.default_rng(size)
     rows = [[1] + [0] * (size - 1), [127] + [-128] * (size - 1), *rng.integers(-2, 3, (200, size)).tolist()]

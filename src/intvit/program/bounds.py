@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from intvit.program.intervals import RULES, Interval, Ledger, bits_needed
+from intvit.program.intervals import RULES
+from intvit.program.ledger import Interval, Ledger, Range
 from intvit.program.program import Program
 
 FILE = "bounds.json"
@@ -17,12 +18,22 @@ FILE = "bounds.json"
 
 @dataclass(frozen=True)
 class OperatorBounds:
-    """What one operator may meet: (low, high) of each input and intermediate, and the output per channel."""
+    """What one operator may meet: (low, high) of each input, every intermediate, and the output per channel."""
 
     op: str
     inputs: tuple[tuple[int, int], ...]
-    intermediates: dict[str, tuple[int, int]]
+    intermediates: dict[str, Range]
     output: Interval
+
+    @property
+    def accumulator(self) -> Range | None:
+        """Of `linear` and `matmul`: every partial sum in whatever order, bias included. None for other operators."""
+        return self.intermediates.get("accumulator")
+
+    @property
+    def widest(self) -> tuple[str, Range] | None:
+        """Name and range of the intermediate that needs the most bits; None where data only move."""
+        return max(self.intermediates.items(), key=lambda item: item[1].bits, default=None)
 
 
 def bounds(program: Program) -> dict[str, OperatorBounds]:
@@ -57,21 +68,17 @@ def proof(program: Program, result: dict[str, OperatorBounds]) -> str:
         "holds_for": "every uint8 image",
         "floating_point_tensors": sum(count for kind, count in types.items() if "int" not in kind),
         "tensors_by_type": dict(sorted(types.items())),
-        "widest_accumulator_bits": max(
-            (
-                bits_needed(*entry.intermediates["accumulator"])
-                for entry in result.values()
-                if "accumulator" in entry.intermediates
-            ),
-            default=0,
-        ),
+        "widest_accumulator_bits": max((entry.accumulator.bits for entry in result.values() if entry.accumulator), default=0),
     }
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
     return "{\n" + ",\n".join(lines) + ',\n"operators": [\n  ' + ",\n  ".join(operators) + "\n]\n}\n"
 
 
 def _entry(name: str, entry: OperatorBounds) -> dict[str, object]:
-    steps = {key: {"interval": list(seen), "bits": bits_needed(*seen)} for key, seen in entry.intermediates.items()}
+    steps = {
+        key: {"interval": [seen.low, seen.high], "bits": seen.bits, "margin": seen.margin}
+        for key, seen in entry.intermediates.items()
+    }
     return {
         "name": name,
         "op": entry.op,

@@ -6,94 +6,20 @@ sees an overflow instead of suffering it. bounds.py uses `RULES[op]`; the arithm
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from math import isqrt
-from typing import Any
+from dataclasses import replace
+from math import isqrt, sqrt
 
 import numpy as np
 
-from intvit.program.functions import Extremes, exponent, extremes, gelu_before_shift
-from intvit.program.program import Operator, ProgramError, Value, limits
-
-
-@dataclass(frozen=True)
-class Interval:
-    """low <= value <= high. int64 arrays that broadcast against the value's shape (size 1: the same along that axis).
-
-    `row_sum`: if not None, the entries are not negative and each row (last axis) sums to at most this.
-    `mean`: if not None, of a product's accumulators: each is the sum of its row's weights (none negative) times a value
-    within these extremes.
-    """
-
-    low: np.ndarray
-    high: np.ndarray
-    row_sum: int | None = None
-    mean: tuple[int, int] | None = None
-
-    def extremes(self) -> tuple[int, int]:
-        return int(self.low.min()), int(self.high.max())
-
-    def channels(self) -> "Interval":
-        """Joined over all axes but the last."""
-        axes = tuple(range(self.low.ndim - 1))
-        return Interval(self.low.min(axes, keepdims=True), self.high.max(axes, keepdims=True))
-
-
-@dataclass
-class Ledger:
-    """Notes the intervals of one operator's intermediates and refuses those that leave their width."""
-
-    operator: Operator
-    shapes: list[tuple[int, ...]]  # of the inputs
-    values: list[Value]  # the inputs
-    output: Value
-    is_scores: bool  # does this operator compute the program's scores?
-    intermediates: Extremes = field(default_factory=dict)
-
-    def note(self, name: str, low: Any, high: Any, bits: int = 64, remedy: str = "use shorter multipliers") -> None:
-        """`low` and `high`: integers or arrays of them (dtype object or int64)."""
-        smallest, largest = int(np.min(low)), int(np.max(high))
-        self.intermediates[name] = (smallest, largest)
-        if bits_needed(smallest, largest) > bits:
-            interval = f"{smallest}..{largest}"
-            raise ProgramError(f"{self.operator}: {name} may reach {interval}, which overflows int{bits}; {remedy}")
-
-    def clamp(self, low: np.ndarray, high: np.ndarray) -> Interval:
-        """Clamp to the output's width; scores must not need it, or their order would be lost."""
-        least, most = limits(self.output.bits, self.output.signed)
-        self.note("before clamp", low, high)
-        if self.is_scores and (np.min(low) < least or np.max(high) > most):
-            interval = f"{int(np.min(low))}..{int(np.max(high))}"
-            remedy = "raise the score scale or the bits"
-            raise ProgramError(
-                f"{self.operator}: scores may reach {interval} and saturate at {self.output.bits} bits; {remedy}"
-            )
-        return Interval(*(np.clip(bound, least, most).astype(np.int64) for bound in (low, high)))
-
-
-def bits_needed(low: int, high: int) -> int:
-    """Width of the smallest signed integer type that holds low..high."""
-    return max(int(high).bit_length(), (-int(low) - 1).bit_length() if low < 0 else 0) + 1
-
-
-def _product(low: np.ndarray, high: np.ndarray, factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Interval of value * factor for a known factor (any sign), in Python integers."""
-    one, two = low.astype(object) * factor.astype(object), high.astype(object) * factor.astype(object)
-    return np.minimum(one, two), np.maximum(one, two)
-
-
-def _rounding_shift(ledger: Ledger, name: str, low: np.ndarray, high: np.ndarray, shift: np.ndarray | int) -> Interval:
-    """clamp((v + 2^(e-1)) >> e); `name` is what v, with its rounding term, is called in the proof."""
-    places = np.asarray(shift).astype(object)
-    half = 1 << (places - 1)
-    ledger.note(name, low, high + half)
-    return ledger.clamp((low + half) >> places, (high + half) >> places)
+from intvit.program.functions import exponent, extremes, gelu_before_shift
+from intvit.program.ledger import Ball, Interval, Ledger, product, rounding_shift
+from intvit.program.program import limits
 
 
 def _quantize_input(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
     multiplier, bias = (constants[key].astype(object).reshape(-1, 1, 1) for key in ("multiplier", "bias"))
-    low, high = _product(inputs[0].low, inputs[0].high, multiplier)
-    return _rounding_shift(ledger, "product", low + bias, high + bias, ledger.operator.attributes["shift"])
+    low, high = product(inputs[0].low, inputs[0].high, multiplier)
+    return rounding_shift(ledger, "product", low + bias, high + bias, ledger.operator.attributes["shift"])
 
 
 def _constant(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
@@ -111,7 +37,10 @@ def _concat(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndar
 
 
 def _move(rearrange: Callable[[Ledger, np.ndarray], np.ndarray]) -> Callable:
-    """A rule for data movement: move the bounds like the data, then keep one entry along axes where all are equal."""
+    """A rule for data movement: move the bounds like the data, then keep one entry along axes where all are equal.
+
+    Rows that stay whole stay in their ball.
+    """
 
     def rule(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
         moved = [rearrange(ledger, np.broadcast_to(b, ledger.shapes[0])) for b in (inputs[0].low, inputs[0].high)]
@@ -119,9 +48,19 @@ def _move(rearrange: Callable[[Ledger, np.ndarray], np.ndarray]) -> Callable:
             first = [bound.take([0], axis) for bound in moved]
             if all((bound == start).all() for bound, start in zip(moved, first, strict=True)):
                 moved = first
-        return Interval(moved[0], moved[1])
+        return Interval(moved[0], moved[1], ball=inputs[0].ball if _keeps_rows(ledger) else None)
 
     return rule
+
+
+def _keeps_rows(ledger: Ledger) -> bool:
+    """Is each row (last axis) of the output a row of the input, in the same order of channels?"""
+    (op, attributes), before, after = (ledger.operator.op, ledger.operator.attributes), ledger.shapes[0], ledger.output
+    if op == "transpose":
+        return attributes["axes"][-1] == len(before) - 1
+    if op in ("slice", "gather"):
+        return attributes["axis"] < len(before) - 1
+    return op == "reshape" and before[-1] == after.shape[-1]
 
 
 def _patches(ledger: Ledger, bound: np.ndarray) -> np.ndarray:
@@ -144,7 +83,8 @@ def _gather(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndar
         shape[axis] = -1
         return np.where(index.reshape(shape) < 0, 0, taken)
 
-    return _move(rearrange)(ledger, inputs, constants)
+    result = _move(rearrange)(ledger, inputs, constants)
+    return result if index.min() >= 0 else replace(result, ball=None)  # rows of zeros may lie outside the ball
 
 
 _SHORTER_ROWS = "use fewer bits for the operands or shorter rows"
@@ -158,13 +98,19 @@ def _linear(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndar
     positive, negative = np.maximum(weight, 0), np.minimum(weight, 0)  # float64: sums stay far below 2^53
 
     def interval(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return (positive @ low + negative @ high).astype(np.int64), (positive @ high + negative @ low).astype(np.int64)
+        return positive @ low + negative @ high, positive @ high + negative @ low
 
     least, most = interval(np.minimum(x_low, 0), np.maximum(x_high, 0))  # partial sums, whatever the order
+    low, high = interval(x_low, x_high)
+    if x.ball is not None:
+        negatives, positives, reach = x.ball.sums(weight)
+        least, most = np.maximum(least, np.floor(negatives - reach)), np.minimum(most, np.ceil(positives + reach))
+        middle = negatives + positives
+        low, high = np.maximum(low, np.floor(middle - reach)), np.minimum(high, np.ceil(middle + reach))
+    least, most, low, high = (bound.astype(np.int64) for bound in (least, most, low, high))
     ledger.note("accumulator", least + np.minimum(bias, 0), most + np.maximum(bias, 0), 32, _SHORTER_ROWS)
-    low, high = (bound + bias for bound in interval(x_low, x_high))
     shape = (1,) * (len(ledger.shapes[0]) - 1) + (-1,)
-    return Interval(low.reshape(shape), high.reshape(shape))
+    return Interval((low + bias).reshape(shape), (high + bias).reshape(shape))
 
 
 def _matmul(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
@@ -192,16 +138,16 @@ def _matmul(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndar
 
 
 def _requantize(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
-    low, high = _product(inputs[0].low, inputs[0].high, constants["multiplier"])
-    return _rounding_shift(ledger, "product", low, high, constants["shift"])
+    low, high = product(inputs[0].low, inputs[0].high, constants["multiplier"])
+    return rounding_shift(ledger, "product", low, high, constants["shift"])
 
 
 def _add(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
-    a_low, a_high = _product(inputs[0].low, inputs[0].high, constants["multiplier_a"])
-    b_low, b_high = _product(inputs[1].low, inputs[1].high, constants["multiplier_b"])
+    a_low, a_high = product(inputs[0].low, inputs[0].high, constants["multiplier_a"])
+    b_low, b_high = product(inputs[1].low, inputs[1].high, constants["multiplier_b"])
     ledger.note("product a", a_low, a_high)
     ledger.note("product b", b_low, b_high)
-    return _rounding_shift(ledger, "sum of products", a_low + b_low, a_high + b_high, constants["shift"])
+    return rounding_shift(ledger, "sum of products", a_low + b_low, a_high + b_high, constants["shift"])
 
 
 def _layernorm(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
@@ -211,23 +157,27 @@ def _layernorm(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.n
     if "channel_shift" in constants:
         low, high = (bound << constants["channel_shift"].astype(object) for bound in (low, high))
     ledger.note("S", low.sum(), high.sum(), remedy="use fewer bits for the stream")
-    largest = (
-        _normalized_exact(ledger, low, high)
-        if attributes["method"] == "exact"
-        else _normalized_rounded(ledger, low, high)
-    )
-    k = attributes["normalizer_shift"]
+    exact, k = attributes["method"] == "exact", attributes["normalizer_shift"]
+    largest, length = (_normalized_exact if exact else _normalized_rounded)(ledger, low, high)
     n_low, n_high = -largest >> k, largest >> k
     ledger.note("normalized", n_low, n_high)
     ones = np.ones(size, object)
-    product_low, product_high = _product(n_low * ones, n_high * ones, constants["multiplier"])
+    product_low, product_high = product(n_low * ones, n_high * ones, constants["multiplier"])
     bias, shape = constants["bias"].astype(object), (1,) * (len(ledger.shapes[0]) - 1) + (-1,)
-    result = _rounding_shift(ledger, "product", product_low + bias, product_high + bias, constants["shift"])
-    return Interval(result.low.reshape(shape), result.high.reshape(shape))
+    result = rounding_shift(ledger, "product", product_low + bias, product_high + bias, constants["shift"])
+    scale = np.ldexp(1.0, -constants["shift"].astype(np.int64))  # exact
+    center = np.clip(bias.astype(np.float64) * scale, *limits(ledger.output.bits, True))
+    # Rounding and clamping never take an output further from the clamped bias than n * gain + 1/2.
+    radius = length / 2.0**k + sqrt(size)  # >> k takes less than 1 off each n
+    ball = Ball(center, np.abs(constants["multiplier"].astype(np.float64)) * scale, radius * (1 + 2.0**-30))
+    return Interval(result.low.reshape(shape), result.high.reshape(shape), ball=ball)
 
 
-def _normalized_exact(ledger: Ledger, low: np.ndarray, high: np.ndarray) -> int:
-    """Largest |y * floor(2^40 / R)|. It rests on y^2 <= (C-1) * T and, unless all x are equal, T >= C - 1."""
+def _normalized_exact(ledger: Ledger, low: np.ndarray, high: np.ndarray) -> tuple[int, float]:
+    """Largest |y * F|, F = floor(2^40 / R), and the length of a row of them.
+
+    They rest on sum(y^2) = C * T, on y^2 <= (C-1) * T and, unless all x are equal, on T >= C - 1.
+    """
     size, squares = low.size, np.maximum(low**2, high**2).sum()
     wide = "use fewer bits for the stream"
     ledger.note("C * sum of squares", 0, size * squares, remedy=wide)
@@ -242,11 +192,15 @@ def _normalized_exact(ledger: Ledger, low: np.ndarray, high: np.ndarray) -> int:
     largest = isqrt((size - 1) * (root * root + 2 * root) * 2**80 // (root * root)) + 1
     largest = min(largest, 2**40 * max(abs(int(y_low.min())), abs(int(y_high.max()))))
     ledger.note("y * F", -largest, largest)
-    return largest
+    return largest, 2.0**40 * sqrt(size * (root * root + 2 * root)) / root
 
 
-def _normalized_rounded(ledger: Ledger, low: np.ndarray, high: np.ndarray) -> int:
-    """Largest |y * floor((2^31 - 1) / R)| for `ivit` and `ibert`: |y| <= R, or 2R - 1 after a shift of the squares."""
+def _normalized_rounded(ledger: Ledger, low: np.ndarray, high: np.ndarray) -> tuple[int, float]:
+    """Largest |y * F|, F = floor((2^31 - 1) / R), and the length of a row of them, for `ivit` and `ibert`.
+
+    |y| <= R, or 2R - 1 after a shift s of the squares. sqrt(sum(y^2)) <= sqrt(3) R, for R >= 1 is a root rounded down;
+    the shift takes less than 2^s <= R off each y.
+    """
     shift = ledger.operator.attributes.get("square_shift", 0)
     size, numerator, wide = low.size, 2**31 - 1, "use fewer bits for the stream"
     mean_low, mean_high = ((2 * bound.sum() + size) // (2 * size) for bound in (low, high))
@@ -258,7 +212,7 @@ def _normalized_rounded(ledger: Ledger, low: np.ndarray, high: np.ndarray) -> in
     largest = (2 if shift else 1) * numerator
     largest = min(largest, numerator * max(abs(int(y_low.min())), abs(int(y_high.max()))))
     ledger.note("y * F", -largest, largest)
-    return largest
+    return largest, numerator * (sqrt(3) + (sqrt(size) if shift else 0))
 
 
 def _exponents(ledger: Ledger, logits: Interval, constants: dict[str, np.ndarray]) -> np.ndarray:
@@ -292,7 +246,7 @@ def _exponential(ledger: Ledger, inputs: list[Interval], constants: dict[str, np
     attributes, row = ledger.operator.attributes, ledger.shapes[0][-1]
     least, most = (np.array(bound, object) for bound in extremes(_exponents(ledger, inputs[0], constants)))
     multiplier = np.array(attributes["multiplier"], object)
-    result = _rounding_shift(ledger, "product", least * multiplier, most * multiplier, attributes["shift"])
+    result = rounding_shift(ledger, "product", least * multiplier, most * multiplier, attributes["shift"])
     shape = (1,) * len(ledger.shapes[0])
     low = np.zeros_like(result.low) if "mask" in constants else result.low
     return Interval(low.reshape(shape), result.high.reshape(shape), row_sum=row * int(result.high))
@@ -306,7 +260,7 @@ def _weighted_mean(ledger: Ledger, inputs: list[Interval], constants: dict[str, 
     ledger.note("sum of weights", 1, weights.row_sum)
     ledger.note("reciprocal", attributes["multiplier"] // weights.row_sum, attributes["multiplier"])
     low, high = (np.array(bound * attributes["multiplier"], object) for bound in sums.mean)
-    result = _rounding_shift(ledger, "product", np.minimum(low, 0), np.maximum(high, 0), attributes["shift"])
+    result = rounding_shift(ledger, "product", np.minimum(low, 0), np.maximum(high, 0), attributes["shift"])
     shape = (1,) * len(ledger.shapes[0])
     return Interval(result.low.reshape(shape), result.high.reshape(shape))
 
@@ -328,8 +282,8 @@ def _gelu(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarra
             ledger.note(name, smallest, largest)
         ledger.note("function", value, value)
         least, most = (np.array(bound, object) for bound in extremes(value))
-        products = _product(least, most, np.array(attributes["multiplier"], object))
-        result = _rounding_shift(ledger, "product", *products, attributes["shift"])
+        products = product(least, most, np.array(attributes["multiplier"], object))
+        result = rounding_shift(ledger, "product", *products, attributes["shift"])
     shape = (1,) * len(ledger.shapes[0])
     return Interval(result.low.reshape(shape), result.high.reshape(shape))
 
