@@ -68,7 +68,9 @@ def proof(program: Program, result: dict[str, OperatorBounds]) -> str:
         "holds_for": "every uint8 image",
         "floating_point_tensors": sum(count for kind, count in types.items() if "int" not in kind),
         "tensors_by_type": dict(sorted(types.items())),
-        "widest_accumulator_bits": max((entry.accumulator.bits for entry in result.values() if entry.accumulator), default=0),
+        "widest_accumulator_bits": max(
+            (entry.accumulator.bits for entry in result.values() if entry.accumulator), default=0
+        ),
     }
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
     return "{\n" + ",\n".join(lines) + ',\n"operators": [\n  ' + ",\n  ".join(operators) + "\n]\n}\n"

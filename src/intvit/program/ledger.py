@@ -1,6 +1,7 @@
 """What the interval rules work with: an interval of a value, and the ledger of one operator's intermediates.
 
-The rules are in intervals.py. Products are computed in Python integers, so that an overflow is seen instead of suffered.
+The rules are in intervals.py. Products are computed in Python integers, so that
+an overflow is seen instead of suffered.
 """
 
 from dataclasses import dataclass, field

@@ -13,6 +13,7 @@ from intvit.program.program import Program, ProgramError
 
 RUNTIMES = {  # name -> module, class
     "numpy": ("intvit.runtime.numpy_runtime", "NumpyRuntime"),
+    "onnx": ("intvit.runtime.onnx_runtime", "OnnxRuntime"),
     "torch": ("intvit.runtime.torch_runtime", "TorchRuntime"),
 }
 
@@ -28,7 +29,7 @@ class Runtime(Protocol):
 
 
 def load_runtime(program: Program, name: str) -> Runtime:
-    """The runtime `name` ("numpy", "torch") for a checked program. Raises ProgramError for an unknown name."""
+    """The runtime `name` (a key of RUNTIMES) for a checked program. Raises ProgramError for an unknown name."""
     if name not in RUNTIMES:
         raise ProgramError(f"unknown runtime {name!r}; there are {', '.join(sorted(RUNTIMES))}")
     module, runtime = RUNTIMES[name]

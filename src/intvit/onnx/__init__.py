@@ -1,0 +1,8 @@
+"""The integer program as an ONNX model: standard operators only, integers only, one local function for each operator.
+
+Needs the packages of `intvit[onnx]`. Running it is intvit.runtime.onnx_runtime.
+"""
+
+from intvit.onnx.model import save_onnx, to_onnx
+
+__all__ = ["save_onnx", "to_onnx"]
