@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PRESETS = sorted(
     (path.parent.relative_to(config_directory()).as_posix(), path.stem)
     for path in config_directory().glob("**/*.yaml")
-    if path.parent != config_directory()
+    if path.parent != config_directory() and path.parent.name != "export"  # a group of evaluate.yaml
 )
 
 
@@ -41,6 +41,7 @@ def test_single_parts_of_a_quant_preset_swap_in_one_word() -> None:
 
 def test_evaluate_config_validates_with_and_without_data() -> None:
     assert build(EvaluateConfig, composed(config_name="evaluate")).data["root"] is None
+    assert build(EvaluateConfig, composed("export=onnx", config_name="evaluate")).export.onnx
     chosen = build(EvaluateConfig, composed("data=imagenette", "data.root=somewhere", config_name="evaluate"))
     assert chosen.data["name"] == "imagenette"
     assert chosen.data["root"] == "somewhere"

@@ -28,6 +28,9 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         "info": ("intvit.data.shard_tools.info", "samples, classes and bytes of a folder of shards"),
     },
     "check": ("intvit.analysis.check_model", "a model of full size, exported and run on every runtime: 0 mismatches"),
+    "export": {
+        "onnx": ("intvit.onnx.command", "a checkpoint as one ONNX file of standard integer operators"),
+    },
     "certify": ("intvit.analysis.certify", "what every operator of a checkpoint may reach; is an accumulator enough?"),
 }
 

@@ -80,6 +80,12 @@ def test_an_export_folder_and_a_limit_can_be_chosen(run: Path, tmp_path: Path) -
     assert not (run / "integer").exists()
 
 
+def test_an_onnx_file_goes_beside_the_export_and_its_runtime_agrees(run: Path) -> None:
+    values = evaluated(f"ckpt={run}", "export=onnx", "runtimes=[numpy,onnx]", "limit=40")
+    assert (run / "integer.onnx").stat().st_size > 10_000
+    assert values["runtimes"]["onnx"]["mismatches"] == 0
+
+
 def test_an_exported_checkpoint_alone_needs_neither_lightning_nor_timm(run: Path) -> None:
     whole = evaluated(f"ckpt={run}")
     script = (

@@ -12,7 +12,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -187,12 +187,12 @@ def _row(
     }
 
 
-def mismatches(model: nn.Module, images: Tensor) -> int:
-    """Images whose scores differ between the model and the torch or numpy runtime on the saved program."""
+def mismatches(model: nn.Module, images: Tensor, names: Sequence[str] = ("torch", "numpy")) -> int:
+    """Images whose scores differ between the model and any of the runtimes `names` on the saved program."""
     with tempfile.TemporaryDirectory() as folder:
         save_checkpoint(record(model), Path(folder) / "program")
         program = load_checkpoint(Path(folder) / "program")
-    runtimes = [load_runtime(program, name) for name in ("torch", "numpy")]
+    runtimes = [load_runtime(program, name) for name in names]
     count = 0
     for batch in images.split(8):
         scores = model.integer_scores(batch).numpy()

@@ -1,7 +1,7 @@
-"""`intvit check MODEL`: a model of full size with random weights, exported, and run on every runtime.
+"""`intvit check MODEL`: a model of full size with random weights, exported, and run on several runtimes.
 
 Prints what the integer program is made of and the images whose scores differ between the trained model in eval mode
-and the torch and numpy runtimes on the saved checkpoint. Exit code 1 unless there are none.
+and the runtimes on the saved checkpoint. Exit code 1 unless there are none.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from intvit.models import MODELS
 from intvit.program import Program, save_checkpoint
 from intvit.program.recording import record
 from intvit.quant import calibrate
+from intvit.runtime import RUNTIMES
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -31,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("model", choices=MODELS, metavar="MODEL", nargs="+", help=", ".join(MODELS))
     parser.add_argument("--quant", default="lut8", help=f"{', '.join(preset_names())}, with overrides after commas")
+    parser.add_argument("--runtimes", nargs="+", default=["torch", "numpy"], help=f"of {', '.join(RUNTIMES)}")
     parser.add_argument("--images", type=int, default=2, help="random images to run (default 2)")
     parser.add_argument("--image-size", type=int, default=224, help="side in pixels (default 224)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and images (default 0)")
@@ -57,7 +59,7 @@ def _check(name: str, options: argparse.Namespace) -> int:
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     calibrate(model, [images])
     program = record(model)
-    wrong = mismatches(model, images)
+    wrong = mismatches(model, images, options.runtimes)
     figures = (sum(p.numel() for p in model.parameters()), stored_bytes(program), len(program.operators), macs(program))
     seconds = time.perf_counter() - start
     print(f"{name:<18}" + "".join(f"{figure:>15,}" for figure in (*figures, wrong)) + f"{seconds:>15.0f}", flush=True)

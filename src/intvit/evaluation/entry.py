@@ -32,9 +32,10 @@ class MismatchError(IntVitError):
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Where the integer checkpoint goes; null: `integer` in the run folder."""
+    """Where the integer checkpoint goes; null: `integer` in the run folder. onnx: an ONNX file beside it, too."""
 
     folder: str | None = None
+    onnx: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,10 @@ def evaluate(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
         from intvit.evaluation.run import exported_run
 
         subject = exported_run(typed, device)
+    if typed.export.onnx:
+        from intvit.onnx import save_onnx
+
+        save_onnx(subject.program, subject.folder.with_name(f"{subject.folder.resolve().name}.onnx"))
     for name in typed.runtimes:
         runtime = load_runtime(subject.program, name)
         if isinstance(runtime, torch.nn.Module):

@@ -3,6 +3,13 @@
 Needs the packages of `intvit[onnx]`. Running it is intvit.runtime.onnx_runtime.
 """
 
+from importlib.util import find_spec
+
+from intvit.errors import IntVitError
+
+if find_spec("onnx") is None:
+    raise IntVitError("the package onnx is not installed: pip install 'intvit[onnx]'")
+
 from intvit.onnx.model import save_onnx, to_onnx
 
 __all__ = ["save_onnx", "to_onnx"]

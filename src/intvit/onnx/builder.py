@@ -14,7 +14,9 @@ from onnx import FunctionProto, NodeProto, TensorProto, helper, numpy_helper
 DOMAIN = "intvit"  # of the local functions
 OPSET = 18  # the first with bitwise operators and reductions whose axes are inputs
 IR_VERSION = 10
-TYPES = {np.dtype(kind): helper.np_dtype_to_tensor_dtype(np.dtype(kind)) for kind in ("int8", "int16", "int32", "int64")}
+TYPES = {
+    np.dtype(kind): helper.np_dtype_to_tensor_dtype(np.dtype(kind)) for kind in ("int8", "int16", "int32", "int64")
+}
 TYPES |= {np.dtype(f"u{kind}"): helper.np_dtype_to_tensor_dtype(np.dtype(f"u{kind}")) for kind in map(str, [*TYPES])}
 
 

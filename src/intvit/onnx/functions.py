@@ -62,9 +62,15 @@ def row_sum(f: Body, x: str, size: int) -> str:
     return f.op("MatMul", x, f.constant(np.ones((size, 1), np.int64)))
 
 
-def quantize_input(f: Body, image: str, table: str, start: str) -> str:
+def look_up(f: Body, table: str, index: str, shape: str) -> str:
+    """table[index] in `shape`, that of the index. Flat, for there GatherElements takes a sixth of Gather's time."""
+    flat = f.op("Reshape", index, f.constant([-1]))
+    return f.op("Reshape", f.op("GatherElements", table, flat, axis=0), shape)
+
+
+def quantize_input(f: Body, image: str, table: str, start: str, shape: str) -> str:
     """A table of 256 entries for each channel; `start` is where a channel's entries begin."""
-    return f.op("Gather", table, f.op("Add", f.cast(image, "int32"), start), axis=0)
+    return look_up(f, table, f.op("Add", f.cast(image, "int32"), start), shape)
 
 
 def patches(f: Body, image: str, tiles: str, rows: str) -> str:
@@ -131,9 +137,7 @@ def requantize(clamp: Clamp) -> Write:
 
 
 def add(clamp: Clamp) -> Write:
-    def write(
-        f: Body, a: str, b: str, multiplier_a: str, multiplier_b: str, offset: str, shift: str, zero: str
-    ) -> str:
+    def write(f: Body, a: str, b: str, multiplier_a: str, multiplier_b: str, offset: str, shift: str, zero: str) -> str:
         """clamp((a * multiplier_a + b * multiplier_b + 2^(shift-1)) >> shift)"""
         products = [f.op("Mul", f.cast(x, "int64"), m) for x, m in ((a, multiplier_a), (b, multiplier_b))]
         return rounding_shift(f, f.op("Add", *products), offset, shift, zero, clamp)
@@ -142,9 +146,9 @@ def add(clamp: Clamp) -> Write:
 
 
 def softmax(normalization: str, bits: int, dtype: np.dtype, lowest: int) -> Write:
-    def write(f: Body, x: str, table: str, mask: str | None = None) -> str:
+    def write(f: Body, x: str, table: str, shape: str, mask: str | None = None) -> str:
         """Exponentials from a table over max - x, over their sum: one reciprocal for each row."""
-        value = table_of_distance(f, x, table, lowest, mask, np.dtype(np.int64))
+        value = table_of_distance(f, x, table, shape, lowest, mask, np.dtype(np.int64))
         numerator, shift = (2**46 - 1, 46 - bits) if normalization == "rounded" else (2**31 - 1, 32 - bits)
         total = f.cast(f.over_rows("ReduceSum", f.cast(value, "int32")), "int64")  # proven < 2^31
         product = f.op("Mul", value, f.op("Div", f.constant(numerator), total))
@@ -160,19 +164,19 @@ def softmax(normalization: str, bits: int, dtype: np.dtype, lowest: int) -> Writ
 
 
 def exponential(dtype: np.dtype, lowest: int) -> Write:
-    def write(f: Body, x: str, table: str, mask: str | None = None) -> str:
+    def write(f: Body, x: str, table: str, shape: str, mask: str | None = None) -> str:
         """Weights from a table over max - x."""
-        return table_of_distance(f, x, table, lowest, mask, dtype)
+        return table_of_distance(f, x, table, shape, lowest, mask, dtype)
 
     return write
 
 
-def table_of_distance(f: Body, x: str, table: str, lowest: int, mask: str | None, dtype: np.dtype) -> str:
+def table_of_distance(f: Body, x: str, table: str, shape: str, lowest: int, mask: str | None, dtype: np.dtype) -> str:
     """table[max - x]; logits where the mask is true count neither in the maximum nor in the result."""
     x = f.cast(x, "int32")
     if mask is not None:
         x = f.op("Where", mask, f.constant(lowest, "int32"), x)
-    value = f.op("Gather", table, f.op("Sub", f.over_rows("ReduceMax", x), x), axis=0)
+    value = look_up(f, table, f.op("Sub", f.over_rows("ReduceMax", x), x), shape)
     if mask is None:
         return value
     return f.op("Mul", value, f.cast(f.op("Not", mask), dtype))
@@ -189,19 +193,19 @@ def weighted_mean(clamp: Clamp, total_type: str) -> Write:
 
 
 def gelu_table(half: int) -> Write:
-    def write(f: Body, x: str, table: str) -> str:
+    def write(f: Body, x: str, table: str, shape: str) -> str:
         """A table over x."""
-        return f.op("Gather", table, f.op("Add", f.cast(x, "int32"), f.constant(half, "int32")), axis=0)
+        return look_up(f, table, f.op("Add", f.cast(x, "int32"), f.constant(half, "int32")), shape)
 
     return write
 
 
 def gelu_row_table(half: int) -> Write:
-    def write(f: Body, x: str, table: str) -> str:
+    def write(f: Body, x: str, table: str, shape: str) -> str:
         """A table over the row's maximum, 0 if it is negative, and x."""
         x = f.cast(x, "int32")
         top = f.op("Clip", f.over_rows("ReduceMax", x), f.constant(0, "int32"))
         line = f.op("Add", f.op("Mul", top, f.constant(2 * half, "int32")), f.constant(half, "int32"))
-        return f.op("Gather", table, f.op("Add", x, line), axis=0)
+        return look_up(f, table, f.op("Add", x, line), shape)
 
     return write

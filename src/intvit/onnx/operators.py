@@ -86,6 +86,7 @@ def _quantize_input(site: Site) -> None:
         image=site.operator.inputs[0],
         table=site.initializer("table", _clamped(table, shift, site.output).reshape(-1)),
         start=site.initializer("start", start),
+        shape=site.shape(*site.output.shape),
     )
 
 
@@ -241,18 +242,22 @@ def _softmax(site: Site) -> None:
         functions.softmax(normalization, bits, _type(site.output), limits(logits, True)[0]),
         x=site.operator.inputs[0],
         table=site.initializer("table", _exponents(site).astype(np.int64)),
+        shape=site.shape(*site.output.shape),
         **mask,
     )
 
 
 def _exponential(site: Site) -> None:
-    table = _clamped(_exponents(site).astype(object) * site.attributes["multiplier"], site.attributes["shift"], site.output)
+    table = _clamped(
+        _exponents(site).astype(object) * site.attributes["multiplier"], site.attributes["shift"], site.output
+    )
     logits, (ending, mask) = site.values[0].bits, _masked(site)
     site.call(
         f"exponential_{logits}_{site.output.bits}{ending}",
         functions.exponential(_type(site.output), limits(logits, True)[0]),
         x=site.operator.inputs[0],
         table=site.initializer("table", table),
+        shape=site.shape(*site.output.shape),
         **mask,
     )
 
@@ -271,26 +276,22 @@ def _weighted_mean(site: Site) -> None:
 
 
 def _gelu(site: Site) -> None:
-    half = 1 << (site.values[0].bits - 1)
-    x = np.arange(-half, half)
-    if site.attributes["kind"] == "table":
-        lines = site.constants["table"].astype(_type(site.output))
-    elif site.attributes["kind"] == "shift":
-        tops = np.arange(half)[:, None]
-        # entries with x beyond the row's maximum are never read
-        arguments = np.broadcast_arrays(np.minimum(x, tops), tops)
-        lines = _gelu_lines(site, *(array.reshape(-1) for array in arguments))
-        table = site.initializer("table", lines)
-        write = functions.gelu_row_table(half)
-        site.call(f"gelu_row_table_{half}", write, x=site.operator.inputs[0], table=table)
-        return
+    half, kind = 1 << (site.values[0].bits - 1), site.attributes["kind"]
+    x, name, function = np.arange(-half, half), f"gelu_table_{half}", functions.gelu_table(half)
+    if kind == "table":
+        table = site.constants["table"].astype(_type(site.output))
+    elif kind == "shift":
+        name, function = f"gelu_row_table_{half}", functions.gelu_row_table(half)
+        maximum = np.arange(half)[:, None]
+        arguments = np.broadcast_arrays(np.minimum(x, maximum), maximum)  # x beyond the maximum is never read
+        table = _gelu_table(site, *(array.reshape(-1) for array in arguments))
     else:
-        lines = _gelu_lines(site, x, np.zeros_like(x))
-    table = site.initializer("table", lines)
-    site.call(f"gelu_table_{half}", functions.gelu_table(half), x=site.operator.inputs[0], table=table)
+        table = _gelu_table(site, x, np.zeros_like(x))
+    shape = site.shape(*site.output.shape)
+    site.call(name, function, x=site.operator.inputs[0], table=site.initializer("table", table), shape=shape)
 
 
-def _gelu_lines(site: Site, x: np.ndarray, row_max: np.ndarray) -> np.ndarray:
+def _gelu_table(site: Site, x: np.ndarray, row_max: np.ndarray) -> np.ndarray:
     value, _ = gelu_before_shift(site.attributes, site.constants, x, row_max)
     return _clamped(value.astype(object) * site.attributes["multiplier"], site.attributes["shift"], site.output)
 

@@ -9,15 +9,14 @@ from functools import cached_property
 import numpy as np
 
 from intvit.errors import IntVitError
+from intvit.onnx import to_onnx
 from intvit.program import Program
 from intvit.runtime import check_images
 
 try:
     import onnxruntime
-
-    from intvit.onnx import to_onnx
-except ImportError as error:
-    raise IntVitError(f"runtime=onnx needs {error.name}: pip install 'intvit[onnx]'") from None
+except ImportError:
+    raise IntVitError("the package onnxruntime is not installed: pip install 'intvit[onnx]'") from None
 
 
 class OnnxRuntime:
