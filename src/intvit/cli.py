@@ -32,6 +32,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         "onnx": ("intvit.onnx.command", "a checkpoint as one ONNX file of standard integer operators"),
     },
     "certify": ("intvit.analysis.certify", "what every operator of a checkpoint may reach; is an accumulator enough?"),
+    "golden": ("intvit.analysis.golden", "golden vectors of chosen images for test benches: .npy and hex memory files"),
 }
 
 

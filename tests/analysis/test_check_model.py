@@ -27,6 +27,6 @@ def test_no_image_is_an_error(capsys: pytest.CaptureFixture) -> None:
 
 
 def test_a_difference_is_an_exit_code(capsys: pytest.CaptureFixture, monkeypatch) -> None:
-    monkeypatch.setattr(check_model, "mismatches", lambda model, images: 1)
+    monkeypatch.setattr(check_model, "mismatches", lambda model, images, runtimes: 1)
     assert main(["check", "deit_t", "--image-size", "16"]) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "1 mismatches"

@@ -1,15 +1,20 @@
 """A third reading of docs/program-format.md: every operator in Python integers and fractions, entry by entry.
 
-Slow and obvious. Arrays of dtype object only hold and rearrange the integers; nothing can wrap or round.
+Slow and obvious. Arrays of dtype object only hold and rearrange the integers; nothing can wrap or round. Nothing of
+the package is executed here.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from intvit.program import Operator, Program
+if TYPE_CHECKING:
+    from intvit.program import Operator, Program
 
 
 def trace(program: Program, image: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
