@@ -14,6 +14,7 @@ from intvit.program.ledger import Interval, Ledger, Range
 from intvit.program.program import Program
 
 FILE = "bounds.json"
+KEPT = 2**15  # entries of an interval: every channel of a wide layer, not every entry of a tensor
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def bounds(program: Program) -> dict[str, OperatorBounds]:
         ledger = Ledger(
             operator, [v.shape for v in values], values, program.values[operator.output], operator is scores
         )
-        output = RULES[operator.op](ledger, inputs, program.constants_of(operator))
+        output = RULES[operator.op](ledger, inputs, program.constants_of(operator)).at_most(KEPT)
         intervals[operator.output] = output
         seen = tuple(interval.extremes() for interval in inputs)
         result[operator.name] = OperatorBounds(operator.op, seen, ledger.intermediates, output)

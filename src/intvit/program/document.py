@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,8 +127,7 @@ def from_json(text: str) -> tuple[Program, dict[str, Declaration], dict[str, Any
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise ProgramError(f"{FILE}: the key {twice!r} stands twice in one object; names are unique")
     return result
 
@@ -165,6 +165,8 @@ def _sizes(entry: dict[str, Any], where: str) -> tuple[int, ...]:
     shape = _get(entry, "shape", list, where)
     if len(shape) > 16 or any(type(size) is not int or not 0 <= size < 2**31 for size in shape):
         raise ProgramError(f"{where}: shape {shape!r} must be a list of at most 16 sizes from 0 to 2^31 - 1")
+    if math.prod(max(size, 1) for size in shape) >= 2**62:
+        raise ProgramError(f"{where}: shape {shape!r} is too large")
     return tuple(shape)
 
 

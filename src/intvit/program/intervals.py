@@ -6,14 +6,18 @@ sees an overflow instead of suffering it. bounds.py uses `RULES[op]`; the arithm
 """
 
 from collections.abc import Callable
-from dataclasses import replace
-from math import isqrt, sqrt
+from math import isqrt, prod, sqrt
 
 import numpy as np
 
 from intvit.program.functions import exponent, extremes, gelu_before_shift
 from intvit.program.ledger import Ball, Interval, Ledger, product, rounding_shift
 from intvit.program.program import limits
+
+# A small file may declare large tensors: entries up to which an interval is spread out, joined beyond.
+_EXPANDED = 2**21  # over its tensor, to move it
+_PRODUCTS = 2**17  # as Python integers
+_SPREAD = 2**10  # of each operand of a matmul
 
 
 def _quantize_input(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
@@ -29,6 +33,10 @@ def _constant(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.nd
 
 def _concat(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
     axis = ledger.operator.attributes["axis"]
+    if prod(ledger.output.shape) > _EXPANDED:
+        low, high = (np.stack(ends) for ends in zip(*(interval.extremes() for interval in inputs), strict=True))
+        shape = (1,) * len(ledger.output.shape)
+        return Interval(low.min().reshape(shape), high.max().reshape(shape))
     full = [
         [np.broadcast_to(b, shape) for b in (i.low, i.high)] for i, shape in zip(inputs, ledger.shapes, strict=True)
     ]
@@ -43,7 +51,12 @@ def _move(rearrange: Callable[[Ledger, np.ndarray], np.ndarray]) -> Callable:
     """
 
     def rule(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
-        moved = [rearrange(ledger, np.broadcast_to(b, ledger.shapes[0])) for b in (inputs[0].low, inputs[0].high)]
+        before = inputs[0].at_most(_EXPANDED, ledger.shapes[0])
+        if before.low.size == 1:
+            ones = (1,) * len(ledger.output.shape)
+            moved = [before.low.reshape(ones), before.high.reshape(ones)]
+            return Interval(*moved, ball=before.ball if _keeps_rows(ledger) else None)
+        moved = [rearrange(ledger, np.broadcast_to(b, ledger.shapes[0])) for b in (before.low, before.high)]
         for axis in range(moved[0].ndim):
             first = [bound.take([0], axis) for bound in moved]
             if all((bound == start).all() for bound, start in zip(moved, first, strict=True)):
@@ -84,7 +97,10 @@ def _gather(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndar
         return np.where(index.reshape(shape) < 0, 0, taken)
 
     result = _move(rearrange)(ledger, inputs, constants)
-    return result if index.min() >= 0 else replace(result, ball=None)  # rows of zeros may lie outside the ball
+    if index.min() >= 0:
+        return result
+    low, high = np.minimum(result.low, 0), np.maximum(result.high, 0)  # at least where all entries are alike
+    return Interval(low, high)  # rows of zeros may lie outside the ball
 
 
 _SHORTER_ROWS = "use fewer bits for the operands or shorter rows"
@@ -114,7 +130,7 @@ def _linear(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndar
 
 
 def _matmul(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
-    a, b = inputs
+    a, b = inputs[0].at_most(_SPREAD), inputs[1].at_most(_SPREAD)
     inner = ledger.shapes[0][-1]
     turned = ledger.operator.attributes["transpose_b"]
     a_low, a_high = (
@@ -122,10 +138,10 @@ def _matmul(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndar
     )
     b_low, b_high = (np.swapaxes(bound, -1, -2) if turned else bound for bound in (b.low, b.high))
     corners = np.stack(np.broadcast_arrays(a_low * b_low, a_low * b_high, a_high * b_low, a_high * b_high))
-    corners = np.broadcast_to(corners, corners.shape[:-2] + (inner, corners.shape[-1]))
     terms_low, terms_high = corners.min(0), corners.max(0)
-    least, most = np.minimum(terms_low, 0).sum(-2), np.maximum(terms_high, 0).sum(-2)
-    low, high = terms_low.sum(-2), terms_high.sum(-2)
+    times = inner // terms_low.shape[-2]  # all terms alike are one
+    least, most = times * np.minimum(terms_low, 0).sum(-2), times * np.maximum(terms_high, 0).sum(-2)
+    low, high = times * terms_low.sum(-2), times * terms_high.sum(-2)
     if a.row_sum is not None:  # a >= 0 with a bounded row: at most row_sum times the extreme of b
         weakest, strongest = (
             a.row_sum * bound for bound in (np.minimum(b_low, 0).min(-2), np.maximum(b_high, 0).max(-2))
@@ -138,13 +154,16 @@ def _matmul(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndar
 
 
 def _requantize(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
-    low, high = product(inputs[0].low, inputs[0].high, constants["multiplier"])
+    x = inputs[0].at_most(_PRODUCTS, constants["multiplier"].shape)
+    low, high = product(x.low, x.high, constants["multiplier"])
     return rounding_shift(ledger, "product", low, high, constants["shift"])
 
 
 def _add(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
-    a_low, a_high = product(inputs[0].low, inputs[0].high, constants["multiplier_a"])
-    b_low, b_high = product(inputs[1].low, inputs[1].high, constants["multiplier_b"])
+    shapes = inputs[0].low.shape, inputs[1].low.shape, constants["multiplier_a"].shape
+    a, b = (interval.at_most(_PRODUCTS, *shapes) for interval in inputs)
+    a_low, a_high = product(a.low, a.high, constants["multiplier_a"])
+    b_low, b_high = product(b.low, b.high, constants["multiplier_b"])
     ledger.note("product a", a_low, a_high)
     ledger.note("product b", b_low, b_high)
     return rounding_shift(ledger, "sum of products", a_low + b_low, a_high + b_high, constants["shift"])

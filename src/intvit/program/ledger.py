@@ -4,7 +4,8 @@ The rules are in intervals.py. Products are computed in Python integers, so that
 an overflow is seen instead of suffered.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,16 @@ class Interval:
     def extremes(self) -> tuple[int, int]:
         return int(self.low.min()), int(self.high.max())
 
+    def at_most(self, entries: int, *shapes: tuple[int, ...]) -> "Interval":
+        """Itself, or joined over all axes if it has more entries, broadcast against the shapes.
+
+        What a small file declares must not cost much memory to prove.
+        """
+        if prod(np.broadcast_shapes(self.low.shape, *shapes)) <= entries:
+            return self
+        axes = tuple(range(self.low.ndim))
+        return replace(self, low=self.low.min(axes, keepdims=True), high=self.high.max(axes, keepdims=True))
+
     def channels(self) -> "Interval":
         """Joined over all axes but the last."""
         axes = tuple(range(self.low.ndim - 1))
@@ -117,8 +128,8 @@ def bits_needed(low: int, high: int) -> int:
 
 def product(low: np.ndarray, high: np.ndarray, factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Interval of value * factor for a known factor (any sign), in Python integers."""
-    one, two = low.astype(object) * factor.astype(object), high.astype(object) * factor.astype(object)
-    return np.minimum(one, two), np.maximum(one, two)
+    ends = [np.asarray(bound.astype(object) * factor.astype(object), object) for bound in (low, high)]
+    return np.minimum(*ends), np.maximum(*ends)
 
 
 def rounding_shift(ledger: Ledger, name: str, low: np.ndarray, high: np.ndarray, shift: np.ndarray | int) -> Interval:

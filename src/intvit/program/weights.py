@@ -5,6 +5,7 @@ Reading checks the header (names, types, shapes, sizes) against program.json bef
 
 import hashlib
 import json
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,9 @@ def _spans(path: Path, size: int, declarations: dict[str, Declaration]) -> tuple
                 f"{FILE}: constant {name!r} needs {needed} bytes, its place {span} does not hold them; damaged file"
             )
         spans[name] = (span[0], span[1])
+    for (_, stop), (start, _) in pairwise(sorted(span for span in spans.values() if span[0] < span[1])):
+        if start < stop:
+            raise ProgramError(f"{FILE}: two constants share the bytes from {start} to {stop}; damaged file")
     return spans, 8 + length
 
 
