@@ -215,11 +215,7 @@ def graph(folder: Path, rng: np.random.Generator) -> None:
             operators.append(dict(other))
         elif kind == 3 and operator["attributes"]:
             key = pick(rng, operator["attributes"])
-            old = operator["attributes"][key]
-            new = {int: lambda: int(old * pick(rng, [-1, 0.5, 2])) + int(rng.integers(-2, 3)), bool: lambda: not old}
-            operator["attributes"][key] = new.get(
-                type(old), lambda: pick(rng, ["floor", "rounded", "shift", "table", [1, 2]])
-            )()
+            operator["attributes"][key] = another(operator["attributes"][key], rng)
         elif kind == 4:
             entry = pick(rng, [*values.values(), *constants.values()])
             entry["bits"] = int(rng.integers(1, 65))
@@ -236,6 +232,15 @@ def graph(folder: Path, rng: np.random.Generator) -> None:
         else:
             operator["op"] = other["op"]
     (folder / PROGRAM).write_text(json.dumps(document))
+
+
+def another(value: Any, rng: np.random.Generator) -> Any:
+    """An attribute of the same type, near the old one."""
+    if type(value) is bool:
+        return not value
+    if type(value) is int:
+        return int(value * pick(rng, [-1, 0.5, 2])) + int(rng.integers(-2, 3))
+    return pick(rng, ["floor", "rounded", "shift", "table", "exact", [1, 2], [2, 1, 0]])
 
 
 def arrays(folder: Path, rng: np.random.Generator) -> None:

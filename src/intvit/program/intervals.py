@@ -54,8 +54,8 @@ def _move(rearrange: Callable[[Ledger, np.ndarray], np.ndarray]) -> Callable:
         before = inputs[0].at_most(_EXPANDED, ledger.shapes[0])
         if before.low.size == 1:
             ones = (1,) * len(ledger.output.shape)
-            moved = [before.low.reshape(ones), before.high.reshape(ones)]
-            return Interval(*moved, ball=before.ball if _keeps_rows(ledger) else None)
+            ball = before.ball if _keeps_rows(ledger) else None
+            return Interval(before.low.reshape(ones), before.high.reshape(ones), ball=ball)
         moved = [rearrange(ledger, np.broadcast_to(b, ledger.shapes[0])) for b in (before.low, before.high)]
         for axis in range(moved[0].ndim):
             first = [bound.take([0], axis) for bound in moved]
