@@ -34,9 +34,8 @@ def _constant(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.nd
 def _concat(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
     axis = ledger.operator.attributes["axis"]
     if prod(ledger.output.shape) > _EXPANDED:
-        low, high = (np.stack(ends) for ends in zip(*(interval.extremes() for interval in inputs), strict=True))
-        shape = (1,) * len(ledger.output.shape)
-        return Interval(low.min().reshape(shape), high.max().reshape(shape))
+        ends, shape = np.array([interval.extremes() for interval in inputs]), (1,) * len(ledger.output.shape)
+        return Interval(ends.min().reshape(shape), ends.max().reshape(shape))
     full = [
         [np.broadcast_to(b, shape) for b in (i.low, i.high)] for i, shape in zip(inputs, ledger.shapes, strict=True)
     ]
@@ -90,17 +89,10 @@ def _slice(ledger: Ledger, bound: np.ndarray) -> np.ndarray:
 def _gather(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
     axis, index = ledger.operator.attributes["axis"], constants["index"].astype(np.int64)
 
-    def rearrange(_: Ledger, bound: np.ndarray) -> np.ndarray:
-        taken = bound.take(np.maximum(index, 0), axis)
-        shape = [1] * taken.ndim
-        shape[axis] = -1
-        return np.where(index.reshape(shape) < 0, 0, taken)
-
-    result = _move(rearrange)(ledger, inputs, constants)
+    result = _move(lambda _, bound: bound.take(np.maximum(index, 0), axis))(ledger, inputs, constants)
     if index.min() >= 0:
         return result
-    low, high = np.minimum(result.low, 0), np.maximum(result.high, 0)  # at least where all entries are alike
-    return Interval(low, high)  # rows of zeros may lie outside the ball
+    return Interval(np.minimum(result.low, 0), np.maximum(result.high, 0))  # rows of zeros may lie outside the ball
 
 
 _SHORTER_ROWS = "use fewer bits for the operands or shorter rows"

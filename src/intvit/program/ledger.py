@@ -75,19 +75,23 @@ class Interval:
         return int(self.low.min()), int(self.high.max())
 
     def at_most(self, entries: int, *shapes: tuple[int, ...]) -> "Interval":
-        """Itself, or joined over all axes if it has more entries, broadcast against the shapes.
+        """Itself; joined over all axes but the last, or over all, if it has more entries, broadcast against the shapes.
 
         What a small file declares must not cost much memory to prove.
         """
-        if prod(np.broadcast_shapes(self.low.shape, *shapes)) <= entries:
-            return self
-        axes = tuple(range(self.low.ndim))
-        return replace(self, low=self.low.min(axes, keepdims=True), high=self.high.max(axes, keepdims=True))
+        for joined in (self, self.channels()):
+            if prod(np.broadcast_shapes(joined.low.shape, *shapes)) <= entries:
+                return joined
+        return self._joined(self.low.ndim)
 
     def channels(self) -> "Interval":
         """Joined over all axes but the last."""
-        axes = tuple(range(self.low.ndim - 1))
-        return Interval(self.low.min(axes, keepdims=True), self.high.max(axes, keepdims=True), ball=self.ball)
+        return self._joined(self.low.ndim - 1)
+
+    def _joined(self, count: int) -> "Interval":
+        """Over the first `count` axes."""
+        axes = tuple(range(count))
+        return replace(self, low=self.low.min(axes, keepdims=True), high=self.high.max(axes, keepdims=True))
 
 
 @dataclass
