@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from intvit.program import Constant, Operator, Program, ProgramError, Value, bounds, infer_output
+from intvit.program.layernorm_intervals import normalized_exact
 from intvit.program.ledger import Ledger, Range, bits_needed
 from intvit.runtime import load_runtime
 from tests.program.random_programs import images_for, random_program
@@ -143,12 +144,10 @@ def test_probabilities_are_bounded_by_their_row_sum() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 16])
 def test_the_exact_layernorm_bound_covers_its_worst_rows(size: int) -> None:
-    from intvit.program.intervals import _normalized_exact
-
     operator = Operator("layernorm", "y", ("x",), "y", {"method": "exact"})
     value = Value((size,), 8, True)
     low, high = np.full(size, -128, object), np.full(size, 127, object)
-    largest, _ = _normalized_exact(Ledger(operator, [(size,)], [value], value, False), low, high)
+    largest, _ = normalized_exact(Ledger(operator, [(size,)], [value], value, False), low, high)
     worst = 0
     rng = np.random.default_rng(size)
     rows = [[1] + [0] * (size - 1), [127] + [-128] * (size - 1), *rng.integers(-2, 3, (200, size)).tolist()]

@@ -11,6 +11,8 @@ from intvit.errors import IntVitError
 from intvit.program import Program
 from intvit.runtime import check_images
 
+MAX_PIXELS = 100_000_000  # of a photo before it is decoded
+
 
 def read_images(program: Program, paths: Sequence[str]) -> np.ndarray:
     """uint8 [B, C, H, W] of the program's size, in the order of `paths`.
@@ -39,9 +41,9 @@ def _pixels(path: Path) -> np.ndarray:
 
 
 def _photo(path: Path, program: Program) -> np.ndarray:
-    from intvit.data.transforms import EvalTransform, decode
+    from intvit.data.transforms import EvalTransform
 
-    recorded = program.provenance.get("config", {}).get("data", {})
+    recorded = {"crop_pct": 0.875, "interpolation": "bicubic"} | program.provenance.get("config", {}).get("data", {})
     size = program.values[program.input].shape[-1]
-    transform = EvalTransform(size, recorded.get("crop_pct", 0.875), recorded.get("interpolation", "bicubic"))
-    return transform(decode(path.read_bytes())).numpy()[None]
+    transform = EvalTransform(size, recorded["crop_pct"], recorded["interpolation"], max_pixels=MAX_PIXELS)
+    return transform(path.read_bytes()).numpy()[None]

@@ -3,8 +3,8 @@
 A body gets the names of its parameters and returns the name of its result. What onnxruntime (1.31) forces: int64 Clip,
 Max and Min are wrong beyond 2^31 (values are clamped as int32, or by comparison); int64 ReduceSum is inexact from 2^53
 on (a matrix product with ones is not); there is no arithmetic shift (an offset makes the value unsigned first); a
-division by 0 raises; products of int8 by int8 are slow, and of uint8 by int8 saturate on CPUs without VNNI (both factors
-are unsigned, with a zero point).
+division by 0 raises; products of int8 by int8 are slow, and of uint8 by int8 saturate on CPUs without VNNI (both
+factors are unsigned, with a zero point).
 """
 
 from __future__ import annotations

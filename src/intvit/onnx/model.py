@@ -11,7 +11,8 @@ from onnx import ModelProto, ValueInfoProto, helper
 
 from intvit import __version__
 from intvit.onnx.builder import DOMAIN, IR_VERSION, OPSET, TYPES, Graph
-from intvit.onnx.operators import OPERATORS, Site
+from intvit.onnx.operators import OPERATORS
+from intvit.onnx.site import Site
 from intvit.program import Program, bounds, container
 
 
