@@ -28,7 +28,7 @@ def written(tmp_path: Path, seed: int, *options: str) -> Path:
     return tmp_path / "golden"
 
 
-@pytest.mark.parametrize("seed", [0, 3, 5, 9, 14, 22, 31])
+@pytest.mark.parametrize("seed", [3, 5, 14, 31])
 def test_every_operator_replays_without_the_package(seed: int, tmp_path: Path) -> None:
     folder = written(tmp_path, seed)
     command = [sys.executable, "-m", "tests.analysis.replay_golden", str(folder)]
