@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import intvit.evaluation.entry as entry
+from intvit.data.digits import digits_root
 from intvit.errors import IntVitError
 from intvit.evaluation.entry import MismatchError, evaluate
 from intvit.program import Constant, Program, load_checkpoint
@@ -214,3 +216,25 @@ def test_data_of_other_classes_is_refused(run: Path, tmp_path: Path) -> None:
 def test_an_unknown_runtime_is_refused(run: Path) -> None:
     with pytest.raises(IntVitError, match=r"unknown runtime 'abacus'"):
         evaluated(f"ckpt={run}", "runtimes=[abacus]")
+
+
+def test_skipped_samples_are_counted_and_said(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(IntVitError, match=r"sample 'digit\d+': broken image .*data.on_bad_sample=skip"):
+        evaluated(f"ckpt={run}", f"data.root={damaged_digits(tmp_path)}")
+    values = evaluated(
+        f"ckpt={run}", f"data.root={tmp_path / 'damaged'}", "data.on_bad_sample=skip", "data.bad_sample_budget=1"
+    )
+    assert (values["images"], values["skipped"]) == (359, 1)
+    assert "skipped 1 bad samples, which no figure counts" in capsys.readouterr().out
+
+
+def damaged_digits(folder: Path) -> Path:
+    """The digits with one validation image whose first bytes are gone."""
+    target = Path(shutil.copytree(digits_root(), folder / "damaged"))
+    shard = target / "val-000000.tar"
+    with tarfile.open(shard) as archive:
+        image = archive.getmembers()[5]
+    content = bytearray(shard.read_bytes())
+    content[image.offset_data : image.offset_data + 8] = bytes(8)
+    shard.write_bytes(content)
+    return target

@@ -146,7 +146,10 @@ def _compare(subject: Subject, config: EvaluateConfig) -> dict[str, Any]:
         )
         progress.update(task, total=tallies[reference].images)
     print_table(tallies, runtimes, subject.sizes, subject.agreement_with)
-    values = {**figures(tallies, runtimes), "skipped": loader.skipped}
+    values = figures(tallies, runtimes)
+    if loader.skipped:
+        values["skipped"] = loader.skipped
+        print(f"skipped {loader.skipped} bad samples, which no figure counts")
     write_json(subject.evaluation, values)
     print(f"integer checkpoint {subject.folder}, figures in {subject.evaluation}")
     differing = [name for name in runtimes if tallies[name].mismatches]
