@@ -18,6 +18,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from intvit.errors import IntVitError
+from intvit.ranks import started_ranks
 
 # What does not define an experiment: where it runs, reads and writes, and how it is watched.
 NOT_IDENTITY = {"ckpt", "fresh", "name", "logger", "callbacks", "trainer", "hydra"}
@@ -183,6 +184,12 @@ def _run_folder(*, _root_: DictConfig) -> str:
     return f"{name}-{identity_hash(config)}"
 
 
+def _ranks(what: str) -> int:
+    """`per_node` or `nodes` of the launcher that started this process."""
+    return int(getattr(started_ranks(), what))
+
+
 def register_resolvers() -> None:
-    """Makes `${run_folder:}` known to OmegaConf; conf/train.yaml names the run's folder with it."""
+    """Makes `${run_folder:}` (conf/train.yaml) and `${ranks:per_node}` (conf/trainer/ddp.yaml) known to OmegaConf."""
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+    OmegaConf.register_new_resolver("ranks", _ranks, replace=True)

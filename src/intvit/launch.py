@@ -12,12 +12,16 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from intvit.configuration import config_directory, register_resolvers
-from intvit.errors import report_errors, wants_traceback
+from intvit.errors import IntVitError, report_errors, wants_traceback
+from intvit.ranks import started_ranks
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+
+register_resolvers()  # here, because a job of submitit imports this module before it composes its config
 
 
 def launch(task: Callable[[DictConfig], None], config_name: str) -> int:
@@ -34,16 +38,27 @@ def launch(task: Callable[[DictConfig], None], config_name: str) -> int:
         try:
             # Hydra adds a line of its own to every Exception that leaves a job, but not to SystemExit.
             with report_errors(show_traceback):
+                _refuse_ranks_in_multirun()
                 task(config)
         except BaseException:
             _remove_empty(folder)
             raise
 
-    register_resolvers()
     run = hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=config_name)(job)
     with report_errors(show_traceback), _raising():
         run()
     return 0
+
+
+def _refuse_ranks_in_multirun() -> None:
+    """Ranks that each step through a multirun may draw different parameters and train on a mixture of them."""
+    hydra_config = HydraConfig.get()
+    by_itself = "submitit" not in hydra_config.launcher._target_  # a job of submitit is one run, started as its ranks
+    if hydra_config.mode == RunMode.MULTIRUN and by_itself and started_ranks().world_size > 1:
+        raise IntVitError(
+            "a multirun inside several ranks: each would go through the sweep by itself. Let the sweep start the ranks: "
+            "python train.py -m hydra/launcher=slurm trainer=ddp ..., or intvit sweep --command 'torchrun ...'"
+        )
 
 
 def run_directory() -> Path:

@@ -96,8 +96,14 @@ class CallbacksConfig:
     """The `callbacks` group."""
 
     checkpoint_every_epochs: int = 1
+    checkpoint_every_steps: int | None = None
     validate_every_epochs: int = 1
     progress: Literal["auto", "bar", "lines", "none"] = "auto"
+
+    def __post_init__(self) -> None:
+        for key in ("checkpoint_every_epochs", "checkpoint_every_steps", "validate_every_epochs"):
+            if (value := getattr(self, key)) is not None and value < 1:
+                raise IntVitError(f"callbacks.{key}={value}: expected at least 1")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from intvit.quant import calibrate, freeze_observers, set_mode
+from intvit.quant.observer import all_reduce
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training.accuracy import Accuracy
 from intvit.training.config import TrainConfig
@@ -158,7 +159,8 @@ class TrainingModule(pl.LightningModule):
         images, targets = self.task.change(*batch)
         logits = self.model(images)
         loss = self.task.loss(logits, targets, self._teacher_logits(images))
-        self.log("train/loss", loss.detach(), on_step=True, on_epoch=False)
+        # Lightning's own reduction waits for all ranks twice.
+        self.log("train/loss", all_reduce(loss.detach(), "mean"), on_step=True, on_epoch=False)
         self.log("train/lr", self._optimizer().param_groups[0]["lr"], on_step=True, on_epoch=False)
         return loss
 
