@@ -13,7 +13,7 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from intvit.configuration import config_directory, register_resolvers
 from intvit.errors import IntVitError, report_errors, wants_traceback
@@ -38,7 +38,7 @@ def launch(task: Callable[[DictConfig], None], config_name: str) -> int:
         try:
             # Hydra adds a line of its own to every Exception that leaves a job, but not to SystemExit.
             with report_errors(show_traceback):
-                _refuse_ranks_in_multirun()
+                _refuse_ranks_in_multirun(config)
                 task(config)
         except BaseException:
             _remove_empty(folder)
@@ -50,14 +50,20 @@ def launch(task: Callable[[DictConfig], None], config_name: str) -> int:
     return 0
 
 
-def _refuse_ranks_in_multirun() -> None:
-    """Ranks that each step through a multirun may draw different parameters and train on a mixture of them."""
+def _refuse_ranks_in_multirun(config: DictConfig) -> None:
+    """Lightning would start ranks that run the multirun's command again; launched ranks would each step through it.
+
+    Either way they may draw different parameters, and train on a mixture of them. A job of submitit is one run.
+    """
     hydra_config = HydraConfig.get()
-    by_itself = "submitit" not in hydra_config.launcher._target_  # a job of submitit is one run, started as its ranks
-    if hydra_config.mode == RunMode.MULTIRUN and by_itself and started_ranks().world_size > 1:
+    if hydra_config.mode != RunMode.MULTIRUN or "submitit" in hydra_config.launcher._target_:
+        return
+    devices = OmegaConf.select(config, "trainer.devices", default=1)
+    if started_ranks().world_size > 1 or devices != 1:
         raise IntVitError(
-            "a multirun inside several ranks: each would go through the sweep by itself. Let the sweep start the ranks: "
-            "python train.py -m hydra/launcher=slurm trainer=ddp ..., or intvit sweep --command 'torchrun ...'"
+            "several ranks in one multirun: each would go through the sweep by itself, perhaps with other parameters. "
+            "Let the sweep start the ranks: python train.py -m hydra/launcher=slurm trainer=ddp ..., or intvit sweep "
+            "--command 'torchrun --nproc-per-node=N train.py trainer=ddp' ..."
         )
 
 
