@@ -1,6 +1,5 @@
 """A training run: what its folder holds, that it resumes as if it had not stopped, what repeating it means."""
 
-import csv
 import json
 import subprocess
 import sys
@@ -14,16 +13,11 @@ from omegaconf import OmegaConf
 from intvit.configuration import identity_hash
 from intvit.errors import IntVitError
 from intvit.training.entry import train
-from intvit.training.module import TrainingModule
 from intvit.training.restore import restore_run
-from tests.tiny_runs import TINY, tiny
+from tests.tiny_runs import TINY, rows, state, tiny, train_and_stop
 
 ROOT = Path(__file__).parents[2]
 NO_TRAINING = ["schedule.qat=null", "schedule.frozen=null"]
-
-
-class Stopped(Exception):
-    """Stands for a killed process."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,30 +32,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "finished"
     train(tiny(), folder)
     return folder
-
-
-def state(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def train_and_stop(step: int, config: dict[str, Any], folder: Path) -> None:
-    """Train until `step` is about to begin, then fall over."""
-    original = TrainingModule.on_train_batch_start
-
-    def hook(self: TrainingModule, batch: Any, batch_idx: int) -> None:
-        if self.global_step == step:
-            raise Stopped
-        original(self, batch, batch_idx)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TrainingModule, "on_train_batch_start", hook)
-        with pytest.raises(Stopped):
-            train(config, folder)
 
 
 def test_the_folder_holds_config_metrics_checkpoint_and_summary(finished: Path) -> None:

@@ -30,6 +30,9 @@ from pytorch_lightning.callbacks import Checkpoint  # noqa: E402
 from pytorch_lightning.trainer.states import TrainerFn  # noqa: E402
 
 TERMINATED = 128 + signal.SIGTERM  # exit code, as shells give it
+# What a signal asks for; the largest of all ranks and signals counts.
+NOTHING, LEAVE, REQUEUE = 0, 1, 2
+ACTIONS = {signal.SIGTERM: LEAVE, signal.SIGUSR1: REQUEUE, signal.SIGUSR2: REQUEUE}
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -56,15 +59,12 @@ class Interruption:
     A handler that saved at once, as Lightning's does, would save half a step, and another step on each rank.
     """
 
-    NONE, LEAVE, REQUEUE = 0, 1, 2
-    ACTIONS = {signal.SIGTERM: LEAVE, signal.SIGUSR1: REQUEUE, signal.SIGUSR2: REQUEUE}
-
     def __init__(self) -> None:
-        self._action = self.NONE
+        self._action = NOTHING
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
-        self._previous = {number: signal.getsignal(number) for number in self.ACTIONS}
+        self._previous = {number: signal.getsignal(number) for number in ACTIONS}
         self.listen()
         return self
 
@@ -76,11 +76,11 @@ class Interruption:
     def listen(self) -> None:
         """Install the handlers, over those that Lightning installs when it starts."""
         if threading.current_thread() is threading.main_thread():
-            for number in self.ACTIONS:
+            for number in ACTIONS:
                 signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        self._action = max(self._action, self.ACTIONS[signal.Signals(number)])
+        self._action = max(self._action, ACTIONS[signal.Signals(number)])
 
     def agreed(self) -> int:
         """What the signals of all ranks ask for; every rank calls it at the same point."""
@@ -99,7 +99,7 @@ class Checkpoints(Checkpoint):
         self.every_epochs = every_epochs
         self.every_steps = every_steps
         self._interruption = interruption
-        self._action = Interruption.NONE
+        self._action = NOTHING
         self._first_step = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -136,11 +136,11 @@ class Checkpoints(Checkpoint):
             self._leave(trainer)
 
     def _leave(self, trainer: pl.Trainer) -> None:
-        if self._action == Interruption.NONE:
+        if self._action == NOTHING:
             return
         where = f"stopped by a signal at step {trainer.global_step}"
         job = slurm_job()
-        if self._action == Interruption.LEAVE or job is None:
+        if self._action == LEAVE or job is None:
             _say(trainer, f"{where}; go on with ckpt=last")
             raise SystemExit(TERMINATED)
         if trainer.global_step <= self._first_step:

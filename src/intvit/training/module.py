@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from intvit.data.loading import calibration_loader
 from intvit.quant import calibrate, freeze_observers, set_mode
 from intvit.quant.observer import all_reduce
 from intvit.torchvision_fix import ensure_torchvision
@@ -116,13 +117,15 @@ class TrainingModule(pl.LightningModule):
             state = {key: value.clone() for key, value in self.model.state_dict().items()}
             self._teacher = (build_teacher(self.config.model, self.config.quant, state),)
         self._notify("on_calibration_start")
-        # Ranks read different images and reduce their statistics.
-        calibrate(self.model, self._calibration_batches(-(-schedule.calibrate.images // self.trainer.world_size)))
+        calibrate(self.model, self._calibration_batches(schedule.calibrate.images))
         self.calibrated = True
 
     def _calibration_batches(self, remaining: int) -> Iterator[Tensor]:
-        for images, _ in self.trainer.datamodule.calibration_dataloader():  # type: ignore[attr-defined]
-            yield images[:remaining].to(self.device)
+        """This rank's share of the first `remaining` images, so that their number changes no range."""
+        for images, _ in calibration_loader(self.config.data):
+            share = images[:remaining][self.global_rank :: self.trainer.world_size]
+            if len(share):
+                yield share.to(self.device)
             remaining -= len(images)
             if remaining <= 0:
                 return
