@@ -28,6 +28,8 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         "info": ("intvit.data.shard_tools.info", "samples, classes and bytes of a folder of shards"),
     },
     "check": ("intvit.analysis.check_model", "a model of full size, exported and run on every runtime: 0 mismatches"),
+    "results": ("intvit.analysis.results", "finished runs side by side: what differs, what they reached"),
+    "sweep": ("intvit.sweeps.sweep", "search for the best run with Optuna, in processes or SLURM jobs"),
 }
 
 

@@ -161,9 +161,14 @@ def identity_hash(config: Mapping[str, Any]) -> str:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """`key: old -> new` for every key of the identity whose value differs."""
-    left, right = _flat(identity(old)), _flat(identity(new))
+    left, right = flat_identity(old), flat_identity(new)
     keys = sorted({*left, *right})
     return [f"{key}: {left.get(key)} -> {right.get(key)}" for key in keys if left.get(key) != right.get(key)]
+
+
+def flat_identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`identity` with dotted keys."""
+    return _flat(identity(config))
 
 
 def _flat(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
