@@ -20,8 +20,7 @@ from rich.table import Table
 from intvit.configuration import flat_identity
 from intvit.errors import IntVitError
 from intvit.files import write_text
-from intvit.training.restore import CONFIG, read_config
-from intvit.training.run_folder import SUMMARY
+from intvit.training.run_folder import CONFIG, SUMMARY, read_config
 
 FIGURES = ("float/top1", "integer/top1", "integer/agreement")
 

@@ -25,7 +25,8 @@ class Space:
         try:
             parsed = OverridesParser.create().parse_overrides(list(overrides))
         except HydraException as error:
-            raise IntVitError(" ".join(str(error).split())) from error
+            reason = " ".join(str(error).partition("See https")[0].split())
+            raise IntVitError(f"{' '.join(overrides)}: {reason}") from error
         swept = [override for override in parsed if override.is_sweep_override()]
         self.fixed = [text for text, override in zip(overrides, parsed, strict=True) if override not in swept]
         self.distributions = {override.get_key_element(): _distribution(override) for override in swept}
@@ -51,7 +52,8 @@ def _distribution(override: Override) -> BaseDistribution:
             assert sweep.start is not None
             assert sweep.stop is not None
             if all(isinstance(value, int) for value in (sweep.start, sweep.stop, sweep.step)):
-                return IntDistribution(int(sweep.start), int(sweep.stop) - 1, step=int(sweep.step))
+                values = range(int(sweep.start), int(sweep.stop), int(sweep.step))
+                return IntDistribution(values[0], values[-1], step=values.step)
             return FloatDistribution(float(sweep.start), float(sweep.stop), step=float(sweep.step))
         if isinstance(sweep, IntervalSweep):
             assert sweep.start is not None
@@ -60,7 +62,7 @@ def _distribution(override: Override) -> BaseDistribution:
             if isinstance(sweep.start, int) and isinstance(sweep.end, int):
                 return IntDistribution(sweep.start, sweep.end, log=log)
             return FloatDistribution(float(sweep.start), float(sweep.end), log=log)
-    except ValueError as error:
+    except (ValueError, IndexError) as error:
         raise IntVitError(f"{override.input_line}: {error}") from error
     raise IntVitError(f"{override.input_line}: a sweep over {key} takes A,B or choice, range or interval")
 

@@ -27,7 +27,8 @@ from intvit.training.metrics_log import MetricsLog
 from intvit.training.module import TrainingModule
 from intvit.training.optimizer import build_optimizer
 from intvit.training.progress import RunProgress
-from intvit.training.restore import LAST, build_model, read_checkpoint
+from intvit.training.restore import build_model, read_checkpoint
+from intvit.training.run_folder import LAST
 from intvit.training.schedule import plan
 
 ensure_torchvision()

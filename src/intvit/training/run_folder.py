@@ -1,7 +1,7 @@
 """The folder of a run: what an existing one means for a new start, and how it is written.
 
 It holds config.yaml, metrics.csv, checkpoints/last.ckpt and, once the run has ended, summary.json; evaluate.py adds
-the integer checkpoint and evaluation.json.
+the integer checkpoint and evaluation.json. No torch.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from intvit.configuration import differences, identity_hash
 from intvit.errors import IntVitError
 from intvit.files import write_text
 from intvit.ranks import is_first_rank, is_restart
-from intvit.training.restore import CONFIG, LAST, read_config
 
+CONFIG = "config.yaml"
+LAST = Path("checkpoints") / "last.ckpt"
 METRICS = "metrics.csv"
 SUMMARY = "summary.json"
 OWN = (CONFIG, METRICS, SUMMARY, "checkpoints", "integer", "evaluation.json")
@@ -37,6 +40,20 @@ class Start:
     checkpoint: Path | None
     summary: dict[str, Any] | None = None
     clear: bool = False
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The plain config of a run folder. Raises IntVitError where there is none."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise IntVitError(f"{folder} holds no {CONFIG}: not the folder of a run; train.py prints it at its end")
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (YAMLError, OmegaConfBaseException, OSError) as error:
+        raise IntVitError(f"{path} is not readable: {type(error).__name__}") from error
+    if not isinstance(values, dict):
+        raise IntVitError(f"{path} is not a config")
+    return {str(key): value for key, value in values.items()}
 
 
 def prepare(folder: Path, config: Mapping[str, Any], ckpt: str | None, fresh: bool) -> Start:
