@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,13 +17,6 @@ from tests.tiny_runs import TINY, rows, state, tiny, train_and_stop
 
 ROOT = Path(__file__).parents[2]
 NO_TRAINING = ["schedule.qat=null", "schedule.frozen=null"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INTVIT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")

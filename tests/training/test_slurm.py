@@ -38,7 +38,6 @@ def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("SLURM_CONF", str(config))
-        patch.setenv("INTVIT_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
         yield
 

@@ -64,7 +64,7 @@ class TrainerConfig:
     """The `trainer` group: which devices, and in which precision float parts compute."""
 
     accelerator: str = "auto"
-    devices: int | str | list[int] = 1
+    devices: int | list[int] = 1
     num_nodes: int = 1
     strategy: str = "auto"
     precision: str = "32-true"

@@ -27,8 +27,6 @@ def check(config: TrainerConfig) -> None:
     ranks, tasks = started_ranks(), tasks_without_srun()
     if ranks.launcher is None and tasks > 1:
         raise IntVitError(f"this SLURM job has {tasks} tasks, but one process was started: srun python train.py ...")
-    if isinstance(config.devices, str):  # auto: as many as there are
-        raise IntVitError(f"trainer.devices={config.devices}: give a number; trainer=ddp takes the launcher's")
     devices = config.devices if isinstance(config.devices, int) else len(config.devices)
     world_size = devices * config.num_nodes
     if world_size == ranks.world_size:
