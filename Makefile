@@ -16,10 +16,10 @@ demo: $(INSTALLED)
 	$(VENV)/bin/python evaluate.py ckpt="$$(ls -td outputs/deit_s-ivit8-digits-demo-*/ | head -n 1)"
 
 test: lint
-	$(VENV)/bin/python -m pytest -n 2 -m "not slow"
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 test-all: lint
-	$(VENV)/bin/python -m pytest -n 2
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

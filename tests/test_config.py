@@ -24,7 +24,7 @@ PRESETS = sorted(
 
 @pytest.mark.parametrize(("group", "name"), PRESETS, ids=lambda value: value)
 def test_every_preset_composes_and_validates(group: str, name: str) -> None:
-    config = train_config(composed(f"{'+' if group.startswith('hydra') else ''}{group}={name}"))
+    config = train_config(composed(f"{group}={name}"))
     if group in ("model", "quant", "data"):
         assert getattr(config, group).name == name
 

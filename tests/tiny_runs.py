@@ -1,10 +1,16 @@
-"""Training configs that finish in seconds: one block of 16 channels on the embedded digits."""
+"""Training runs that finish in seconds: one block of 16 channels on the embedded digits."""
 
+import csv
+from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 from intvit.configuration import config_directory, plain, register_resolvers
+from intvit.training.entry import train
+from intvit.training.module import TrainingModule
 
 TINY = [
     "+model.width=16",
@@ -30,3 +36,31 @@ def composed(*overrides: str, config_name: str = "train") -> dict[str, Any]:
 def tiny(*overrides: str) -> dict[str, Any]:
     """The plain config of a tiny run; five steps an epoch, four epochs."""
     return composed(*TINY, *overrides)
+
+
+class Stopped(Exception):
+    """Stands for a killed process."""
+
+
+def state(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def train_and_stop(step: int, config: dict[str, Any], folder: Path) -> None:
+    """Train until `step` is about to begin, then fall over."""
+    original = TrainingModule.on_train_batch_start
+
+    def hook(self: TrainingModule, batch: Any, batch_idx: int) -> None:
+        if self.global_step == step:
+            raise Stopped
+        original(self, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingModule, "on_train_batch_start", hook)
+        with pytest.raises(Stopped):
+            train(config, folder)

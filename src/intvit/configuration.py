@@ -18,6 +18,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from intvit.errors import IntVitError
+from intvit.ranks import started_ranks
 
 # What does not define an experiment: where it runs, reads and writes, and how it is watched.
 NOT_IDENTITY = {"ckpt", "fresh", "name", "logger", "callbacks", "trainer", "hydra"}
@@ -160,9 +161,14 @@ def identity_hash(config: Mapping[str, Any]) -> str:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """`key: old -> new` for every key of the identity whose value differs."""
-    left, right = _flat(identity(old)), _flat(identity(new))
+    left, right = flat_identity(old), flat_identity(new)
     keys = sorted({*left, *right})
     return [f"{key}: {left.get(key)} -> {right.get(key)}" for key in keys if left.get(key) != right.get(key)]
+
+
+def flat_identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`identity` with dotted keys."""
+    return _flat(identity(config))
 
 
 def _flat(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
@@ -183,6 +189,12 @@ def _run_folder(*, _root_: DictConfig) -> str:
     return f"{name}-{identity_hash(config)}"
 
 
+def _ranks(what: str) -> int:
+    """`per_node` or `nodes` of the launcher that started this process."""
+    return int(getattr(started_ranks(), what))
+
+
 def register_resolvers() -> None:
-    """Makes `${run_folder:}` known to OmegaConf; conf/train.yaml names the run's folder with it."""
+    """Makes `${run_folder:}` (conf/train.yaml) and `${ranks:per_node}` (conf/trainer/ddp.yaml) known to OmegaConf."""
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+    OmegaConf.register_new_resolver("ranks", _ranks, replace=True)

@@ -12,12 +12,16 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
 from intvit.configuration import config_directory, register_resolvers
-from intvit.errors import report_errors, wants_traceback
+from intvit.errors import IntVitError, report_errors, wants_traceback
+from intvit.ranks import started_ranks
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+
+register_resolvers()  # here, because a job of submitit imports this module before it composes its config
 
 
 def launch(task: Callable[[DictConfig], None], config_name: str) -> int:
@@ -34,16 +38,33 @@ def launch(task: Callable[[DictConfig], None], config_name: str) -> int:
         try:
             # Hydra adds a line of its own to every Exception that leaves a job, but not to SystemExit.
             with report_errors(show_traceback):
+                _refuse_ranks_in_multirun(config)
                 task(config)
         except BaseException:
             _remove_empty(folder)
             raise
 
-    register_resolvers()
     run = hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=config_name)(job)
     with report_errors(show_traceback), _raising():
         run()
     return 0
+
+
+def _refuse_ranks_in_multirun(config: DictConfig) -> None:
+    """Lightning would start ranks that run the multirun's command again; launched ranks would each step through it.
+
+    Either way they may draw different parameters, and train on a mixture of them. A job of submitit is one run.
+    """
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode != RunMode.MULTIRUN or "submitit" in hydra_config.launcher._target_:
+        return
+    devices = OmegaConf.select(config, "trainer.devices", default=1)
+    if started_ranks().world_size > 1 or devices != 1:
+        raise IntVitError(
+            "several ranks in one multirun: each would go through the sweep by itself, perhaps with other parameters. "
+            "Let the sweep start the ranks: python train.py -m hydra/launcher=slurm trainer=ddp ..., or intvit sweep "
+            "--command 'torchrun --nproc-per-node=N train.py trainer=ddp' ..."
+        )
 
 
 def run_directory() -> Path:

@@ -20,7 +20,8 @@ from intvit.evaluation.entry import EVALUATION, EvaluateConfig, Subject, choose_
 from intvit.program import load_checkpoint, save_checkpoint
 from intvit.program.recording import record
 from intvit.quant import set_mode, trace
-from intvit.training.restore import read_config, restore_run
+from intvit.training.restore import restore_run
+from intvit.training.run_folder import read_config
 
 
 def exported_run(config: EvaluateConfig, device: torch.device) -> Subject:

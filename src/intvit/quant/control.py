@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from intvit.quant.config import QuantConfig
 from intvit.quant.layer import MODES, Layer
 from intvit.quant.layers import Linear
-from intvit.quant.observer import all_reduce
+from intvit.quant.observer import all_reduce, world_size
 from intvit.quant.quantizer import Quantizer
 from intvit.quant.tensor import QTensor
 
@@ -64,7 +64,7 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     kept: list[Tensor] = []
     for images in batches:
         model(images)
-        if sum(map(len, kept)) < CORRECTION_IMAGES:
+        if sum(map(len, kept)) * world_size() < CORRECTION_IMAGES:
             kept.append(images)
     finish_calibration(model)
     # Every rank corrects with as many batches as the rank that has fewest.

@@ -42,7 +42,7 @@ class Histogram:
 
     def reduce(self) -> None:
         """Sum over the ranks of a distributed run."""
-        if not distributed():
+        if world_size() == 1:
             return
         largest = torch.tensor(-(10**6) if self.exponent is None else self.exponent)
         largest = all_reduce(largest, "max")
@@ -94,19 +94,20 @@ def weight_clip(weight: Tensor, bits: int) -> Tensor:
     return clip
 
 
-def distributed() -> bool:
-    """Whether several ranks run."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+def world_size() -> int:
+    """How many ranks run."""
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if together else 1
 
 
 def all_reduce(value: Tensor, how: str) -> Tensor:
     """`max`, `sum` or `mean` over all ranks; the value itself when there is one rank."""
-    if not distributed():
+    if world_size() == 1:
         return value
     device = "cuda" if torch.distributed.get_backend() == "nccl" else value.device
     result = value.to(device, copy=True)
     operation = torch.distributed.ReduceOp.MAX if how == "max" else torch.distributed.ReduceOp.SUM
     torch.distributed.all_reduce(result, operation)
     if how == "mean":
-        result = result / torch.distributed.get_world_size()
+        result = result / world_size()
     return result.to(value.device)

@@ -64,7 +64,7 @@ class TrainerConfig:
     """The `trainer` group: which devices, and in which precision float parts compute."""
 
     accelerator: str = "auto"
-    devices: int | str | list[int] = 1
+    devices: int | list[int] = 1
     num_nodes: int = 1
     strategy: str = "auto"
     precision: str = "32-true"
@@ -96,8 +96,14 @@ class CallbacksConfig:
     """The `callbacks` group."""
 
     checkpoint_every_epochs: int = 1
+    checkpoint_every_steps: int | None = None
     validate_every_epochs: int = 1
     progress: Literal["auto", "bar", "lines", "none"] = "auto"
+
+    def __post_init__(self) -> None:
+        for key in ("checkpoint_every_epochs", "checkpoint_every_steps", "validate_every_epochs"):
+            if (value := getattr(self, key)) is not None and value < 1:
+                raise IntVitError(f"callbacks.{key}={value}: expected at least 1")
 
 
 @dataclass(frozen=True)

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
 from intvit.configuration import identity_hash, plain
 from intvit.data.shards import open_split
 from intvit.errors import IntVitError
-from intvit.files import write_json
+from intvit.files import holding, write_json
+from intvit.ranks import is_first_rank
 from intvit.torchvision_fix import ensure_torchvision
-from intvit.training import run_folder
+from intvit.training import launching, run_folder
 from intvit.training.averaging import PhaseAwareAveraging
+from intvit.training.checkpoints import Checkpoints, Interruption, WholeCheckpointIO
 from intvit.training.config import TrainConfig, train_config
 from intvit.training.metrics_log import MetricsLog
 from intvit.training.module import TrainingModule
 from intvit.training.optimizer import build_optimizer
 from intvit.training.progress import RunProgress
-from intvit.training.restore import LAST, build_model, read_checkpoint
+from intvit.training.restore import build_model, read_checkpoint
+from intvit.training.run_folder import LAST
 from intvit.training.schedule import plan
 
 ensure_torchvision()
 
 import pytorch_lightning as pl  # noqa: E402
-from pytorch_lightning.callbacks import ModelCheckpoint  # noqa: E402
 
 from intvit.data.module import ShardDataModule  # noqa: E402
 
@@ -44,6 +47,7 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
     """
     values, folder = plain(config), Path(folder)
     typed = train_config(values)
+    launching.check(typed.trainer)
     start = run_folder.prepare(folder, values, typed.ckpt, typed.fresh)
     if start.summary is not None:
         _say(f"{folder} holds this run, finished; fresh=true starts it over")
@@ -59,27 +63,33 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
         open_split(typed.data, split)
     module = TrainingModule(build_model(typed.model, typed.quant), typed)
     build_optimizer(module.model, typed.optimizer)
-    trainer = build_trainer(typed, folder, step)
-    if trainer.is_global_zero:
-        if typed.fresh:
-            run_folder.clear(folder)
-        run_folder.write_config(folder, values)
-        _say(f"{folder}: {'goes on at step ' + str(step) if start.checkpoint else 'starts'}")
-        if typed.schedule.float is None and not (typed.model.pretrained or typed.model.weights or start.checkpoint):
-            _say("note: random weights and no float phase; model.pretrained=true or model.weights=FILE gives weights")
-    if laid.spans:
-        trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
-    summary = _finish(trainer, module, data, values, folder)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()  # left to the interpreter's exit it may abort
-    return summary
+    with Interruption() as interruption:
+        trainer = build_trainer(typed, folder, step, interruption)
+        facts = {"config": identity_hash(values), "callbacks": typed.callbacks, "run folder": str(folder), "step": step}
+        with launching.met_ranks(trainer, facts), _writing(trainer, folder):
+            if trainer.is_global_zero:
+                if start.clear:
+                    run_folder.clear(folder)
+                run_folder.write_config(folder, values)
+                _announce(typed, folder, start, step)
+            if laid.spans:
+                trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+            return _finish(trainer, module, data, values, folder)
 
 
-def build_trainer(config: TrainConfig, folder: Path, step: int) -> pl.Trainer:
-    """Lightning's trainer for the config; `step` is where the run (re)starts.
+def _writing(trainer: pl.Trainer, folder: Path) -> contextlib.AbstractContextManager[None]:
+    """The first rank alone writes, and keeps other runs out."""
+    return holding(folder) if trainer.is_global_zero else contextlib.nullcontext()
 
-    Raises IntVitError for several devices that no launcher started ranks for.
-    """
+
+def _announce(config: TrainConfig, folder: Path, start: run_folder.Start, step: int) -> None:
+    _say(f"{folder}: {'goes on at step ' + str(step) if start.checkpoint else 'starts'}")
+    if config.schedule.float is None and not (config.model.pretrained or config.model.weights or start.checkpoint):
+        _say("note: random weights and no float phase; model.pretrained=true or model.weights=FILE gives weights")
+
+
+def build_trainer(config: TrainConfig, folder: Path, step: int, interruption: Interruption) -> pl.Trainer:
+    """Lightning's trainer for the config; `step` is where the run (re)starts."""
     metrics = MetricsLog(folder / run_folder.METRICS)
     metrics.resume_at(step)
     loggers: list[Any] = [metrics]
@@ -90,7 +100,8 @@ def build_trainer(config: TrainConfig, folder: Path, step: int) -> pl.Trainer:
         loggers.append(
             WandbLogger(
                 name=folder.name,
-                id=folder.name,  # the same run again after a resume
+                # The same run again after a resume; the agent of a W&B sweep chooses its own.
+                id=None if "WANDB_SWEEP_ID" in os.environ else folder.name,
                 save_dir=folder,
                 project=wandb.project,
                 entity=wandb.entity,
@@ -100,17 +111,12 @@ def build_trainer(config: TrainConfig, folder: Path, step: int) -> pl.Trainer:
     callbacks: list[pl.Callback] = [RunProgress(config.callbacks.progress)]
     if config.schedule.ema_decay is not None:
         callbacks.append(PhaseAwareAveraging(config.schedule.ema_decay))
+    every = config.callbacks
     callbacks.append(
-        ModelCheckpoint(
-            dirpath=folder / LAST.parent,
-            filename=LAST.stem,
-            every_n_epochs=config.callbacks.checkpoint_every_epochs,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )
+        Checkpoints(folder / LAST, interruption, every.checkpoint_every_epochs, every.checkpoint_every_steps)
     )
     try:
-        trainer = pl.Trainer(
+        return pl.Trainer(
             accelerator=config.trainer.accelerator,
             devices=config.trainer.devices,
             num_nodes=config.trainer.num_nodes,
@@ -124,6 +130,7 @@ def build_trainer(config: TrainConfig, folder: Path, step: int) -> pl.Trainer:
             num_sanity_val_steps=0,
             logger=loggers,
             callbacks=callbacks,
+            plugins=[WholeCheckpointIO()],
             default_root_dir=folder,
             use_distributed_sampler=False,  # the data module splits among ranks by itself
             enable_progress_bar=False,
@@ -131,18 +138,6 @@ def build_trainer(config: TrainConfig, folder: Path, step: int) -> pl.Trainer:
         )
     except (ValueError, RuntimeError, pl.utilities.exceptions.MisconfigurationException) as error:
         raise IntVitError(f"trainer: {' '.join(str(error).split())}") from error
-    _refuse_own_launcher(trainer, config)
-    return trainer
-
-
-def _refuse_own_launcher(trainer: pl.Trainer, config: TrainConfig) -> None:
-    """Lightning's launcher runs this command again for every rank, where a sweep would draw other parameters."""
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    if trainer.world_size > 1 and (environment is None or not environment.creates_processes_externally):
-        raise IntVitError(
-            f"trainer.devices={config.trainer.devices}: ranks are started by a launcher: "
-            f"torchrun --nproc-per-node={trainer.num_devices} train.py trainer=ddp ..., or srun"
-        )
 
 
 def _finish(
@@ -179,7 +174,7 @@ def _report(folder: Path, summary: Mapping[str, Any]) -> None:
 
 
 def _say(text: str) -> None:
-    if run_folder.is_first_rank():
+    if is_first_rank():
         print(text, flush=True)
 
 

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from intvit.data.loading import calibration_loader
 from intvit.quant import calibrate, freeze_observers, set_mode
+from intvit.quant.observer import all_reduce
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training.accuracy import Accuracy
 from intvit.training.config import TrainConfig
@@ -115,13 +117,15 @@ class TrainingModule(pl.LightningModule):
             state = {key: value.clone() for key, value in self.model.state_dict().items()}
             self._teacher = (build_teacher(self.config.model, self.config.quant, state),)
         self._notify("on_calibration_start")
-        # Ranks read different images and reduce their statistics.
-        calibrate(self.model, self._calibration_batches(-(-schedule.calibrate.images // self.trainer.world_size)))
+        calibrate(self.model, self._calibration_batches(schedule.calibrate.images))
         self.calibrated = True
 
     def _calibration_batches(self, remaining: int) -> Iterator[Tensor]:
-        for images, _ in self.trainer.datamodule.calibration_dataloader():  # type: ignore[attr-defined]
-            yield images[:remaining].to(self.device)
+        """This rank's share of the first `remaining` images, so that their number changes no range."""
+        for images, _ in calibration_loader(self.config.data):
+            share = images[:remaining][self.global_rank :: self.trainer.world_size]
+            if len(share):
+                yield share.to(self.device)
             remaining -= len(images)
             if remaining <= 0:
                 return
@@ -158,7 +162,8 @@ class TrainingModule(pl.LightningModule):
         images, targets = self.task.change(*batch)
         logits = self.model(images)
         loss = self.task.loss(logits, targets, self._teacher_logits(images))
-        self.log("train/loss", loss.detach(), on_step=True, on_epoch=False)
+        # Lightning's own reduction waits for all ranks twice.
+        self.log("train/loss", all_reduce(loss.detach(), "mean"), on_step=True, on_epoch=False)
         self.log("train/lr", self._optimizer().param_groups[0]["lr"], on_step=True, on_epoch=False)
         return loss
 

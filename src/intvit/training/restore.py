@@ -11,18 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
-from yaml import YAMLError
 
 from intvit.errors import IntVitError
 from intvit.models import create_model, load_pretrained, load_weights
 from intvit.quant import QuantConfig, set_mode
 from intvit.training.config import ModelConfig, TrainConfig, train_config
+from intvit.training.run_folder import CONFIG, LAST, read_config
 
-CONFIG = "config.yaml"
-LAST = Path("checkpoints") / "last.ckpt"
 # Key of a Lightning checkpoint under which this package keeps its own state.
 STATE = "intvit"
 
@@ -56,20 +52,6 @@ def build_teacher(config: ModelConfig, quant: QuantConfig, weights: str | Mappin
         teacher.load_state_dict(weights)
     set_mode(teacher, "float")
     return teacher.requires_grad_(False).eval()
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The plain config of a run folder. Raises IntVitError where there is none."""
-    path = folder / CONFIG
-    if not path.is_file():
-        raise IntVitError(f"{folder} holds no {CONFIG}: not the folder of a run; train.py prints it at its end")
-    try:
-        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (YAMLError, OmegaConfBaseException, OSError) as error:
-        raise IntVitError(f"{path} is not readable: {type(error).__name__}") from error
-    if not isinstance(values, dict):
-        raise IntVitError(f"{path} is not a config")
-    return {str(key): value for key, value in values.items()}
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -1,13 +1,12 @@
 """The folder of a run: what an existing one means for a new start, and how it is written.
 
 It holds config.yaml, metrics.csv, checkpoints/last.ckpt and, once the run has ended, summary.json; evaluate.py adds
-the integer checkpoint and evaluation.json.
+the integer checkpoint and evaluation.json. No torch.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -16,12 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from intvit.configuration import differences, identity_hash
 from intvit.errors import IntVitError
 from intvit.files import write_text
-from intvit.training.restore import CONFIG, LAST, read_config
+from intvit.ranks import is_first_rank, is_restart
 
+CONFIG = "config.yaml"
+LAST = Path("checkpoints") / "last.ckpt"
 METRICS = "metrics.csv"
 SUMMARY = "summary.json"
 OWN = (CONFIG, METRICS, SUMMARY, "checkpoints", "integer", "evaluation.json")
@@ -29,32 +32,52 @@ OWN = (CONFIG, METRICS, SUMMARY, "checkpoints", "integer", "evaluation.json")
 
 @dataclass(frozen=True)
 class Start:
-    """How a run begins: from `checkpoint`, or from nothing; `summary` is set where it has ended already."""
+    """How a run begins: from `checkpoint`, or from nothing; `summary` is set where it has ended already.
+
+    clear: what the folder holds is to be deleted first.
+    """
 
     checkpoint: Path | None
-    summary: dict[str, Any] | None
+    summary: dict[str, Any] | None = None
+    clear: bool = False
 
 
-def is_first_rank() -> bool:
-    """Whether this process is the one that writes; launchers tell before the ranks have met."""
-    return all(os.environ.get(key, "0") == "0" for key in ("RANK", "SLURM_PROCID"))
+def read_config(folder: Path) -> dict[str, Any]:
+    """The plain config of a run folder. Raises IntVitError where there is none."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise IntVitError(f"{folder} holds no {CONFIG}: not the folder of a run; train.py prints it at its end")
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (YAMLError, OmegaConfBaseException, OSError) as error:
+        raise IntVitError(f"{path} is not readable: {type(error).__name__}") from error
+    if not isinstance(values, dict):
+        raise IntVitError(f"{path} is not a config")
+    return {str(key): value for key, value in values.items()}
 
 
 def prepare(folder: Path, config: Mapping[str, Any], ckpt: str | None, fresh: bool) -> Start:
     """Decide how to begin in `folder`; nothing is changed, fresh=true counts what it holds as absent.
+
+    A job that SLURM requeues or torchrun restarts goes on from its own last checkpoint, whatever `ckpt` and `fresh`
+    said when it began.
 
     config: the plain config. Raises IntVitError for a folder of another experiment, and for an unfinished run unless
     `ckpt` says to go on or `fresh` to start over.
     """
     if fresh and ckpt == "last":
         raise IntVitError("fresh=true deletes what ckpt=last would go on from: give one of them")
+    if is_restart():
+        fresh = False
+        if ckpt is None or (folder / LAST).is_file():
+            ckpt = "last"
     if ckpt not in (None, "last"):
         path = Path(str(ckpt)) / LAST if Path(str(ckpt)).is_dir() else Path(str(ckpt))
         if not path.is_file():
             raise IntVitError(f"ckpt={ckpt}: no such checkpoint")
-        return Start(path, None)
+        return Start(path, clear=fresh)
     if fresh or not (folder / CONFIG).is_file():
-        return Start(None, None)
+        return Start(None, clear=fresh)
     changed = differences(read_config(folder), config)
     if changed and is_first_rank():
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
@@ -66,10 +89,10 @@ def prepare(folder: Path, config: Mapping[str, Any], ckpt: str | None, fresh: bo
         return Start(None, json.loads((folder / SUMMARY).read_text()))
     has_checkpoint = (folder / LAST).is_file()
     if ckpt == "last":
-        return Start(folder / LAST if has_checkpoint else None, None)
+        return Start(folder / LAST if has_checkpoint else None)
     if has_checkpoint and is_first_rank():
         raise IntVitError(f"{folder} holds an unfinished run: go on with ckpt=last, or start over with fresh=true")
-    return Start(None, None)
+    return Start(None)
 
 
 def clear(folder: Path) -> None:

@@ -1,0 +1,227 @@
+"""`intvit sweep NAME KEY=A,B ...`: search for the best run, in parallel, to go on with after any interruption.
+
+Everything is in outputs/NAME: Optuna's storage, one run folder and log for each trial, and results.csv. The same
+command again goes on: trials that were running continue from their checkpoints, none is run twice.
+
+    intvit sweep lr --trials 20 --parallel 2 quant=ivit8,lut8 'schedule.qat.lr=tag(log,interval(1e-6,1e-4))'
+    intvit sweep parts --grid quant/softmax=ivit,ibert,lut quant/gelu=ivit,ibert,lut
+    intvit sweep lr --trials 50 --parallel 8 --slurm='--nodes=1 --time=4:00:00' ...
+    intvit sweep lr --trials 50 --command 'torchrun --nproc-per-node=8 train.py trainer=ddp' ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from intvit.errors import IntVitError
+from intvit.files import holding
+
+try:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+    from optuna.trial import FrozenTrial, Trial, TrialState
+
+    from intvit.sweeps.space import Space
+except ImportError as error:
+    raise IntVitError("intvit sweep needs Optuna: pip install 'intvit[sweep]'") from error
+
+from intvit.analysis.results import print_table, write_csv
+from intvit.sweeps.trials import Trials
+
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+POLL = 0.5  # seconds
+FAILURES = 3  # that the first trials may have: then the command is wrong, not the parameters
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run or go on with a sweep; 0 when all of its trials have ended and one has a result."""
+    options = _parser().parse_intermixed_args(arguments)
+    folder = Path(options.outputs) / options.name
+    trials = Trials(folder, options.command, options.slurm)
+    with holding(folder, patience=1.0):
+        study, space = _open(options, folder)
+        sweep = Sweep(study, space, trials, options)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, sweep.interrupt)
+        sweep.run()
+        rows = table(study, trials, options.objective)
+        write_csv(folder / "results.csv", rows)
+    print_table(rows)
+    best = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+    return 0 if best else 1
+
+
+class Sweep:
+    """Keeps `parallel` trials going until there are enough."""
+
+    def __init__(self, study: optuna.Study, space: Space, trials: Trials, options: argparse.Namespace) -> None:
+        self.study, self.space, self.trials = study, space, trials
+        self.objective: str = options.objective
+        self.parallel: int = options.parallel
+        self.total: int | None = None if options.grid else options.trials
+        self._running: dict[int, tuple[Trial, subprocess.Popen[bytes]]] = {}
+        self._pruned: set[int] = set()
+
+    def run(self) -> None:
+        """Until all trials have ended."""
+        left = [trial for trial in self.study.trials if trial.state == TrialState.RUNNING]
+        while True:
+            for number in list(self._running):
+                self._look_after(number)
+            while len(self._running) < self.parallel:
+                if left:
+                    self._start(self._again(left.pop(0)))
+                elif self._more():
+                    self._start(self.study.ask(self.space.distributions))
+                else:
+                    break
+            if not self._running:
+                return
+            time.sleep(POLL)
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Let the trials save their step, and leave them to the next call."""
+        for trial, (_, process) in self._running.items():
+            self.trials.stop(trial, process)
+        for _, process in self._running.values():
+            process.wait()
+        print("interrupted; the same command goes on", flush=True)
+        raise SystemExit(128 + number)
+
+    def _more(self) -> bool:
+        if self.total is None:  # a grid, queued when the study was made
+            return any(trial.state == TrialState.WAITING for trial in self.study.trials)
+        return sum(len(trial.params) == len(self.space.distributions) for trial in self.study.trials) < self.total
+
+    def _again(self, frozen: FrozenTrial) -> Trial:
+        return Trial(self.study, frozen._trial_id)
+
+    def _start(self, trial: Trial) -> None:
+        number, missing = trial.number, self.space.distributions.keys() - trial.params.keys()
+        if missing:  # killed while Optuna drew them; nothing has run
+            self.study.tell(number, state=TrialState.FAIL)
+        elif (known := self._known(trial)) is not None:
+            self._end(number, known)
+        else:
+            print(f"trial {number}: {_describe(trial.params)}", flush=True)
+            self._running[number] = trial, self.trials.start(number, self.space.overrides(trial.params))
+
+    def _known(self, trial: Trial) -> float | None:
+        """The result of this trial from before an interruption, or that of an equal one."""
+        if (value := self.trials.objective(trial.number, self.objective)) is not None:
+            return value
+        done = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return next((other.value for other in done if other.params == trial.params), None)
+
+    def _look_after(self, number: int) -> None:
+        trial, process = self._running[number]
+        reported = self.study.trials[number].intermediate_values
+        for step, value in self.trials.progress(number, self.objective).items():
+            if step not in reported:
+                trial.report(value, step)
+        if process.poll() is None:
+            if number not in self._pruned and trial.should_prune():
+                self._pruned.add(number)
+                self.trials.stop(number, process)
+            return
+        del self._running[number]
+        reached = self.trials.objective(number, self.objective)
+        if reached is not None and process.returncode == 0:
+            self._end(number, reached)
+        elif number in self._pruned:
+            print(f"trial {number}: pruned", flush=True)
+            self.study.tell(number, state=TrialState.PRUNED)
+        else:
+            self._fail(number)
+
+    def _end(self, number: int, value: float) -> None:
+        self.study.tell(number, value)
+        best = self.study.best_trial
+        print(f"trial {number}: {self.objective} {value:.2f}, best {best.value:.2f} of trial {best.number}", flush=True)
+
+    def _fail(self, number: int) -> None:
+        reason = self.trials.last_words(number)
+        self.study.tell(number, state=TrialState.FAIL)
+        print(f"trial {number}: failed ({reason}), see {self.trials.log(number)}", flush=True)
+        states = [trial.state for trial in self.study.trials if trial.state in ENDED]
+        if states == [TrialState.FAIL] * FAILURES:
+            for other, (_, process) in self._running.items():
+                self.trials.stop(other, process)
+            raise IntVitError(f"the first {FAILURES} trials failed; the last one said: {reason}")
+
+
+def _open(options: argparse.Namespace, folder: Path) -> tuple[optuna.Study, Space]:
+    """The study, new or as it was left, and its space. Raises IntVitError where the command has another space."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = options.storage or JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+    pruner = optuna.pruners.MedianPruner() if options.prune else optuna.pruners.NopPruner()
+    study = optuna.create_study(
+        storage=storage, study_name=options.name, pruner=pruner, direction="maximize", load_if_exists=True
+    )
+    # A sampler that begins with the same seed after every interruption would draw the same parameters again.
+    seed = options.seed + len(study.trials)
+    study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=options.parallel > 1)
+    asked = {"overrides": options.overrides, "objective": options.objective, "grid": options.grid}
+    before = study.user_attrs.get("sweep")
+    if before is None:
+        space = Space(options.overrides)
+        for parameters in space.grid() if options.grid else ():
+            study.enqueue_trial(parameters)
+        study.set_user_attr("sweep", asked)  # last: a sweep killed before is begun again
+        return study, space
+    if options.overrides and before != asked:
+        changed = next(key for key in asked if asked[key] != before[key])
+        raise IntVitError(f"sweep {options.name} began with {changed} {before[changed]}: give another NAME")
+    options.objective, options.grid = before["objective"], before["grid"]
+    return study, Space(before["overrides"])
+
+
+def table(study: optuna.Study, trials: Trials, objective: str) -> list[dict[str, Any]]:
+    """One row for each trial, the best first."""
+    ranked = sorted(study.trials, key=lambda trial: -math.inf if trial.value is None else trial.value, reverse=True)
+    return [
+        {
+            "trial": trial.number,
+            **trial.params,
+            objective: trial.value if trial.state == TrialState.COMPLETE else trial.state.name.lower(),
+            "run folder": str(trials.run_folder(trial.number)),
+        }
+        for trial in ranked
+    ]
+
+
+def _describe(parameters: dict[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in parameters.items())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="intvit sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", help="of the sweep, its folder in --outputs and its group in W&B")
+    parser.add_argument("overrides", nargs="*", help="of train.py; those with several values are searched over")
+    parser.add_argument("--trials", type=int, default=20, help="how many in all (20)")
+    parser.add_argument("--grid", action="store_true", help="every combination once, instead of --trials")
+    parser.add_argument("--parallel", type=int, default=1, help="trials at a time (1)")
+    parser.add_argument("--objective", default="integer/top1", help="figure of summary.json to maximize (integer/top1)")
+    parser.add_argument("--prune", action="store_true", help="end trials below the median of earlier ones at that step")
+    parser.add_argument("--command", help="runs one trial, overrides are added (python train.py)")
+    parser.add_argument("--slurm", metavar="OPTIONS", help="of sbatch: trials are jobs of launch/slurm.sbatch")
+    parser.add_argument("--storage", help="an Optuna URL, such as sqlite:///FILE (a journal in the sweep's folder)")
+    parser.add_argument("--outputs", default="outputs", help="where the sweep's folder is (outputs)")
+    parser.add_argument("--seed", type=int, default=0, help="of the search (0)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

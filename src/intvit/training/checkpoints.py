@@ -1,0 +1,170 @@
+"""last.ckpt: when it is written, that it is whole or the previous one, and what a signal makes of it.
+
+A checkpoint is taken at the end of an epoch, of every N steps, and of the step during which a signal came. SLURM sends
+SIGUSR1 (submitit SIGUSR2) before the time limit, where the job asks for it: then the job is requeued. SIGTERM, from
+preemption, scancel or torchrun, ends the run.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+
+from intvit.errors import IntVitError
+from intvit.files import replacing
+from intvit.quant.observer import all_reduce
+from intvit.torchvision_fix import ensure_torchvision
+
+ensure_torchvision()
+
+import pytorch_lightning as pl  # noqa: E402
+from lightning_fabric.plugins import TorchCheckpointIO  # noqa: E402
+from pytorch_lightning.callbacks import Checkpoint  # noqa: E402
+from pytorch_lightning.trainer.states import TrainerFn  # noqa: E402
+
+TERMINATED = 128 + signal.SIGTERM  # exit code, as shells give it
+# What a signal asks for; the largest of all ranks and signals counts.
+NOTHING, LEAVE, REQUEUE = 0, 1, 2
+ACTIONS = {signal.SIGTERM: LEAVE, signal.SIGUSR1: REQUEUE, signal.SIGUSR2: REQUEUE}
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes beside the previous checkpoint and renames. Lightning's own writes into /tmp and may copy from there."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Raises IntVitError when the disk does not take it; the previous checkpoint is intact then."""
+        path = Path(path)
+        for abandoned in path.parent.glob(f".{path.name}.*"):  # of killed processes: this one alone works in the folder
+            abandoned.unlink()
+        try:
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+        except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error.__context__ or error).split())
+            raise IntVitError(
+                f"{path} could not be written ({reason}); make room, then go on from the previous one with ckpt=last"
+            ) from error
+
+
+class Interruption:
+    """Remembers signals that ask for an end; inside `with`, they do nothing else.
+
+    A handler that saved at once, as Lightning's does, would save half a step, and another step on each rank.
+    """
+
+    def __init__(self) -> None:
+        self._action = NOTHING
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        self._previous = {number: signal.getsignal(number) for number in ACTIONS}
+        self.listen()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._previous.items():
+                signal.signal(number, handler)
+
+    def listen(self) -> None:
+        """Install the handlers, over those that Lightning installs when it starts."""
+        if threading.current_thread() is threading.main_thread():
+            for number in ACTIONS:
+                signal.signal(number, self._remember)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self._action = max(self._action, ACTIONS[signal.Signals(number)])
+
+    def agreed(self) -> int:
+        """What the signals of all ranks ask for; every rank calls it at the same point."""
+        return int(all_reduce(torch.tensor(self._action), "max"))
+
+
+class Checkpoints(Checkpoint):
+    """Writes `path` and, when a signal came, ends the run by SystemExit: 0 with the job requeued, else TERMINATED.
+
+    every_steps: optimizer steps between checkpoints inside an epoch; None for none. The step that ends an epoch is
+    saved after its validation.
+    """
+
+    def __init__(self, path: Path, interruption: Interruption, every_epochs: int, every_steps: int | None) -> None:
+        self.path = path
+        self.every_epochs = every_epochs
+        self.every_steps = every_steps
+        self._interruption = interruption
+        self._action = NOTHING
+        self._first_step = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._interruption.listen()
+        self._first_step = trainer.global_step
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._leave(trainer)  # only here has the saved step been logged
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # Gradients that accumulate are part of no checkpoint.
+        if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        self._action = self._interruption.agreed()
+        if self._action or (self.every_steps and trainer.global_step % self.every_steps == 0):
+            trainer.save_checkpoint(self.path)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._action = max(self._action, self._interruption.agreed())
+        if self._action or (trainer.current_epoch + 1) % self.every_epochs == 0:
+            trainer.save_checkpoint(self.path)
+        self._leave(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._interruption.listen()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.VALIDATING:  # the final evaluation, which a resumed run does again
+            self._action = self._interruption.agreed()
+            self._leave(trainer)
+
+    def _leave(self, trainer: pl.Trainer) -> None:
+        if self._action == NOTHING:
+            return
+        where = f"stopped by a signal at step {trainer.global_step}"
+        job = slurm_job()
+        if self._action == LEAVE or job is None:
+            _say(trainer, f"{where}; go on with ckpt=last")
+            raise SystemExit(TERMINATED)
+        if trainer.global_step <= self._first_step:
+            raise IntVitError(f"{where} without having gone on: not requeued; give the job more time")
+        _say(trainer, f"{where}; job {job} is requeued")
+        if trainer.is_global_zero:
+            _requeue(job)
+        raise SystemExit(0)
+
+
+def _requeue(job: str) -> None:
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = " ".join((getattr(error, "stderr", None) or str(error)).split())
+        raise IntVitError(f"scontrol requeue {job} failed ({reason}); submit again, with ckpt=last") from error
+
+
+def slurm_job() -> str | None:
+    """The SLURM job of this process as scontrol names it, array tasks included."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
+def _say(trainer: pl.Trainer, text: str) -> None:
+    if trainer.is_global_zero:
+        print(text, flush=True)
