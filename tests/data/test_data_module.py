@@ -84,9 +84,9 @@ def test_the_module_serves_every_loader_without_a_trainer(tmp_path):
         module.train_dataloader(),
         module.val_dataloader(),
         module.test_dataloader(),
-        module.calibration_dataloader(),
+        module.calibration_dataloader(9),
     ]
-    assert [len(loader) for loader in loaders] == [4, 1, 1, 5]
+    assert [len(loader) for loader in loaders] == [4, 1, 1, 3]
 
 
 def test_preparing_finds_a_missing_root():

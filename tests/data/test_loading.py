@@ -121,8 +121,10 @@ def test_calibration_is_fixed_spread_and_untouched_by_training_transforms(root):
     assert numbers(loader) == order
     assert sorted(n for batch in order for n in batch) == list(range(30))
     assert {int(np.searchsorted([11, 16, 30], n, side="right")) for n in order[0] + order[1]} == {0, 1, 2}
-    ranks = [numbers(calibration_loader(data, rank=rank, world_size=2)) for rank in range(2)]
-    assert (ranks[0], ranks[1]) == (order[::2], order[1::2])
+    for images in (1, 4, 7, 30):
+        ranks = [numbers(calibration_loader(data, images, rank=rank, world_size=3)) for rank in range(3)]
+        together = sorted(n for rank in ranks for batch in rank for n in batch)
+        assert together == sorted([n for batch in order for n in batch][:images])
 
 
 def test_too_few_images_for_one_batch_are_named(root):

@@ -163,14 +163,17 @@ def validation_loader(config: DataConfig, *, rank: int = 0, world_size: int = 1)
     return _fixed(config, index, batches)
 
 
-def calibration_loader(config: DataConfig, *, rank: int = 0, world_size: int = 1) -> ShardLoader:
+def calibration_loader(
+    config: DataConfig, images: int | None = None, *, rank: int = 0, world_size: int = 1
+) -> ShardLoader:
     """Training images under the evaluation transform, in a fixed order that soon has touched all classes.
 
-    Of shards that `intvit shards create` has shuffled a few suffice, and remote ones are not all fetched.
+    `images`: only so many, shared by the ranks. Of shards that `intvit shards create` has shuffled a few suffice, and
+    remote ones are not all fetched.
     """
     index = open_split(config, "train")
     groups = index.counts if index.shuffled else np.array([len(index)])
-    batches = calibration_batches(groups, config.eval_batch_size, rank=rank, world_size=world_size)
+    batches = calibration_batches(groups, config.eval_batch_size, images=images, rank=rank, world_size=world_size)
     return _fixed(config, index, batches)
 
 

@@ -36,9 +36,9 @@ class ShardDataModule(LightningDataModule):
     def test_dataloader(self) -> ShardLoader:
         return self.val_dataloader()
 
-    def calibration_dataloader(self) -> ShardLoader:
-        """Training shards under the evaluation transform in a fixed, spread order; not a Lightning hook."""
-        return calibration_loader(self.config, **self._ranks())
+    def calibration_dataloader(self, images: int) -> ShardLoader:
+        """This rank's share of so many training images under the evaluation transform; not a Lightning hook."""
+        return calibration_loader(self.config, images, **self._ranks())
 
     def _ranks(self) -> dict[str, int]:
         if self.trainer is None:

@@ -47,17 +47,19 @@ def validation_batches(samples: int, batch_size: int, *, rank: int = 0, world_si
     return [np.arange(first, min(first + batch_size, end)) for first in range(begin, end, batch_size)]
 
 
-def calibration_batches(counts: np.ndarray, batch_size: int, *, rank: int = 0, world_size: int = 1) -> list[np.ndarray]:
+def calibration_batches(
+    counts: np.ndarray, batch_size: int, *, images: int | None = None, rank: int = 0, world_size: int = 1
+) -> list[np.ndarray]:
     """Positions of one rank's calibration batches: every sample once, in a fixed order whose beginning is spread out.
 
     `counts`: samples of each group of neighbours. Groups come one after the other, spread, and so do the samples of a
     group: the first n of them, for any n, lie almost evenly over the group, and therefore, where it is a whole split
-    sorted by class, over all shards and classes.
+    sorted by class, over all shards and classes. `images`: only so many. The ranks share every batch of `batch_size`.
     """
     starts = np.cumsum(counts) - counts
-    order = np.concatenate([starts[group] + _spread(int(counts[group])) for group in _spread(len(counts))])
-    batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
-    return batches[rank::world_size]
+    order = np.concatenate([starts[group] + _spread(int(counts[group])) for group in _spread(len(counts))])[:images]
+    batches = [order[first : first + batch_size][rank::world_size] for first in range(0, len(order), batch_size)]
+    return [batch for batch in batches if len(batch)]
 
 
 def _spread(length: int) -> np.ndarray:

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from intvit.data.loading import calibration_loader
 from intvit.quant import calibrate, freeze_observers, set_mode
 from intvit.quant.observer import all_reduce
 from intvit.torchvision_fix import ensure_torchvision
@@ -117,18 +115,10 @@ class TrainingModule(pl.LightningModule):
             state = {key: value.clone() for key, value in self.model.state_dict().items()}
             self._teacher = (build_teacher(self.config.model, self.config.quant, state),)
         self._notify("on_calibration_start")
-        calibrate(self.model, self._calibration_batches(schedule.calibrate.images))
+        # All ranks together see the images that one would see: their number changes no range.
+        loader = self.trainer.datamodule.calibration_dataloader(schedule.calibrate.images)  # type: ignore[attr-defined]
+        calibrate(self.model, (images.to(self.device) for images, _ in loader))
         self.calibrated = True
-
-    def _calibration_batches(self, remaining: int) -> Iterator[Tensor]:
-        """This rank's share of the first `remaining` images, so that their number changes no range."""
-        for images, _ in calibration_loader(self.config.data):
-            share = images[:remaining][self.global_rank :: self.trainer.world_size]
-            if len(share):
-                yield share.to(self.device)
-            remaining -= len(images)
-            if remaining <= 0:
-                return
 
     @torch.no_grad()
     def measure(self, mode: str) -> dict[str, float]:
