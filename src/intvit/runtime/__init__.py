@@ -15,6 +15,7 @@ RUNTIMES = {  # name -> module, class
     "numpy": ("intvit.runtime.numpy_runtime", "NumpyRuntime"),
     "onnx": ("intvit.runtime.onnx_runtime", "OnnxRuntime"),
     "torch": ("intvit.runtime.torch_runtime", "TorchRuntime"),
+    "native": ("intvit.runtime.native_runtime", "NativeRuntime"),
 }
 
 
