@@ -36,17 +36,23 @@ public:
             widen(memory.at(x) + row * size * size_of(x.type), x.type, 1, size, y);
             if (!channel_shift.empty())
                 for (int64_t c = 0; c < size; c++) y[c] <<= channel_shift[c];
-            const int64_t reciprocal = method == EXACT ? center_exactly(y) : center(y);
-            for (int64_t c = 0; c < size; c++) {
-                const int64_t normalized = (y[c] * reciprocal) >> normalizer_shift;
-                const int64_t v = (normalized * multiplier[c] + bias[c]) >> shift[c];
-                y[c] = v < low ? low : v > high ? high : v;
-            }
+            scale(y, method == EXACT ? center_exactly(y) : center(y));
             narrow(y, size, out.type, memory.at(out) + row * size * size_of(out.type));
         }
     }
 
 private:
+    // y = clamp((((y * reciprocal) >> k) * multiplier + bias + 2^(shift-1)) >> shift)
+    void scale(int64_t* __restrict y, int64_t reciprocal) const {
+        const int64_t *__restrict m = multiplier.data(), *__restrict b = bias.data(), *__restrict e = shift.data();
+        const int64_t k = normalizer_shift, least = low, most = high, count = size;
+        for (int64_t c = 0; c < count; c++) {
+            int64_t v = (((y[c] * reciprocal) >> k) * m[c] + b[c]) >> e[c];
+            v = v < least ? least : v;
+            y[c] = v > most ? most : v;
+        }
+    }
+
     // y = C * x - S; floor(2^40 / R) with R = floor(sqrt(C * sum(x^2) - S^2)).
     int64_t center_exactly(int64_t* y) const {
         int64_t sum = 0, squares = 0;
@@ -60,13 +66,15 @@ private:
     }
 
     // y = x - rounded mean; floor((2^31 - 1) / R) with R the root of the sum of squares.
-    int64_t center(int64_t* y) const {
+    int64_t center(int64_t* __restrict y) const {
         int64_t sum = 0, squares = 0;
-        for (int64_t c = 0; c < size; c++) sum += y[c];
+        const int64_t count = size, places = square_shift;
+        for (int64_t c = 0; c < count; c++) sum += y[c];
         const int64_t mean = floor_divide(2 * sum + size, 2 * size);
-        for (int64_t c = 0; c < size; c++) {
+        for (int64_t c = 0; c < count; c++) {
             y[c] -= mean;
-            squares += (y[c] >> square_shift) * (y[c] >> square_shift);
+            const int64_t z = y[c] >> places;
+            squares += z * z;
         }
         if (squares <= 0) return 0;
         int64_t root = integer_sqrt(squares) << square_shift;

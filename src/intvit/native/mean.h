@@ -12,9 +12,11 @@ public:
     // out = clamp((sums * floor(multiplier / total) + 2^(shift-1)) >> shift)
     template <class Out, class Sum> void run(const Sum* sums, int64_t n, int64_t total, Out* out) const {
         const int64_t factor = total ? multiplier / total : 0, half = int64_t(1) << (shift - 1);
+        const int64_t places = shift, least = low, most = high;
         for (int64_t i = 0; i < n; i++) {
-            const int64_t v = (sums[i] * factor + half) >> shift;
-            out[i] = Out(v < low ? low : v > high ? high : v);
+            int64_t v = (sums[i] * factor + half) >> places;
+            v = v < least ? least : v;
+            out[i] = Out(v > most ? most : v);
         }
     }
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstring>
 #include <immintrin.h>
+#include <type_traits>
 
 #define INTVIT_PATH "avx512"
 enum { TILE_ROWS = 6, DEPTH = 4 };  // 6 x 4 accumulators, 4 columns and a row: 29 of 32 registers
@@ -15,30 +16,31 @@ struct ThreadState {};  // what a thread needs to call `tile`
 // In assembly, because gcc 12 copies the accumulators of the intrinsic through memory.
 inline void dot(__m512i& sum, __m512i a, __m512i b) { asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b)); }
 
+#define INLINE __attribute__((always_inline))
+
+// body(0), .., body(N - 1) with constants, not a loop: only then do the accumulators stay in registers.
+template <int N, class Body> inline INLINE void repeat(const Body& body) {
+    if constexpr (N > 1) repeat<N - 1>(body);
+    body(std::integral_constant<int, N - 1>());
+}
+
 template <int ROWS, int GROUPS>
-inline void tile_of(const uint8_t* a, int64_t depth, const int8_t* panel, int32_t* sums) {
+__attribute__((noinline)) void tile_of(const uint8_t* a, int64_t depth, const int8_t* panel, int32_t* sums) {
     __m512i sum[ROWS][GROUPS];
-#pragma GCC unroll 8
-    for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 4
-        for (int g = 0; g < GROUPS; g++) sum[r][g] = _mm512_setzero_si512();
+    repeat<ROWS * GROUPS>([&](auto i) INLINE { sum[i / GROUPS][i % GROUPS] = _mm512_setzero_si512(); });
     for (int64_t k = 0; k < depth; k += 4, panel += 4 * COLUMNS) {
         __m512i b[GROUPS];
-#pragma GCC unroll 4
-        for (int g = 0; g < GROUPS; g++) b[g] = _mm512_load_si512(panel + 64 * g);
-#pragma GCC unroll 8
-        for (int r = 0; r < ROWS; r++) {
+        repeat<GROUPS>([&](auto g) INLINE { b[g] = _mm512_load_si512(panel + 64 * g); });
+        repeat<ROWS>([&](auto r) INLINE {
             int32_t four;
             memcpy(&four, a + r * depth + k, 4);
             const __m512i row = _mm512_set1_epi32(four);
-#pragma GCC unroll 4
-            for (int g = 0; g < GROUPS; g++) dot(sum[r][g], row, b[g]);
-        }
+            repeat<GROUPS>([&](auto g) INLINE { dot(sum[r][g], row, b[g]); });
+        });
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 4
-        for (int g = 0; g < GROUPS; g++) _mm512_store_si512(sums + r * COLUMNS + 16 * g, sum[r][g]);
+    repeat<ROWS * GROUPS>([&](auto i) INLINE {
+        _mm512_store_si512(sums + i / GROUPS * COLUMNS + 16 * (i % GROUPS), sum[i / GROUPS][i % GROUPS]);
+    });
 }
 
 template <int GROUPS> inline void tile_groups(const uint8_t* a, int64_t depth, int rows, const int8_t* panel, int32_t* sums) {
