@@ -19,6 +19,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "bench": {
         "train": ("intvit.analysis.bench_train", "time and memory of a training step, quantized against float"),
         "data": ("intvit.analysis.bench_data", "images a second: this reader, webdataset, ImageFolder"),
+        "runtime": ("intvit.analysis.bench_runtime", "latency of the native runtime beside other inference runtimes"),
         "presets": ("intvit.analysis.bench_presets", "top-1 of every quant preset on a model without training"),
     },
     "shards": {

@@ -1,4 +1,4 @@
-// The C interface between intvit/runtime/native_runtime.py and this library: plain structures and four functions.
+// The C interface between intvit/runtime/native_runtime.py and this library: plain structures and a few functions.
 //
 // A plan is a list of steps on buffers. It is lowered from an integer program in Python (runtime/lowering.py), where every
 // function of few arguments has become a table. The library trusts none of it: `intvit_create` checks every index,
@@ -60,4 +60,6 @@ const void* intvit_memory(void* engine);
 int64_t intvit_bytes(void* engine);
 // Nanoseconds that each step took in all images since the last call, on one thread.
 void intvit_times(void* engine, int64_t* nanoseconds);
+// Multiply-adds a second of the tile on data in the first-level cache.
+double intvit_ceiling();
 }

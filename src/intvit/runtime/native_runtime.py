@@ -105,6 +105,10 @@ class NativeRuntime:
         """Each step with the milliseconds that it took in all images since the last call, on one of the threads."""
         return self._engine.step_times()
 
+    def ceiling(self) -> float:
+        """Multiply-adds a second of the path's inner product on data in the first-level cache, on one thread."""
+        return self.library.intvit_ceiling()
+
 
 class Engine:
     """A plan in the library, ready to run. `plan` stays as it is."""
@@ -224,6 +228,7 @@ def _open(file: Path) -> ctypes.CDLL:
     loaded.intvit_run.argtypes = [pointer, pointer, size, pointer, text, size]
     loaded.intvit_memory.argtypes, loaded.intvit_memory.restype = [pointer], pointer
     loaded.intvit_bytes.argtypes, loaded.intvit_bytes.restype = [pointer], size
+    loaded.intvit_ceiling.restype = ctypes.c_double
     loaded.intvit_times.argtypes = [pointer, pointer]
     return loaded
 
