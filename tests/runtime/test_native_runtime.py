@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.program.random_programs import images_for, random_program
 
 from intvit import native
 from intvit.errors import IntVitError
@@ -14,6 +13,7 @@ from intvit.program import Program
 from intvit.runtime import load_runtime, native_runtime
 from intvit.runtime.native_plan import Kind
 from intvit.runtime.native_runtime import NativeRuntime
+from tests.program.random_programs import images_for, random_program
 
 SOURCES = Path(native.__file__).parent
 PATHS = native_runtime.supported()

@@ -49,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--path", choices=PATHS, help="of the native runtime (default: the fastest)")
-    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS), metavar="PEER", help=", ".join(PEERS))
+    parser.add_argument(
+        "--peers", nargs="*", default=list(PEERS), choices=list(PEERS), metavar="PEER", help=", ".join(PEERS)
+    )
     parser.add_argument("--rounds", type=int, default=15, help="timed calls of each")
     parser.add_argument("--operators", action="store_true", help="also print where the native runtime spends its time")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")

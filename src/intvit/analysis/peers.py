@@ -104,9 +104,7 @@ def openvino_int8(model: nn.Module, images: Tensor, threads: int) -> Run:
     import nncf
 
     dataset = nncf.Dataset([images.numpy()])
-    quantized = nncf.quantize(
-        _openvino(model, images), dataset, model_type=nncf.ModelType.TRANSFORMER, subset_size=1
-    )
+    quantized = nncf.quantize(_openvino(model, images), dataset, model_type=nncf.ModelType.TRANSFORMER, subset_size=1)
     return _compiled(quantized, threads, "f32")
 
 

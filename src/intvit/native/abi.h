@@ -6,6 +6,7 @@
 #pragma once
 #include <cstdint>
 
+enum { ABI = 1 };  // counts changes of this file; native_runtime.py expects the same number
 enum { MAX_RANK = 16, MAX_INPUTS = 5, MAX_CONSTANTS = 8, MAX_ATTRIBUTES = 12 };
 
 enum Type : int32_t { I8, U8, I16, U16, I32, U32, I64 };
@@ -42,6 +43,7 @@ struct BufferDescription {
 };
 
 extern "C" {
+int32_t intvit_abi();
 // Name of the instruction set that the library is compiled for, and whether this machine has it.
 const char* intvit_path();
 int32_t intvit_supported();

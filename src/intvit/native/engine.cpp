@@ -288,6 +288,7 @@ template <class Work> int32_t guarded(char* error, int64_t size, Work work) {
 
 extern "C" {
 
+int32_t intvit_abi() { return ABI; }
 const char* intvit_path() { return INTVIT_PATH; }
 int32_t intvit_supported() { return path_supported(); }
 

@@ -1,5 +1,6 @@
 // What a step of a plan is to the engine, and the checks that its constructor makes with.
 #pragma once
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <stdexcept>
@@ -128,21 +129,22 @@ inline int64_t row_offset(const View& view, int64_t row, int axes) {
 
 inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// 64-byte aligned memory, zero.
+// 64-byte aligned memory, zero. Pages that nobody writes take no place.
 class Aligned {
 public:
-    explicit Aligned(int64_t bytes = 0) : storage(bytes + 64), size(bytes) {}
+    explicit Aligned(int64_t bytes = 0) : size(bytes), storage(calloc(bytes + 64, 1)) {
+        if (!storage) throw PlanError("not enough memory");
+    }
+    ~Aligned() { free(storage); }
     Aligned(const Aligned&) = delete;
     Aligned& operator=(const Aligned&) = delete;
-    uint8_t* data() {
-        return reinterpret_cast<uint8_t*>(round_up(reinterpret_cast<intptr_t>(storage.data()), 64));
-    }
+    uint8_t* data() { return reinterpret_cast<uint8_t*>(round_up(reinterpret_cast<intptr_t>(storage), 64)); }
     const uint8_t* data() const { return const_cast<Aligned*>(this)->data(); }
     int64_t bytes() const { return size; }
 
 private:
-    vector<uint8_t> storage;
     int64_t size;
+    void* storage;
 };
 
 std::unique_ptr<Step> make_copy(const Plan&);

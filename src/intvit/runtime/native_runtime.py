@@ -25,8 +25,8 @@ from intvit.runtime.native_plan import Plan, Step, Tensor
 FOLDER = Path(__file__).parents[1] / "native"
 PATHS = ("amx", "avx512", "avx2", "scalar")  # fastest first
 VARIABLE = "INTVIT_NATIVE_PATH"
-_RANK, _INPUTS, _CONSTANTS, _ATTRIBUTES = 16, 5, 8, 12  # abi.h
-_TYPES = {np.dtype(name): i for i, name in enumerate("int8 uint8 int16 uint16 int32 uint32 int64".split())}
+_ABI, _RANK, _INPUTS, _CONSTANTS, _ATTRIBUTES = 1, 16, 5, 8, 12  # abi.h
+_TYPES = {np.dtype(name): i for i, name in enumerate(("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64"))}
 
 
 class _View(ctypes.Structure):
@@ -220,6 +220,8 @@ def supported() -> list[str]:
 @cache
 def _open(file: Path) -> ctypes.CDLL:
     loaded = ctypes.CDLL(str(file))
+    if not hasattr(loaded, "intvit_abi") or loaded.intvit_abi() != _ABI:
+        raise IntVitError(f"{file} was compiled from other sources than these: install intvit again")
     pointer, size, text = ctypes.c_void_p, ctypes.c_int64, ctypes.c_char_p
     loaded.intvit_path.restype = text
     loaded.intvit_create.restype = pointer
