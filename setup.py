@@ -1,7 +1,7 @@
 """What pyproject.toml can't say: the presets of conf/ go into the wheel, and the native runtime is compiled.
 
-The native runtime is one shared library for each instruction set, src/intvit/native/NAME.*.so; runtime=native chooses among
-them. Without a C++ compiler the installation goes on without it.
+The native runtime is one shared library for each instruction set, src/intvit/native/NAME.*.so; runtime=native chooses
+among them. Without a C++ compiler the installation goes on without it.
 """
 
 import platform

@@ -32,10 +32,8 @@ def test_every_path_preset_and_architecture(capsys: pytest.CaptureFixture) -> No
     matrix = {}
     for preset in PRESETS:
         vit = prepared(small_model(preset))
-        cases = {
-            "vit": (vit, torch.cat((random_images(4, 1), extreme_images(4)))),
-            "swin": (small_swin(preset), images_of_size(2, 56)),
-        }
+        images = torch.cat((random_images(4, 1), extreme_images(4)))
+        cases = {"vit": (vit, images), "swin": (small_swin(preset), images_of_size(2, 56))}
         for name, (model, images) in cases.items():
             program = record(model)
             expected = load_runtime(program, "numpy")(images.numpy())

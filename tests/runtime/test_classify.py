@@ -56,7 +56,8 @@ def test_neither_torch_nor_hydra_is_imported(picture: Path, tmp_path: Path) -> N
     save_checkpoint(program_for(8), tmp_path / "integer")
     script = (
         "import sys\nfor name in ('torch', 'hydra', 'timm', 'pytorch_lightning'): sys.modules[name] = None\n"
-        f"from intvit.cli import main\nmain(['run', {str(tmp_path / 'integer')!r}, {str(picture)!r}, '--runtime', 'numpy'])"
+        "from intvit.cli import main\n"
+        f"main(['run', {str(tmp_path / 'integer')!r}, {str(picture)!r}, '--runtime', 'numpy'])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The native runtime equals the numpy runtime on every path, with any number of threads, fused and operator by operator."""
+"""The native runtime equals numpy on every path, with any number of threads, fused and operator by operator."""
 
 import shutil
 import subprocess

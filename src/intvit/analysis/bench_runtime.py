@@ -201,7 +201,8 @@ def step_macs(step: Step) -> int:
 
 def _print_operators(native: NativeRuntime, pixels: Tensor) -> None:
     """Milliseconds an image by kind of step, and the multiplications' share of what the tile reaches in the cache."""
-    runtime, best = NativeRuntime(native.program, 1, native.path), {}
+    runtime = NativeRuntime(native.program, 1, native.path)
+    best: dict[int, float] = {}
     for _ in range(10):
         runtime(pixels[:1].numpy())
         for index, (_, milliseconds) in enumerate(runtime.step_times()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -61,10 +62,10 @@ def pixels(program: Program, path: Path) -> np.ndarray:
 
 
 def _evaluation(program: Program) -> tuple[float, Image.Resampling]:
-    """Share of the shorter side that the crop keeps, and the interpolation: DeiT's where the provenance says nothing."""
-    values = program.provenance
+    """Share of the shorter side that the crop keeps, and interpolation; DeiT's where the provenance has none."""
+    values: Any = program.provenance
     for key in ("config", "data"):
-        values = values.get(key) if isinstance(values.get(key), dict) else {}
+        values = values[key] if isinstance(values.get(key), dict) else {}
     crop, name = values.get("crop_pct", 0.875), values.get("interpolation", "bicubic")
     known = {interpolation.name.lower(): interpolation for interpolation in Image.Resampling}
     if not isinstance(crop, int | float) or not 0.05 <= crop <= 1 or name not in known:

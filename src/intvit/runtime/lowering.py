@@ -22,7 +22,7 @@ METHODS = ("exact", "ivit", "ibert")  # layernorm.cpp
 
 
 def lower(program: Program, *, fuse: bool) -> Plan:
-    """The plan of a checked program. Without `fuse`, every operator's output is in the plan's values, and stays there."""
+    """The plan of a checked program. Without `fuse` every operator's output is in the plan's values, and stays."""
     return Lowering(program, fuse).plan
 
 
@@ -57,8 +57,16 @@ class Lowering:
         self.values[operator.output] = tensor
         return tensor
 
-    def step(self, kind: Kind, operator: Operator, inputs: list[Tensor | None], output: Tensor, *rest: list) -> None:
-        self.plan.steps.append(Step(kind, inputs, output, *rest, name=operator.name))
+    def step(
+        self,
+        kind: Kind,
+        operator: Operator,
+        inputs: list[Tensor | None],
+        output: Tensor,
+        attributes: list[int] | None = None,
+        constants: list[np.ndarray | None] | None = None,
+    ) -> None:
+        self.plan.steps.append(Step(kind, inputs, output, attributes or [], constants or [], operator.name))
 
     def copied(self, operator: Operator, tensor: Tensor) -> Tensor:
         """A dense copy."""

@@ -33,8 +33,8 @@ class Kind(IntEnum):
 class Tensor:
     """A strided view of a buffer.
 
-    `whole` and `entries` are numpy arrays of one byte for each entry, of the buffer and of the view. They are never read:
-    numpy keeps the shape and the strides, through reshape, transpose and slices.
+    `whole` and `entries` are numpy arrays of one byte for each entry, of the buffer and of the view. They are never
+    read: numpy keeps the shape and the strides, through reshape, transpose and slices.
     """
 
     buffer: int

@@ -141,12 +141,12 @@ class Engine:
     def read(self, tensor: Tensor) -> np.ndarray:
         """The tensor's content after the last image, int64, in a plan whose buffers don't overlap."""
         buffer = self.plan.buffers[tensor.buffer]
-        start = (
-            buffer.data.ctypes.data
-            if buffer.data is not None
-            else self.library.intvit_memory(self._handle) + buffer.offset
-        )
-        data = np.frombuffer((ctypes.c_char * buffer.size).from_address(start), tensor.dtype)[tensor.offset :]
+        if buffer.data is not None:
+            content = buffer.data.reshape(-1)
+        else:
+            address = self.library.intvit_memory(self._handle) + buffer.offset
+            content = np.ctypeslib.as_array((ctypes.c_uint8 * buffer.size).from_address(address)).view(tensor.dtype)
+        data = content[tensor.offset :]
         strides = [stride * tensor.dtype.itemsize for stride in tensor.entries.strides]
         return np.lib.stride_tricks.as_strided(data, tensor.entries.shape, strides, writeable=False).astype(np.int64)
 
