@@ -76,7 +76,9 @@ def _onnx(model: nn.Module, images: Tensor, folder: Path) -> Path:
     import onnxscript  # noqa: F401  (what the exporter needs, so that its absence is an ImportError here)
 
     path = folder / "model.onnx"
-    torch.onnx.export(model, (images,), str(path), input_names=["images"], output_names=["logits"], external_data=False)
+    torch.onnx.export(
+        model, (images,), str(path), input_names=["images"], output_names=["logits"], external_data=False, verbose=False
+    )
     return path
 
 
