@@ -80,26 +80,27 @@ def test_without_a_library_the_error_says_what_to_do(monkeypatch: pytest.MonkeyP
 AVX512 = [f"-mavx512{name}" for name in ("f", "bw", "dq", "vl", "vnni", "vbmi")]
 
 
-@pytest.mark.skipif("avx512" not in PATHS, reason="the AMX path uses AVX-512 around its tiles, which is not here")
+def compile_amx(target: Path, *flags: str) -> None:
+    compiler = shutil.which("g++") or pytest.skip("no g++ to compile the AMX path with")
+    command = [compiler, "-std=c++17", "-O2", "-fwrapv", "-shared", "-fPIC", "-pthread", "-Wno-maybe-uninitialized"]
+    features = [*AVX512, "-mamx-tile", "-mamx-int8"]
+    subprocess.run([*command, *features, *flags, SOURCES / "library.cpp", "-o", target], check=True)
+
+
+needs_avx512 = pytest.mark.skipif("avx512" not in PATHS, reason="the AMX path uses AVX-512 around its tiles")
+
+
+@needs_avx512
 def test_the_amx_path_is_equal_with_emulated_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiler = shutil.which("g++") or pytest.skip("no g++ to compile the emulation with")
-    command = [
-        compiler,
-        "-std=c++17",
-        "-O2",
-        "-fwrapv",
-        "-shared",
-        "-fPIC",
-        "-pthread",
-        "-DINTVIT_EMULATE_AMX",
-        *AVX512,
-    ]
-    library = tmp_path / "amx.so"
-    flags = ["-mamx-tile", "-mamx-int8", "-Wno-maybe-uninitialized"]
-    subprocess.run([*command, *flags, SOURCES / "library.cpp", "-o", library], check=True)
+    compile_amx(tmp_path / "amx.so", "-DINTVIT_EMULATE_AMX")
     monkeypatch.setattr(native_runtime, "FOLDER", tmp_path)
     for seed in range(24):
         program = random_program(seed)
         runtime = NativeRuntime(program, threads=1 + seed % 2, path="amx")
         assert runtime.path == "amx"
         assert_equal(program, runtime, seed)
+
+
+@needs_avx512
+def test_the_amx_path_compiles() -> None:
+    assert "amx" in native_runtime.available()

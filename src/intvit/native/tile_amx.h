@@ -1,9 +1,10 @@
 // The tile with AMX: tdpbusd multiplies 16 rows by 16 columns, 64 deep, in one instruction.
 //
 // Tile registers 0-3 hold the sums of 4 x 16 columns, 4 the rows, 5 and 6 the columns in turn. With INTVIT_EMULATE_AMX the
-// instructions are plain C++, for tests on machines without them.
+// instructions are plain C++ of the same names, for tests on machines without them.
 #pragma once
 #include <cstring>
+#include <immintrin.h>
 
 #define INTVIT_PATH "amx"
 enum { TILE_ROWS = 16, DEPTH = 64 };  // 16 rows are read always, and COLUMNS * TILE_ROWS sums of the groups are written
@@ -15,15 +16,15 @@ struct EmulatedTile {
 };
 inline thread_local EmulatedTile emulated_tiles[8];
 
-template <int T> inline void tile_zero() { memset(&emulated_tiles[T], 0, sizeof(EmulatedTile)); }
-template <int T> inline void tile_load(const void* from, int64_t stride) {
+template <int T> inline void emulated_zero() { memset(&emulated_tiles[T], 0, sizeof(EmulatedTile)); }
+template <int T> inline void emulated_load(const void* from, int64_t stride) {
     for (int r = 0; r < 16; r++) memcpy(emulated_tiles[T].row[r], static_cast<const uint8_t*>(from) + r * stride, 64);
 }
-template <int T> inline void tile_store(void* to, int64_t stride) {
+template <int T> inline void emulated_store(void* to, int64_t stride) {
     for (int r = 0; r < 16; r++) memcpy(static_cast<uint8_t*>(to) + r * stride, emulated_tiles[T].row[r], 64);
 }
 // C[m][n] += sum over k, i of A[m][4 k + i] (unsigned) * B[k][4 n + i] (signed)
-template <int C, int A, int B> inline void tile_dot() {
+template <int C, int A, int B> inline void emulated_dot() {
     for (int m = 0; m < 16; m++)
         for (int n = 0; n < 16; n++) {
             uint32_t sum;
@@ -34,21 +35,27 @@ template <int C, int A, int B> inline void tile_dot() {
             memcpy(emulated_tiles[C].row[m] + 4 * n, &sum, 4);
         }
 }
+#undef _tile_zero
+#undef _tile_loadd
+#undef _tile_stored
+#undef _tile_dpbusd
+#define _tile_zero(T) emulated_zero<T>()
+#define _tile_loadd(T, from, stride) emulated_load<T>(from, stride)
+#define _tile_stored(T, to, stride) emulated_store<T>(to, stride)
+#define _tile_dpbusd(C, A, B) emulated_dot<C, A, B>()
+
 struct ThreadState {};
 inline bool amx_permitted() { return true; }
 
 #else
 
 #include <cpuid.h>
-#include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-template <int T> inline void tile_zero() { _tile_zero(T); }
-template <int T> inline void tile_load(const void* from, int64_t stride) { _tile_loadd(T, from, stride); }
-template <int T> inline void tile_store(void* to, int64_t stride) { _tile_stored(T, to, stride); }
-template <int C, int A, int B> inline void tile_dot() { _tile_dpbusd(C, A, B); }
-
+template <int T> inline void emulated_zero() { _tile_zero(T); }
+template <int T> inline void emulated_load(const void* from, int64_t stride) { _tile_loadd(T, from, stride); }
+template <int T> inline void emulated_store(void* to, int64_t stride) { _tile_stored(T, to, stride); }
 // A thread that works on tiles: all eight are 16 rows of 64 bytes, and are given back at the end.
 class ThreadState {
 public:
@@ -62,6 +69,7 @@ public:
             config.row_bytes[i] = 64;
             config.rows[i] = 16;
         }
+        asm volatile("" : : "r"(&config) : "memory");  // gcc's intrinsic does not say that it reads all 64 bytes
         _tile_loadconfig(&config);
     }
     ~ThreadState() { _tile_release(); }
@@ -81,22 +89,38 @@ inline bool amx_permitted() {
 
 inline void tile(const uint8_t* a, int64_t depth, int, const int8_t* panel, int groups, int32_t* sums) {
     const int64_t row = 4 * COLUMNS;  // bytes of a panel for 4 of its depth, and of a row of sums
-    tile_zero<0>();
-    tile_zero<1>();
-    tile_zero<2>();
-    tile_zero<3>();
+    asm volatile("" : : : "memory");  // gcc's intrinsics of loads do not say that they read memory
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
     for (int64_t k = 0; k < depth; k += 64, panel += 16 * row) {
-        tile_load<4>(a + k, depth);
-        tile_load<5>(panel, row);
-        tile_dot<0, 4, 5>();
-        if (groups > 1) tile_load<6>(panel + 64, row), tile_dot<1, 4, 6>();
-        if (groups > 2) tile_load<5>(panel + 128, row), tile_dot<2, 4, 5>();
-        if (groups > 3) tile_load<6>(panel + 192, row), tile_dot<3, 4, 6>();
+        _tile_loadd(4, a + k, depth);
+        _tile_loadd(5, panel, row);
+        _tile_dpbusd(0, 4, 5);
+        if (groups > 1) {
+            _tile_loadd(6, panel + 64, row);
+            _tile_dpbusd(1, 4, 6);
+        }
+        if (groups > 2) {
+            _tile_loadd(5, panel + 128, row);
+            _tile_dpbusd(2, 4, 5);
+        }
+        if (groups > 3) {
+            _tile_loadd(6, panel + 192, row);
+            _tile_dpbusd(3, 4, 6);
+        }
     }
-    tile_store<0>(sums, row);
-    if (groups > 1) tile_store<1>(sums + 16, row);
-    if (groups > 2) tile_store<2>(sums + 32, row);
-    if (groups > 3) tile_store<3>(sums + 48, row);
+    _tile_stored(0, sums, row);
+    if (groups > 1) {
+        _tile_stored(1, sums + 16, row);
+    }
+    if (groups > 2) {
+        _tile_stored(2, sums + 32, row);
+    }
+    if (groups > 3) {
+        _tile_stored(3, sums + 48, row);
+    }
 }
 
 // One tile of bytes of all values, against the definition.
