@@ -1,10 +1,20 @@
-"""Puts the Hydra presets of conf/ into the wheel as intvit/conf; everything else stands in pyproject.toml."""
+"""What pyproject.toml can't say: the presets of conf/ go into the wheel, and the native runtime is compiled.
 
+The native runtime is one shared library for each instruction set, src/intvit/native/NAME.*.so; runtime=native chooses
+among them. Without a C++ compiler the installation goes on without it.
+"""
+
+import platform
 import shutil
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
+
+AVX512 = [*(f"-mavx512{name}" for name in ("f", "bw", "dq", "vl", "vnni", "vbmi")), "-mprefer-vector-width=512"]
+X86_PATHS = {"avx2": ["-mavx2"], "avx512": AVX512, "amx": [*AVX512, "-mamx-tile", "-mamx-int8"]}
+# -fwrapv: overflow of a signed integer wraps; a program that breaks its proven bounds is wrong, never undefined.
+FLAGS = ["-std=c++17", "-O3", "-g0", "-fwrapv", "-Wno-maybe-uninitialized", "-pthread"]
 
 
 class BuildWithPresets(build_py):
@@ -16,4 +26,21 @@ class BuildWithPresets(build_py):
             shutil.copytree("conf", Path(self.build_lib) / "intvit" / "conf", dirs_exist_ok=True)
 
 
-setup(cmdclass={"build_py": BuildWithPresets})
+def native_library(path: str, flags: list[str]) -> Extension:
+    return Extension(
+        f"intvit.native.{path}",
+        ["src/intvit/native/library.cpp"],
+        depends=[str(file) for file in sorted(Path("src/intvit/native").glob("*.[ch]*"))],
+        extra_compile_args=[*FLAGS, *flags],
+        extra_link_args=["-pthread"],
+        language="c++",
+        optional=True,
+    )
+
+
+x86 = platform.machine().lower() in ("x86_64", "amd64")
+paths = {"scalar": []} | (X86_PATHS if x86 else {})
+setup(
+    cmdclass={"build_py": BuildWithPresets},
+    ext_modules=[native_library(path, flags) for path, flags in paths.items()],
+)

@@ -150,17 +150,18 @@ def test_presets_are_found_in_the_checkout() -> None:
     assert config_directory() == ROOT / "conf"
 
 
-def test_presets_are_found_in_an_installed_wheel(tmp_path: Path) -> None:
+def test_an_installed_wheel_has_its_presets_and_does_without_a_compiler(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "LICENSE", "README.md", "constraints.txt", "train.py"):
         shutil.copy(ROOT / name, source)
     for name in ("src", "conf"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "*.so"))
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     wheels = tmp_path / "wheels"
     subprocess.run(
         [*pip, "wheel", "--no-build-isolation", "--no-deps", "--no-index", "-w", wheels, source],
+        env={**os.environ, "CC": "no-compiler", "CXX": "no-compiler"},
         check=True,
         capture_output=True,
     )
@@ -171,14 +172,17 @@ def test_presets_are_found_in_an_installed_wheel(tmp_path: Path) -> None:
     )
     script = (
         "import intvit.configuration as c; folder = c.config_directory(); "
-        "print(folder); print(len(list(folder.glob('**/*.yaml'))))"
+        "print(folder); print(len(list(folder.glob('**/*.yaml')))); "
+        "from intvit.runtime.native_runtime import supported; print(*supported())"
     )
     # -P and PYTHONPATH: the wheel's package comes before the editable install's.
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     done = subprocess.run(
         [sys.executable, "-P", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
-    folder, count = done.stdout.split()
+    folder, count, *runtimes = done.stdout.split()
+    assert runtimes == []
+    assert (installed / "intvit" / "native" / "library.cpp").is_file()
     assert Path(folder) == installed / "intvit" / "conf"
     assert int(count) == len(list((ROOT / "conf").glob("**/*.yaml")))
 

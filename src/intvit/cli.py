@@ -19,6 +19,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "bench": {
         "train": ("intvit.analysis.bench_train", "time and memory of a training step, quantized against float"),
         "data": ("intvit.analysis.bench_data", "images a second: this reader, webdataset, ImageFolder"),
+        "runtime": ("intvit.analysis.bench_runtime", "latency of the native runtime beside other inference runtimes"),
         "presets": ("intvit.analysis.bench_presets", "top-1 of every quant preset on a model without training"),
     },
     "shards": {
@@ -27,6 +28,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         "verify": ("intvit.data.shard_tools.verify", "checksums, structure, labels, and that every image decodes"),
         "info": ("intvit.data.shard_tools.info", "samples, classes and bytes of a folder of shards"),
     },
+    "run": ("intvit.runtime.classify", "the five best classes of an integer checkpoint for pictures"),
     "check": ("intvit.analysis.check_model", "a model of full size, exported and run on every runtime: 0 mismatches"),
     "export": {
         "onnx": ("intvit.onnx.command", "a checkpoint as one ONNX file of standard integer operators"),

@@ -13,6 +13,7 @@ from intvit.program.recording import record
 from intvit.quant import calibrate, trace
 from intvit.quant.quantizer import Quantizer
 from intvit.runtime import load_runtime
+from intvit.runtime.native_runtime import supported
 
 PRESETS = sorted(path.stem for path in (config_directory() / "quant").glob("*.yaml") if path.stem != "fp32")
 SIZE = 32
@@ -142,6 +143,8 @@ def differences(model: nn.Module, images: torch.Tensor, folder) -> list[str]:
             wrong.append(f"{name}: torch and numpy")
         if name in traced and not np.array_equal(value.ravel(), traced[name].ravel()):
             wrong.append(f"{name}: model and torch")
+    if supported():
+        runtimes["native"] = load_runtime(program, "native")
     wrong += [f"scores: {name}" for name, run in runtimes.items() if not np.array_equal(scores, run(images.numpy()))]
     assert sum(name in traced for name in traces["torch"]) > len(program.operators) // 3
     return wrong

@@ -3,18 +3,21 @@
 A runtime is imported when it is asked for, so that the numpy one works where torch is not installed.
 """
 
+import os
 from collections.abc import Iterator
 from importlib import import_module
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from intvit.program.checkpoint import load_checkpoint
 from intvit.program.program import Program, ProgramError
 
 RUNTIMES = {  # name -> module, class
     "numpy": ("intvit.runtime.numpy_runtime", "NumpyRuntime"),
     "onnx": ("intvit.runtime.onnx_runtime", "OnnxRuntime"),
     "torch": ("intvit.runtime.torch_runtime", "TorchRuntime"),
+    "native": ("intvit.runtime.native_runtime", "NativeRuntime"),
 }
 
 
@@ -28,12 +31,20 @@ class Runtime(Protocol):
         """Yields (operator name, its output as int64 [B, ...]) in program order."""
 
 
-def load_runtime(program: Program, name: str) -> Runtime:
-    """The runtime `name` (a key of RUNTIMES) for a checked program. Raises ProgramError for an unknown name."""
+def load(folder: str | os.PathLike, runtime: str = "native", **options: Any) -> Runtime:
+    """The checked program in an integer checkpoint's folder, ready to run; see `load_runtime`."""
+    return load_runtime(load_checkpoint(folder), runtime, **options)
+
+
+def load_runtime(program: Program, name: str, **options: Any) -> Runtime:
+    """The runtime `name` (a key of RUNTIMES) for a checked program; `native` takes `threads` and `path`.
+
+    Raises ProgramError for an unknown name, IntVitError where the native runtime is not compiled.
+    """
     if name not in RUNTIMES:
         raise ProgramError(f"unknown runtime {name!r}; there are {', '.join(sorted(RUNTIMES))}")
     module, runtime = RUNTIMES[name]
-    return getattr(import_module(module), runtime)(program)
+    return getattr(import_module(module), runtime)(program, **options)
 
 
 def check_images(program: Program, images: np.ndarray) -> None:

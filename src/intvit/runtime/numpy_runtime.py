@@ -100,10 +100,14 @@ def magnitude(value: Any) -> int:
     return 2 ** (value.bits - value.signed)
 
 
+def pixel_table(site: Site) -> np.ndarray:
+    """The quantized input of every channel and byte, [C, 256] of the output's type."""
+    pixels = np.arange(256) * site.int64("multiplier")[:, None] + site.int64("bias")[:, None]
+    return site.clamp(pixels, site.attributes["shift"]).astype(site.dtype)
+
+
 def quantize_input(site: Site) -> Step:
-    shift = site.attributes["shift"]
-    pixels = np.arange(256) * site.int64("multiplier")[:, None] + site.int64("bias")[:, None]  # [C, 256]
-    table = site.clamp(pixels, shift).astype(site.dtype)
+    table = pixel_table(site)
     return lambda image: np.stack([channel[image[:, c]] for c, channel in enumerate(table)], axis=1)
 
 
@@ -311,10 +315,14 @@ def softmax(site: Site) -> Step:
     return with_mask(site, by_rows(site.dtype, rows))
 
 
+def weight_table(site: Site) -> np.ndarray:
+    """`exponential`'s weight at every distance from the maximum, int64 [2^bits of the logits]."""
+    return site.clamp(exponent_table(site) * site.attributes["multiplier"], site.attributes["shift"])
+
+
 def exponential(site: Site) -> Step:
     """The weight depends on max - x alone: tabulated."""
-    table = site.clamp(exponent_table(site) * site.attributes["multiplier"], site.attributes["shift"])
-    return with_mask(site, by_rows(site.dtype, table_of_distance(site, table)))
+    return with_mask(site, by_rows(site.dtype, table_of_distance(site, weight_table(site))))
 
 
 def weighted_mean(site: Site) -> Step:
@@ -361,19 +369,23 @@ def piecewise(x: np.ndarray, site: Site) -> np.ndarray:
     return value
 
 
-def gelu(site: Site) -> Step:
-    """Tabulated for all 2^bits inputs; `shift` depends on the row's maximum too: one table line per maximum."""
+def gelu_table(site: Site) -> np.ndarray:
+    """GELU of all 2^bits inputs, lowest first; `shift` depends on max(0, row's maximum) too: a line for each."""
     attributes, half = site.attributes, 2 ** (site.inputs[0].bits - 1)
     x = np.arange(-half, half)
-    if attributes["kind"] == "shift":
-        lines = np.stack([gelu_shift(x, maximum, attributes) for maximum in range(half)])
-        table = site.clamp(lines * attributes["multiplier"], attributes["shift"]).astype(site.dtype).reshape(-1)
-        return by_rows(site.dtype, lambda x: table[x + half + 2 * half * np.maximum(x.max(-1, keepdims=True), 0)])
     if attributes["kind"] == "table":
-        table = site.constants["table"].astype(site.dtype)
+        return site.constants["table"].astype(site.dtype)
+    if attributes["kind"] == "shift":
+        value = np.stack([gelu_shift(x, maximum, attributes) for maximum in range(half)])
     else:
         value = gelu_polynomial(x, attributes) if attributes["kind"] == "polynomial" else piecewise(x, site)
-        table = site.clamp(value * attributes["multiplier"], attributes["shift"]).astype(site.dtype)
+    return site.clamp(value * attributes["multiplier"], attributes["shift"]).astype(site.dtype)
+
+
+def gelu(site: Site) -> Step:
+    table, half = gelu_table(site).reshape(-1), 2 ** (site.inputs[0].bits - 1)
+    if site.attributes["kind"] == "shift":
+        return by_rows(site.dtype, lambda x: table[x + half + 2 * half * np.maximum(x.max(-1, keepdims=True), 0)])
     return by_rows(site.dtype, lambda x: table[np.add(x, half, out=x)])
 
 

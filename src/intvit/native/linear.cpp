@@ -1,0 +1,106 @@
+// Linear layers: packed weights, and what follows the product (nothing, requantize, or add to a residual) on each tile.
+//
+// inputs: x [rows, K] of bytes, [residual [rows, N]]. output [rows, N]. attributes: mode (Epilogue::Mode), low, high.
+// constants: weight int8 [N, K], bias int32 [N], then those of the epilogue.
+#include "epilogue.h"
+#include "packed.h"
+
+namespace {
+
+enum { CHUNK = 1 << 16 };  // bytes of rows that are copied at once, for all panels: a part of the second-level cache
+
+class Linear : public Step {
+public:
+    explicit Linear(const Plan& plan)
+        : x(require_dense(plan.input(0))), out(require_dense(plan.output())), residual(plan.step.inputs[1]),
+          depth(last(x)), columns(last(out)), rows(entries(x) / depth),
+          mode(Epilogue::Mode(plan.attribute(0, 0, 2))), epilogue(plan, mode, clamp(plan, 1), clamp(plan, 2), 2, columns),
+          panels(packed_bytes(columns, depth)), offset(panel_count(columns) * COLUMNS) {
+        require(x.type == I8 || x.type == U8, "the rows of a linear layer are not bytes");
+        require(entries(out) == rows * columns, "the output of a linear layer has another number of rows");
+        require(depth < (1 << 23), "the rows of a linear layer are too long");
+        if (mode == Epilogue::ACCUMULATORS) require(out.type == I32, "accumulators are not int32");
+        if (mode == Epilogue::ADDED)
+            require(same_shape(require_dense(plan.checked(residual)), out) && residual.type <= U16, "the residual does not fit");
+        const vector<int8_t> weight = plan.copy<int8_t>(0, I8, columns * depth);
+        const vector<int32_t> bias = plan.copy<int32_t>(1, I32, columns);
+        pack_transposed(weight.data(), depth, columns, depth, zero_point(), bias.data(), packed(), offset.data());
+        divide(plan.threads);
+        scratch = chunk * padded_depth(depth) + 64 + TILE_ROWS * COLUMNS * 4;
+        constants = panels.bytes() + int64_t(offset.size()) * 4 + epilogue.bytes();
+    }
+
+    void run(int64_t begin, int64_t end, const Memory& memory) const override {
+        switch (out.type) {
+            case I8: return run_to<int8_t>(begin, end, memory);
+            case U8: return run_to<uint8_t>(begin, end, memory);
+            case I16: return run_to<int16_t>(begin, end, memory);
+            case I32: return run_to<int32_t>(begin, end, memory);
+            default: return;  // refused by `clamp`
+        }
+    }
+
+private:
+    int32_t clamp(const Plan& plan, int index) const {
+        require(out.type == I8 || out.type == U8 || out.type == I16 || out.type == I32, "unknown output of a linear layer");
+        return int32_t(plan.attribute(index, INT32_MIN, INT32_MAX));
+    }
+    int zero_point() const { return x.type == I8 ? 128 : 0; }
+    int8_t* packed() { return reinterpret_cast<int8_t*>(panels.data()); }
+
+    // A unit is a chunk of rows times a group of panels; groups are only there to keep all threads busy.
+    void divide(int32_t threads) {
+        chunk = std::max<int64_t>(TILE_ROWS, CHUNK / padded_depth(depth) / TILE_ROWS * TILE_ROWS);
+        chunk = std::min(chunk, round_up(rows, TILE_ROWS));
+        const int64_t chunks = (rows + chunk - 1) / chunk, wanted = threads == 1 ? 1 : 4 * threads;
+        groups = std::min((wanted + chunks - 1) / chunks, panel_count(columns));
+        units = chunks * groups;
+    }
+
+    template <class Out> void run_to(int64_t begin, int64_t end, const Memory& memory) const {
+        if (mode != Epilogue::ADDED) return run_with<Out, int8_t>(begin, end, memory);
+        switch (residual.type) {
+            case I8: return run_with<Out, int8_t>(begin, end, memory);
+            case U8: return run_with<Out, uint8_t>(begin, end, memory);
+            case I16: return run_with<Out, int16_t>(begin, end, memory);
+            default: return run_with<Out, uint16_t>(begin, end, memory);
+        }
+    }
+
+    template <class Out, class Residual> void run_with(int64_t begin, int64_t end, const Memory& memory) const {
+        const int64_t padded = padded_depth(depth), count = panel_count(columns);
+        uint8_t* a = memory.scratch;
+        int32_t* sums = reinterpret_cast<int32_t*>(a + round_up(chunk * padded, 64));
+        const uint8_t* source = memory.at(x);
+        const Residual* other = mode == Epilogue::ADDED ? reinterpret_cast<const Residual*>(memory.at(residual)) : nullptr;
+        Out* target = reinterpret_cast<Out*>(memory.at(out));
+        for (int64_t unit = begin; unit < end; unit++) {
+            const int64_t first = unit / groups * chunk, size = std::min(chunk, rows - first), group = unit % groups;
+            copy_rows(source + first * depth, depth, size, depth, x.type == I8 ? 0x80 : 0, a);
+            for (int64_t p = group * count / groups; p < (group + 1) * count / groups; p++) {
+                const int width = int(std::min<int64_t>(COLUMNS, columns - p * COLUMNS));
+                const int8_t* panel = reinterpret_cast<const int8_t*>(panels.data()) + p * COLUMNS * padded;
+                for (int64_t r = 0; r < size; r += TILE_ROWS) {
+                    const int count_rows = int(std::min<int64_t>(TILE_ROWS, size - r));
+                    tile(a + r * padded, padded, count_rows, panel, (width + 15) / 16, sums);
+                    require_exact(a + r * padded, padded, count_rows, panel, width, zero_point(), offset.data() + p * COLUMNS);
+                    const int64_t place = (first + r) * columns + p * COLUMNS;
+                    epilogue.apply(sums, count_rows, offset.data() + p * COLUMNS, p * COLUMNS, width,
+                                   other ? other + place : nullptr, columns, target + place, columns);
+                }
+            }
+        }
+    }
+
+    const View x, out, residual;
+    const int64_t depth, columns, rows;
+    const Epilogue::Mode mode;
+    const Epilogue epilogue;
+    Aligned panels;
+    vector<int32_t> offset;
+    int64_t chunk = 0, groups = 1;
+};
+
+}  // namespace
+
+std::unique_ptr<Step> make_linear(const Plan& plan) { return std::make_unique<Linear>(plan); }

@@ -1,0 +1,60 @@
+"""The contract on every path of the native runtime: every preset, a ViT and a Swin, equal to the numpy runtime."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from intvit.program.recording import record
+from intvit.quant import calibrate
+from intvit.runtime import load_runtime
+from intvit.runtime.native_runtime import NativeRuntime, supported
+from tests.contract.test_equality import PRESETS, extreme_images, prepared, random_images, small_model
+from tests.models.test_registry import model_of
+from tests.models.test_registry import random_images as images_of_size
+
+PATHS = supported()
+
+
+def small_swin(preset: str) -> nn.Module:
+    """Two stages, shifted windows with masks, lively random weights."""
+    torch.manual_seed(1)
+    model = model_of("swin_t", preset).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    calibrate(model, [images_of_size(4, 56)])
+    return model
+
+
+@pytest.mark.skipif(not PATHS, reason="the native runtime is not compiled here")
+def test_every_path_preset_and_architecture(capsys: pytest.CaptureFixture) -> None:
+    matrix = {}
+    for preset in PRESETS:
+        vit = prepared(small_model(preset))
+        images = torch.cat((random_images(4, 1), extreme_images(4)))
+        cases = {"vit": (vit, images), "swin": (small_swin(preset), images_of_size(2, 56))}
+        for name, (model, images) in cases.items():
+            program = record(model)
+            expected = load_runtime(program, "numpy")(images.numpy())
+            for path in PATHS:
+                scores = NativeRuntime(program, threads=2, path=path)(images.numpy())
+                matrix[preset, f"{name} {path}"] = int((scores != expected).any(1).sum())
+    columns = [f"{name} {path}" for name in ("vit", "swin") for path in PATHS]
+    with capsys.disabled():
+        print(f"\nimages that differ{'':<4}" + "".join(f"{column:<14}" for column in columns))
+        for preset in PRESETS:
+            print(f"{preset:<22}" + "".join(f"{matrix[preset, column]:<14}" for column in columns))
+    assert len(matrix) == len(PRESETS) * 2 * len(PATHS)
+    assert set(matrix.values()) == {0}
+
+
+def test_the_trace_names_equal_operators_on_a_swin() -> None:
+    if not PATHS:
+        pytest.skip("the native runtime is not compiled here")
+    program = record(small_swin("ivit8"))
+    images = images_of_size(1, 56).numpy()
+    native, reference = (load_runtime(program, name).trace(images) for name in ("native", "numpy"))
+    for (name, value), (other, expected) in zip(native, reference, strict=True):
+        assert name == other
+        assert np.array_equal(value, expected), name
