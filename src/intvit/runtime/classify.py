@@ -19,6 +19,7 @@ from intvit.program import Program, load_checkpoint
 from intvit.runtime import RUNTIMES, load_runtime
 
 TOP = 5
+MAX_PIXELS = 10**8
 MODES = {1: "L", 3: "RGB"}  # channels -> pillow's name
 
 
@@ -55,6 +56,8 @@ def pixels(program: Program, path: Path) -> np.ndarray:
     crop, interpolation = _evaluation(program)
     short = math.floor(max(height, width) / crop)
     long = int(short * max(picture.size) / min(picture.size))
+    if short * long > MAX_PIXELS:  # a picture of 1 x 60000 pixels would grow to gigabytes
+        raise IntVitError(f"{path}: more than {MAX_PIXELS} pixels once resized; crop it first")
     picture = picture.resize((short, long) if picture.width <= picture.height else (long, short), interpolation)
     left, top = round((picture.width - width) / 2), round((picture.height - height) / 2)
     cropped = picture.crop((left, top, left + width, top + height))
