@@ -8,9 +8,9 @@ from PIL import Image
 from tests.program.random_programs import images_for, random_program
 
 from intvit.analysis.certify import observe
-from intvit.analysis.image_files import read_images
 from intvit.cli import main
 from intvit.program import bounds, load_checkpoint, save_checkpoint
+from intvit.runtime.images import read_images
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from PIL import Image
 from synthetic_shards import config, number_of, numbered_image, png, write_split, write_tar
 
 from intvit.data.config import DataError
-from intvit.data.decoding import BrokenImage, decode
 from intvit.data.loading import calibration_loader, train_loader, validation_loader
 from intvit.data.shards import open_split
 from intvit.data.transforms import EvalTransform
+from intvit.pictures import BrokenImage, decode
 
 MAKERS = [train_loader, validation_loader, calibration_loader]
 
@@ -186,5 +186,5 @@ def test_the_smallest_pictures_are_pictures(tmp_path, make, size):
 def test_a_thread_of_pixels_that_would_grow_to_gigabytes_is_bad():
     buffer = io.BytesIO()
     Image.new("RGB", (60_000, 1)).save(buffer, "PNG")
-    with pytest.raises(BrokenImage, match=r"15360000 x 256 pixels once resized, more than data.max_pixels"):
+    with pytest.raises(BrokenImage, match=r"15360000 x 256 pixels once resized, more than max_pixels"):
         EvalTransform(224, 0.875, "bicubic", 100_000_000)(buffer.getvalue())

@@ -9,10 +9,11 @@ from PIL import Image
 from synthetic_shards import config
 
 from intvit.data.config import DataConfig
-from intvit.data.decoding import decode, decode_crop
+from intvit.data.decoding import decode_crop
 from intvit.data.reader import seeded
 from intvit.data.shards import open_split
 from intvit.data.transforms import EvalTransform, TrainTransform, eval_transform, to_tensor, train_transform
+from intvit.pictures import decode
 from intvit.torchvision_fix import ensure_torchvision
 
 ensure_torchvision()

@@ -12,7 +12,8 @@ from intvit.cli import main
 from intvit.data.transforms import EvalTransform
 from intvit.errors import IntVitError
 from intvit.program import Program, save_checkpoint
-from intvit.runtime import classify, load
+from intvit.runtime import load
+from intvit.runtime.images import read_images
 from tests.program.random_programs import random_program
 
 
@@ -39,7 +40,7 @@ def test_the_transform_is_that_of_evaluation(crop: float, interpolation: str, pi
     for name, image in {"wide": Image.open(picture), "high": Image.open(picture).rotate(90, expand=True)}.items():
         image.save(path := picture.with_name(f"{name}.png"))
         expected = EvalTransform(8, crop, interpolation, max_pixels=10**6).of_picture(image)
-        assert np.array_equal(classify.pixels(program, path), expected.numpy())
+        assert np.array_equal(read_images(program, [path])[0], expected.numpy())
 
 
 def test_the_five_best_classes_are_printed(picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -47,7 +48,7 @@ def test_the_five_best_classes_are_printed(picture: Path, tmp_path: Path, capsys
     save_checkpoint(program, tmp_path / "integer")
     assert main(["run", str(tmp_path / "integer"), str(picture), "--runtime", "numpy"]) == 0
     first, *lines = capsys.readouterr().out.splitlines()
-    scores = load(tmp_path / "integer", "numpy")(classify.pixels(program, picture)[None])[0]
+    scores = load(tmp_path / "integer", "numpy")(read_images(program, [picture]))[0]
     assert first == str(picture)
     assert [int(line.split()[0]) for line in lines] == sorted(scores.tolist(), reverse=True)[:5]
 
@@ -66,10 +67,10 @@ def test_neither_torch_nor_hydra_is_imported(picture: Path, tmp_path: Path) -> N
 
 def test_a_file_that_is_no_picture_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(IntVitError, match="not a picture that pillow can read"):
-        classify.pixels(program_for(8), tmp_path / "text.png")
+    with pytest.raises(IntVitError, match=r"text.png: cannot identify image file"):
+        read_images(program_for(8), [tmp_path / "text.png"])
     program = program_for(8)
     program.provenance = {"config": {"data": {"crop_pct": "half"}}}
     Image.new("RGB", (9, 9)).save(tmp_path / "black.png")
     with pytest.raises(IntVitError, match="no evaluation transform"):
-        classify.pixels(program, tmp_path / "black.png")
+        read_images(program, [tmp_path / "black.png"])

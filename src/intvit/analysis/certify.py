@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from intvit.analysis.image_files import read_images
 from intvit.program import OperatorBounds, Program, bounds, load_checkpoint
 from intvit.program.ledger import Range
 from intvit.runtime import load_runtime
+from intvit.runtime.images import read_images
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from urllib.parse import quote
 
 import numpy as np
 
-from intvit.analysis.image_files import read_images
 from intvit.errors import IntVitError
 from intvit.files import write_json
 from intvit.program import Program, container, load_checkpoint
 from intvit.runtime import load_runtime
+from intvit.runtime.images import read_images
 
 MANIFEST, PARAMETERS = "manifest.json", "parameters"
 _DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)

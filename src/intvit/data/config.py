@@ -1,6 +1,6 @@
 """Typed data config and the error that every part of `intvit.data` raises.
 
-`conf/data` composes it, `intvit.configuration.build` makes it from plain values. Nothing is opened or imported here.
+`conf/data` composes it, `intvit.configuration.build` makes it from plain values. Nothing is opened here.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass, field
 
 from intvit.errors import IntVitError
+from intvit.pictures import MAX_PIXELS
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 TRAIN_TRANSFORMS = ("photo", "none")
@@ -70,7 +71,7 @@ class DataConfig:
     seed: int = 0  # of the training order and the random transforms
     on_bad_sample: str = "raise"  # `skip` goes on without broken images and labels, counts and names them
     bad_sample_budget: int = 100  # under skip: more than that, on one rank in one epoch, end the run
-    max_pixels: int = 100_000_000  # of a picture before it is decoded; the largest of ImageNet has 61 million
+    max_pixels: int = MAX_PIXELS  # of a picture before it is decoded; the largest of ImageNet has 61 million
     train_transform: TrainTransformConfig = field(default_factory=TrainTransformConfig)
 
     def __post_init__(self) -> None:

@@ -11,10 +11,10 @@ import torch
 from torch.utils.data import Dataset
 
 from intvit.data.config import DataError
-from intvit.data.decoding import BrokenImage
 from intvit.data.shards import ShardIndex
 from intvit.data.tars import BadSample
 from intvit.data.transforms import Transform
+from intvit.pictures import BrokenImage
 
 
 class ShardDataset(Dataset):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,22 +12,24 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from intvit.data.config import DataConfig
-from intvit.data.decoding import Box, BrokenImage, decode, decode_crop
+from intvit.data.decoding import Box, decode_crop
+from intvit.pictures import decode, fit
 
 Transform = Callable[[bytes], torch.Tensor]  # encoded picture -> uint8 (3, size, size); raises BrokenImage
 
 
 def to_tensor(picture: Image.Image) -> torch.Tensor:
     """RGB picture -> uint8 (3, H, W)."""
-    return torch.from_numpy(np.array(picture, dtype=np.uint8)).permute(2, 0, 1).contiguous()
+    return _channels_first(np.array(picture, dtype=np.uint8))
+
+
+def _channels_first(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Resize the shorter side to floor(image_size / crop_pct), crop the center: bytes -> uint8 (3, size, size).
-
-    Equal, byte for byte, to timm's evaluation transform (`crop_mode` center, unnormalized) on the same Pillow.
-    """
+    """Encoded picture -> uint8 (3, size, size) as `intvit.pictures.fit` makes it, equal to timm's to the byte."""
 
     image_size: int
     crop_pct: float
@@ -40,19 +41,8 @@ class EvalTransform:
 
     def of_picture(self, picture: Image.Image) -> torch.Tensor:
         """RGB picture -> uint8 (3, size, size)."""
-        short = math.floor(self.image_size / self.crop_pct)
-        width, height = picture.size
-        if width <= height:
-            width, height = short, int(short * height / width)
-        else:
-            width, height = int(short * width / height), short
-        if width * height > self.max_pixels:  # a picture of 1 x 60000 pixels would grow to gigabytes
-            raise BrokenImage(f"{width} x {height} pixels once resized, more than data.max_pixels={self.max_pixels}")
-        if picture.size != (width, height):
-            picture = picture.resize((width, height), Image.Resampling[self.interpolation.upper()])
-        left = round((width - self.image_size) / 2)
-        top = round((height - self.image_size) / 2)
-        return to_tensor(picture.crop((left, top, left + self.image_size, top + self.image_size)))
+        size = self.image_size
+        return _channels_first(fit(picture, size, size, self.crop_pct, self.interpolation, self.max_pixels))
 
 
 class TrainTransform:

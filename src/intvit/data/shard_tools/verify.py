@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from intvit.data.config import DataConfig, DataError
-from intvit.data.decoding import BrokenImage, decode
 from intvit.data.index import INDEX, SPLITS, ShardRecord, read_index, read_split
 from intvit.data.shard_tools.progress import byte_progress, workers_option
 from intvit.data.tars import scan
+from intvit.pictures import BrokenImage, decode
 
 
 @dataclass

@@ -1,0 +1,64 @@
+"""Images for a program from files that a user names: arrays of pixels, or photos. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from intvit.errors import IntVitError
+from intvit.pictures import MAX_PIXELS, decode, fit
+from intvit.program import Program
+from intvit.runtime import check_images
+
+MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's name
+
+
+def read_images(program: Program, paths: Sequence[str | Path]) -> np.ndarray:
+    """uint8 [B, C, H, W] of the program's size, in the order of `paths`.
+
+    A `.npy` file holds uint8 [C, H, W] or [B, C, H, W] and is taken as it is; any other file is a photo, which goes
+    through the evaluation transform (shorter side to size / crop_pct, center crop) that the checkpoint's provenance
+    records, or the one of ImageNet's models. Raises IntVitError, naming the file.
+    """
+    batches = []
+    for path in map(Path, paths):
+        if not path.is_file():
+            raise IntVitError(f"{path}: no such file; give .npy files of uint8 pixels, or photos")
+        try:
+            images = _pixels(path) if path.suffix == ".npy" else _photo(path, program)
+            check_images(program, images)
+        except (OSError, ValueError) as error:
+            raise IntVitError(f"{path}: {error}") from None
+        batches.append(images)
+    return np.concatenate(batches)
+
+
+def _pixels(path: Path) -> np.ndarray:
+    array = np.load(path, allow_pickle=False)
+    return array[None] if array.ndim == 3 else array
+
+
+def _photo(path: Path, program: Program) -> np.ndarray:
+    channels, height, width = program.values[program.input].shape
+    if channels not in MODES:
+        raise IntVitError(f"the program's images have {channels} channels; photos have 1 or 3")
+    crop_pct, interpolation = _evaluation(program)
+    picture = decode(path.read_bytes(), MAX_PIXELS).convert(MODES[channels])
+    pixels = fit(picture, height, width, crop_pct, interpolation, MAX_PIXELS)
+    return pixels.reshape(1, height, width, channels).transpose(0, 3, 1, 2)
+
+
+def _evaluation(program: Program) -> tuple[float, str]:
+    """Share of the shorter side that the crop keeps, and interpolation; DeiT's where the provenance has none."""
+    values: Any = program.provenance
+    for key in ("config", "data"):
+        values = values[key] if isinstance(values.get(key), dict) else {}
+    crop, name = values.get("crop_pct", 0.875), values.get("interpolation", "bicubic")
+    known = [interpolation.name.lower() for interpolation in Image.Resampling]
+    if not isinstance(crop, int | float) or not 0.05 <= crop <= 1 or name not in known:
+        raise IntVitError(f"provenance: crop_pct {crop!r} with interpolation {name!r} is no evaluation transform")
+    return float(crop), name
