@@ -31,7 +31,7 @@ from intvit.data.loading import train_loader
 from intvit.data.plan import training_batches
 from intvit.data.shard_tools.create import create
 from intvit.data.shard_tools.images import find_images
-from intvit.data.transforms import TrainTransform
+from intvit.data.transforms import TrainTransform, timm_transform
 
 IMAGENET = 1_281_167, 1_282  # samples and shards of the plan that is timed
 CHANGES = {"crop and flip": None, "RandAugment": TrainTransformConfig.auto_augment}
@@ -103,7 +103,7 @@ Variants = dict[str, Callable[[], Iterable]]
 
 def _variants(config: DataConfig, photos: Path) -> Variants:
     """Name -> a new iterable over the batches of one epoch."""
-    ours, pillow = TrainTransform(config), _timm_transform(config)
+    ours, pillow = TrainTransform(config), timm_transform(config)
     return {
         "ImageFolder, Pillow": lambda: _image_folder(config, photos, pillow),
         "webdataset, Pillow": lambda: _webdataset(
@@ -112,25 +112,6 @@ def _variants(config: DataConfig, photos: Path) -> Variants:
         "webdataset, our decoder": lambda: _webdataset(config, ours),
         "intvit": lambda: train_loader(config),
     }
-
-
-def _timm_transform(config: DataConfig) -> Callable[[Image.Image], torch.Tensor]:
-    """The same random changes, by timm and Pillow alone."""
-    from timm.data import create_transform
-
-    options = config.train_transform
-    return create_transform(
-        config.image_size,
-        is_training=True,
-        scale=options.crop_scale,
-        ratio=options.crop_ratio,
-        hflip=options.horizontal_flip,
-        color_jitter=options.color_jitter,
-        auto_augment=options.auto_augment,
-        interpolation=options.interpolation,
-        mean=config.mean,
-        normalize=False,
-    )
 
 
 def _image_folder(config: DataConfig, photos: Path, transform: Callable) -> Iterable:

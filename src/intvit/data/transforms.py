@@ -53,30 +53,15 @@ class TrainTransform:
     """
 
     def __init__(self, config: DataConfig) -> None:
-        from intvit.torchvision_fix import ensure_torchvision
-
-        ensure_torchvision()
-        from timm.data import create_transform
+        whole = timm_transform(config)
         from timm.data.transforms import MaybePILToTensor
         from torchvision.transforms import ColorJitter, RandomHorizontalFlip
 
-        _mend_posterize()
         options = config.train_transform
         self.image_size, self.max_pixels = config.image_size, config.max_pixels
         self.interpolation = options.interpolation
         self.of_tensors = (RandomHorizontalFlip, MaybePILToTensor)  # the others want pictures
-        self.crop, *rest = create_transform(
-            config.image_size,
-            is_training=True,
-            scale=options.crop_scale,
-            ratio=options.crop_ratio,
-            hflip=options.horizontal_flip,
-            color_jitter=options.color_jitter,
-            auto_augment=options.auto_augment,
-            interpolation=options.interpolation,
-            mean=config.mean,  # fills what rotations and shears uncover
-            normalize=False,
-        ).transforms
+        self.crop, *rest = whole.transforms
         # What ColorJitter draws where it has nothing to change would go to no use.
         self.rest = [transform for transform in rest if options.color_jitter or not isinstance(transform, ColorJitter)]
 
@@ -99,6 +84,29 @@ class TrainTransform:
             return to_tensor(Image.fromarray(pixels).resize(size, Image.Resampling[self.interpolation.upper()]))
         source = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # channels last, as the fast path wants it
         return interpolate(source, size, mode=self.interpolation, antialias=True)[0].contiguous()
+
+
+def timm_transform(config: DataConfig) -> Any:
+    """timm's training transform of a config, RGB picture -> uint8 (3, size, size), in torchvision's Compose."""
+    from intvit.torchvision_fix import ensure_torchvision
+
+    ensure_torchvision()
+    from timm.data import create_transform
+
+    _mend_posterize()
+    options = config.train_transform
+    return create_transform(
+        config.image_size,
+        is_training=True,
+        scale=options.crop_scale,
+        ratio=options.crop_ratio,
+        hflip=options.horizontal_flip,
+        color_jitter=options.color_jitter,
+        auto_augment=options.auto_augment,
+        interpolation=options.interpolation,
+        mean=config.mean,  # fills what rotations and shears uncover
+        normalize=False,
+    )
 
 
 def eval_transform(config: DataConfig) -> EvalTransform:
