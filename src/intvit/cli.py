@@ -16,6 +16,10 @@ Command = tuple[str, str]  # module with main(arguments), one line of help
 
 # command, or group -> subcommand -> command
 COMMANDS: dict[str, Command | dict[str, Command]] = {
+    "analyze": {
+        "operators": ("intvit.analysis.analyze_operators", "every family of every operator against float, as a page"),
+        "model": ("intvit.analysis.analyze_model", "where a model loses accuracy to integers, and at what cost"),
+    },
     "bench": {
         "train": ("intvit.analysis.bench_train", "time and memory of a training step, quantized against float"),
         "data": ("intvit.analysis.bench_data", "images a second: this reader, webdataset, ImageFolder"),

@@ -21,7 +21,7 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
-from intvit.analysis.presets import photo_config, photo_model, preset_names
+from intvit.analysis.presets import first_images, photo_config, photo_model, preset_names
 from intvit.data.config import DataConfig
 from intvit.data.loading import calibration_loader, validation_loader
 from intvit.errors import IntVitError
@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> int:
     done = _resumed(options)
     data = replace(photo_config(), eval_batch_size=BATCH)
     sets = [_load(*_named(text), data, options.limit) for text in options.data]
-    calibration = _first(calibration_loader(replace(data, root=options.calibration)), options.images)[0]
+    calibration = first_images(calibration_loader(replace(data, root=options.calibration)), options.images)[0]
     _float_reference(options, data, sets)
     presets = options.quant or [name for name in preset_names() if name != "fp32"]
     rows = [_float_row(sets)]
@@ -121,18 +121,7 @@ def _named(text: str) -> tuple[str, str]:
 
 
 def _load(name: str, folder: str, data: DataConfig, limit: int | None) -> ImageSet:
-    return ImageSet(name, *_first(validation_loader(replace(data, root=folder)), limit))
-
-
-def _first(loader: Any, count: int | None) -> tuple[Tensor, Tensor]:
-    images, labels, seen = [], [], 0
-    for batch, target in loader:
-        images.append(batch)
-        labels.append(target)
-        seen += len(batch)
-        if count is not None and seen >= count:
-            break
-    return torch.cat(images)[:count], torch.cat(labels)[:count]
+    return ImageSet(name, *first_images(validation_loader(replace(data, root=folder)), limit))
 
 
 def _model(options: argparse.Namespace, data: DataConfig, preset: str) -> nn.Module:

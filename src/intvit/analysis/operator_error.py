@@ -1,9 +1,11 @@
 """How far each integer operator is from the float function that it stands for, on inputs of realistic spread.
 
-`python -m intvit.analysis.operator_error` prints the Markdown tables of docs/operator-error.md. Inputs are drawn from a
-fixed seed; the float function sees the same quantized inputs, so only the operator's own error is measured, which
+`python -m intvit.analysis.operator_error` prints the Markdown tables of docs/operator-error.md; `intvit analyze operators`
+makes a page of plots from the same measurements, and on inputs of a real model. Inputs here are drawn from a fixed seed; the float function sees the same quantized inputs, so only the operator's own error is measured, which
 includes the rounding of its output (`float` is that rounding alone).
 """
+
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,6 +27,9 @@ from intvit.arithmetic import (
 )
 
 ROWS, TOKENS, HIDDEN, CHANNELS = 600, 197, 768, 384
+SPREADS = (0.5, 1.0, 2.0, 4.0)  # standard deviation of logits
+REACHES = (1.5, 3.0, 6.0, 10.0, 14.0)  # real input of a GELU at its largest code
+STREAMS = ("16 bits", "8 bits", "8 bits + factors")
 SOFTMAX_VARIANTS = {
     "ivit": ("ivit", {}, "deferred"),
     "ivit, paper": ("ivit", {"paper": True}, "floor"),
@@ -49,62 +54,134 @@ def quantize(x: Tensor, scale: float, bits: int) -> Tensor:
     return torch.floor(x / scale + 0.5).clamp(low, high).to(torch.int8 if bits <= 8 else torch.int16)
 
 
-def softmax_error(family: str, options: dict, normalization: str, bits: int, spread: float) -> tuple[float, float]:
-    """(largest |p - real|, mean over rows of sum |p - real|) for 8-bit logits of a standard deviation.
+@dataclass(frozen=True)
+class OperatorError:
+    """largest and mean error of an operator on given inputs; divergence: of softmax rows, mean KL in bits."""
 
-    p is what the values are multiplied by: with deferred normalization weight / sum of weights. The logits' range is
-    four standard deviations, so that their scale is 4 * spread / 127.
+    largest: float
+    mean: float
+    divergence: float | None = None
+
+
+@dataclass(frozen=True)
+class Logits:
+    """Inputs of a softmax: codes (..., N) of `bits` bits, real value code * scale."""
+
+    codes: Tensor
+    scale: float
+    bits: int = 8
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Inputs of a GELU: codes (..., C) with their scale, and the scale of its output of as many bits."""
+
+    codes: Tensor
+    scale: float
+    scale_out: float
+    bits: int = 8
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Inputs of a LayerNorm: codes (..., C) of a stream, gamma and beta float64 (C,), the scale of its int8 output.
+
+    shift: int64 (C,), 3 - k where a channel's value is code * scale * 2^-k, or None.
     """
+
+    codes: Tensor
+    bits: int
+    gamma: Tensor
+    beta: Tensor
+    scale_out: float
+    shift: Tensor | None = None
+    bits_out: int = 8
+
+
+def normal_logits(spread: float) -> Logits:
+    """Rows of 197 normal logits of a standard deviation, whose range is four of them."""
     scale = 4 * spread / 127
-    logits = quantize(normal(ROWS, TOKENS, 0) * spread, scale, 8)
-    exponent = SOFTMAX_FAMILIES[family](scale, TOKENS, 8, **options)
+    return Logits(quantize(normal(ROWS, TOKENS, 0) * spread, scale, 8), scale)
+
+
+def softmax_error(variant: tuple[str, dict, str], bits: int, logits: Logits) -> OperatorError:
+    """In probability; the mean is over rows of sum |p - real|.
+
+    variant: family, its options, normalization. p is what the values are multiplied by: with deferred normalization
+    weight / sum of weights.
+    """
+    family, options, normalization = variant
+    tokens = logits.codes.shape[-1]
+    exponent = SOFTMAX_FAMILIES[family](logits.scale, tokens, logits.bits, **options)
     if normalization == "deferred":
-        table = weight_table(exponent, 8, *derive_weights(exponent, 8, bits, TOKENS), bits)
-        weights = exponential_from_table(logits, table).double()
+        table = weight_table(exponent, logits.bits, *derive_weights(exponent, logits.bits, bits, tokens), bits)
+        weights = exponential_from_table(logits.codes, table).double()
         probabilities = weights / weights.sum(-1, keepdim=True)
     else:
-        codes = softmax_from_table(logits, exponent_table(exponent, 8), bits, normalization)
+        codes = softmax_from_table(logits.codes, exponent_table(exponent, logits.bits), bits, normalization)
         probabilities = codes * probability_range(bits, normalization)[2]
-    error = (probabilities - torch.softmax(logits.double() * scale, -1)).abs()
-    return float(error.max()), float(error.sum(-1).mean())
+    real = torch.softmax(logits.codes.double() * logits.scale, -1)
+    error = (probabilities - real).abs()
+    return OperatorError(float(error.max()), float(error.sum(-1).mean()), divergence(real, probabilities, bits))
 
 
-def gelu_error(family: str, options: dict, reach: float) -> tuple[float, float]:
-    """(largest, mean) error in units of the int8 output, for int8 inputs whose range ends at `reach`.
+def divergence(real: Tensor, integer: Tensor, bits: int) -> float:
+    """Mean KL divergence of rows, in bits; half a step stands for a probability that integers lose."""
+    ratio = torch.log2(real.clamp(min=1e-30) / integer.clamp(min=2.0 ** -(bits + 1)))
+    return float((real * ratio).sum(-1).mean())
 
-    Rows are normal (-0.7, 1.2), as a network's, with one value of each row drawn up to the whole reach.
-    """
+
+def normal_activations(reach: float) -> Activations:
+    """Rows that are normal (-0.7, 1.2), as a network's, with one value of each drawn up to the whole range."""
     scale = reach / 127
     x = normal(ROWS, HIDDEN, 1) * 1.2 - 0.7
     x[:, 0] = torch.linspace(0, reach, ROWS)
-    x = quantize(x, scale, 8)
-    real = torch.nn.functional.gelu(x.double() * scale)
-    scale_out = float(real.abs().max()) / 127
-    gelu = GELU_FAMILIES[family](scale, scale_out, 8, 8, **options)
-    error = (apply_gelu_table(x, gelu_table(gelu, 8)) - real / scale_out).abs()
-    return float(error.max()), float(error.mean())
+    codes = quantize(x, scale, 8)
+    return Activations(codes, scale, float(torch.nn.functional.gelu(codes.double() * scale).abs().max()) / 127)
 
 
-def layernorm_error(method: str, paper: bool, stream: str, spread: float) -> tuple[float, float]:
-    """(largest, mean) error in units of the int8 output, for a stream whose rows use `spread` of its range.
+def gelu_error(variant: tuple[str, dict], x: Activations) -> OperatorError:
+    """In units of the integer output."""
+    family, options = variant
+    gelu = GELU_FAMILIES[family](x.scale, x.scale_out, x.bits, x.bits, **options)
+    real = torch.nn.functional.gelu(x.codes.double() * x.scale) / x.scale_out
+    # Saturation is the output range's doing, not the function's.
+    real = real.clamp(-(1 << (x.bits - 1)), (1 << (x.bits - 1)) - 1)
+    error = (apply_gelu_table(x.codes, gelu_table(gelu, x.bits)) - real).abs()
+    return OperatorError(float(error.max()), float(error.mean()))
+
+
+def normal_stream(stream: str, spread: float) -> Stream:
+    """Rows of 384 channels that use `spread` of their range.
 
     `8 bits + factors` is an 8-bit stream with power-of-two factors per channel (value = q * s * 2^-k, k = 0..3).
     """
     bits = 16 if stream == "16 bits" else 8
     generator = torch.Generator().manual_seed(2)
     finer = torch.randint(0, 4, (CHANNELS,), generator=generator) if "factors" in stream else None
-    x = normal(ROWS, CHANNELS, 3) * spread
-    # a channel of factor 2^-k has values that much smaller
-    factor = torch.ones(CHANNELS, dtype=torch.float64) if finer is None else 2.0**-finer
-    scale = 1 / (1 << (bits - 1))
-    q = quantize(x, scale, bits)
+    codes = quantize(normal(ROWS, CHANNELS, 3) * spread, 1 / (1 << (bits - 1)), bits)
     gamma, beta = 1 + 0.3 * normal(1, CHANNELS, 4)[0], 0.2 * normal(1, CHANNELS, 5)[0]
-    real = torch.nn.functional.layer_norm(q.double() * factor, (CHANNELS,), gamma, beta, 0.0)
-    scale_out = float(real.abs().max()) / 127
     shift = None if finer is None else 3 - finer
-    parameters = derive_layernorm(method, gamma, beta, scale_out, bits, 8, channel_shift=shift, paper=paper)
-    error = (layernorm_float64(q, parameters) - real / scale_out).abs()
-    return float(error.max()), float(error.mean())
+    inputs = Stream(codes, bits, gamma, beta, 1.0, shift)
+    return replace(inputs, scale_out=float(_real_layernorm(inputs).abs().max()) / 127)
+
+
+def _real_layernorm(x: Stream) -> Tensor:
+    # a common power of two cancels
+    values = x.codes.double() if x.shift is None else x.codes.double() * 2.0**x.shift
+    return torch.nn.functional.layer_norm(values, (values.shape[-1],), x.gamma, x.beta, 0.0)
+
+
+def layernorm_error(variant: tuple[str, bool], x: Stream) -> OperatorError:
+    """In units of the integer output. variant: method, and whether as published."""
+    method, paper = variant
+    parameters = derive_layernorm(
+        method, x.gamma, x.beta, x.scale_out, x.bits, x.bits_out, channel_shift=x.shift, paper=paper
+    )
+    real = _real_layernorm(x) / x.scale_out
+    real = real.clamp(-(1 << (x.bits_out - 1)), (1 << (x.bits_out - 1)) - 1)
+    error = (layernorm_float64(x.codes, parameters) - real).abs()
+    return OperatorError(float(error.max()), float(error.mean()))
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -116,28 +193,27 @@ def table_of(variants: dict, columns: dict, measure, form: str) -> str:
     """One row a variant, one column a setting, each cell `largest / mean`."""
     rows = []
     for name, variant in variants.items():
-        cells = ["{} / {}".format(*(format(v, form) for v in measure(variant, column))) for column in columns.values()]
+        errors = [measure(variant, column) for column in columns.values()]
+        cells = [f"{error.largest:{form}} / {error.mean:{form}}" for error in errors]
         rows.append([name, *cells])
     return markdown(["family", *columns], rows)
 
 
 def report() -> str:
     """The Markdown tables of all operators."""
-    spreads = {f"std {s}": s for s in (0.5, 1.0, 2.0, 4.0)}
+    spreads = {f"std {s}": normal_logits(s) for s in SPREADS}
     parts = []
     for bits in (8, 16):
         parts.append(f"## Softmax, {bits}-bit weights or probabilities\n")
-        parts.append(table_of(SOFTMAX_VARIANTS, spreads, lambda v, s, b=bits: softmax_error(*v, b, s), ".1e"))
+        parts.append(table_of(SOFTMAX_VARIANTS, spreads, lambda v, x, b=bits: softmax_error(v, b, x), ".1e"))
     parts.append("## GELU, int8 to int8\n")
-    reaches = {f"range {r}": r for r in (1.5, 3.0, 6.0, 10.0, 14.0)}
-    parts.append(table_of(GELU_VARIANTS, reaches, lambda v, r: gelu_error(*v, r), ".2f"))
+    reaches = {f"range {r}": normal_activations(r) for r in REACHES}
+    parts.append(table_of(GELU_VARIANTS, reaches, gelu_error, ".2f"))
     parts.append("## LayerNorm to int8\n")
     streams = {
-        f"{stream}, spread {spread}": (stream, spread)
-        for stream in ("16 bits", "8 bits", "8 bits + factors")
-        for spread in (0.25, 0.03)
+        f"{stream}, spread {spread}": normal_stream(stream, spread) for stream in STREAMS for spread in (0.25, 0.03)
     }
-    parts.append(table_of(LAYERNORM_VARIANTS, streams, lambda v, s: layernorm_error(*v, *s), ".2f"))
+    parts.append(table_of(LAYERNORM_VARIANTS, streams, layernorm_error, ".2f"))
     return "\n".join(f"{part}\n" if part.startswith("|") else part for part in parts)
 
 

@@ -1,17 +1,20 @@
-"""Presets by name, and models of them, outside a Hydra application."""
+"""Presets by name, models of them, and their images, outside a Hydra application."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from intvit.configuration import build, config_directory
 from intvit.data.config import DataConfig
 from intvit.models import create_model
 from intvit.quant import QuantConfig
+from intvit.training.config import LoggerConfig
 
 
 def compose_quant(preset: str, overrides: list[str] | None = None) -> QuantConfig:
@@ -38,10 +41,28 @@ def photo_model(name: str, quant: str, data: DataConfig) -> nn.Module:
     )
 
 
+def first_images(loader: Iterable[tuple[Tensor, Tensor]], count: int | None) -> tuple[Tensor, Tensor]:
+    """The first `count` (None: all) images of a loader: uint8 (N, C, H, W), and their labels, int64 (N,)."""
+    images, labels, seen = [], [], 0
+    for batch, target in loader:
+        images.append(batch)
+        labels.append(target)
+        seen += len(batch)
+        if count is not None and seen >= count:
+            break
+    return torch.cat(images)[:count], torch.cat(labels)[:count]
+
+
 def _compose(overrides: list[str], group: str) -> Any:
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         config = compose(overrides=overrides)
     return OmegaConf.to_container(config[group], resolve=True)
+
+
+def logger_config(preset: str) -> LoggerConfig:
+    """The `logger` group as train.py would compose it, with overrides after commas: wandb,logger.wandb.offline=true."""
+    name, *overrides = preset.split(",")
+    return build(LoggerConfig, _compose([f"+logger={name}", *overrides], "logger"), "logger")
 
 
 def preset_names() -> list[str]:

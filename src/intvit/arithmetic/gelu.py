@@ -70,10 +70,14 @@ class ShiftGelu:
 
     def at_maximum(self, x: Tensor, maximum: Tensor) -> Tensor:
         """The function of x and max(0, row maximum) that the operator is; x <= maximum."""
+        return requantize(x * self.gate(x, maximum), self.multiplier, self.shift, self.bits)
+
+    def gate(self, x: Tensor, maximum: Tensor) -> Tensor:
+        """The sigmoid that x is multiplied by, in units of 2^-sigmoid_bits."""
         top = maximum.clamp(max=self.limit)
         a = shift_exponential(x.clamp(max=self.limit) - top, self.x0, self.n, self.fraction_bits)
         b = shift_exponential(-top, self.x0, self.n, self.fraction_bits)
-        return requantize(x * self.sigmoid(a, b), self.multiplier, self.shift, self.bits)
+        return self.sigmoid(a, b)
 
     def sigmoid(self, a: Tensor, b: Tensor) -> Tensor:
         """s = a / (a + b) in units of 2^-sigmoid_bits, for exponentials a and b."""
@@ -102,9 +106,12 @@ class PolynomialGelu:
 
     def __call__(self, x: Tensor) -> Tensor:
         y = x.to(torch.int64) << self.fraction_bits
+        return requantize(y * (self.erf(y) + self.one), self.multiplier, self.shift, self.bits)
+
+    def erf(self, y: Tensor) -> Tensor:
+        """L of y = x << fraction_bits: erf(x * scale / sqrt 2) in units of 1 / c."""
         clipped = y.abs().clamp(max=-self.b) + self.b
-        erf = y.sign() * (clipped * clipped + self.c)
-        return requantize(y * (erf + self.one), self.multiplier, self.shift, self.bits)
+        return y.sign() * (clipped * clipped + self.c)
 
 
 @dataclass(frozen=True, eq=False)

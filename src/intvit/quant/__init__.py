@@ -2,7 +2,9 @@
 
 from intvit.quant.config import QuantConfig, QuantConfigError, SiteConfig
 from intvit.quant.control import (
+    adopt_ranges,
     calibrate,
+    collect_statistics,
     correct_biases,
     finish_calibration,
     finish_construction,
@@ -19,7 +21,9 @@ __all__ = [
     "QuantConfigError",
     "SiteConfig",
     "Symbol",
+    "adopt_ranges",
     "calibrate",
+    "collect_statistics",
     "correct_biases",
     "finish_calibration",
     "finish_construction",

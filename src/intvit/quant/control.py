@@ -13,7 +13,7 @@ from intvit.quant.config import QuantConfig
 from intvit.quant.layer import MODES, Layer
 from intvit.quant.layers import Linear
 from intvit.quant.observer import all_reduce, world_size
-from intvit.quant.quantizer import Quantizer
+from intvit.quant.quantizer import Collected, Quantizer
 from intvit.quant.tensor import QTensor
 
 CORRECTION_IMAGES = 128  # means need fewer images than ranges
@@ -70,6 +70,47 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     # Every rank corrects with as many batches as the rank that has fewest.
     count = -int(all_reduce(torch.tensor(-len(kept)), "max"))
     correct_biases(model, kept[:count])
+
+
+@torch.no_grad()
+def collect_statistics(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, list[Collected]]:
+    """What calibration collects, by quantizer name, for `adopt_ranges`; leaves the model in eval mode, without ranges.
+
+    Statistics are those of the float model, so that they serve every quantization of it. Channel maxima, which the
+    ranges of streams with factors need, are collected where the model has factors.
+
+    batches: calibration images, uint8 (B, C, H, W).
+    """
+    model.eval()
+    set_mode(model, "calibrate")
+    for images in batches:
+        model(images)
+    set_mode(model, "float")
+    statistics = {}
+    for layer in layers(model):
+        if isinstance(layer, Quantizer):
+            statistics[layer.name], layer.collected = layer.collected, []
+    return statistics
+
+
+@torch.no_grad()
+def adopt_ranges(model: nn.Module, base: nn.Module, statistics: dict[str, list[Collected]]) -> None:
+    """Parameters, ranges and bias corrections of `base`, and new ranges where the quantization of `model` differs.
+
+    base: a calibrated model of the same architecture and size; statistics: of `collect_statistics`. Leaves the model in
+    eval and integer mode.
+    """
+    model.load_state_dict(base.state_dict(), strict=False)  # factors per channel may be on one side only
+    others = {layer.name: layer for layer in layers(base)}
+    for layer in layers(model):
+        if isinstance(layer, Quantizer) and layer.form() != others[layer.name].form():
+            layer.collected = statistics[layer.name]
+            layer.finish()
+        elif isinstance(layer, Linear) and layer.bits != others[layer.name].bits:
+            layer.clip.fill_(1.0)
+            layer.finish()
+    model.eval()
+    set_mode(model, "integer")
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ class Quantizer(Layer):
 
     bits: 2 to 16, codes in [-2^(bits-1), 2^(bits-1) - 1], scale = limit / (2^(bits-1) - 1).
     channels: size of the last axis when the tensor carries power-of-two factors per channel, for an 8-bit residual.
+    stream: the tensor is a residual stream, whose width is `bits.residual`.
     grid: the reader rounds 1 / (grid * scale) up to an integer, as the published shift functions do; the scale then
         moves to where it is one, by half a step of 1 / scale at most.
     """
@@ -35,6 +37,7 @@ class Quantizer(Layer):
         *,
         groups: int = 1,
         channels: int | None = None,
+        stream: bool = False,
         smallest_scale: float = SMALLEST_SCALE,
         grid: float | None = None,
     ) -> None:
@@ -45,19 +48,24 @@ class Quantizer(Layer):
                 "set observer.residual=minmax or bits.residual_factors=false"
             )
         self.bits, self.groups, self.smallest_scale, self.grid = bits, groups, smallest_scale, grid
+        self.stream = stream
         self.method = method if bits <= 8 else "minmax"  # clipping gains nothing above 8 bits
         self.percentile, self.momentum = observer.percentile, observer.momentum
         self.frozen = False
         self.register_buffer("statistic", torch.full((groups,), math.nan, dtype=torch.float64))
         self.register_buffer("clip", torch.ones(groups, dtype=torch.float64))
         self.register_buffer("factors", None if channels is None else torch.zeros(channels, dtype=torch.int64))
-        self._collected: list[_Collected] = []
+        self.collected: list[Collected] = []  # one of each group, until `finish`
 
     @classmethod
     def of_stream(cls, channels: int, site: SiteConfig) -> Quantizer:
         """The range of a residual stream of `channels` channels."""
         factors = channels if site.bits.residual_factors else None
-        return cls(site.bits.residual, site.observer.residual, site.observer, channels=factors)
+        return cls(site.bits.residual, site.observer.residual, site.observer, channels=factors, stream=True)
+
+    def form(self) -> tuple[Any, ...]:
+        """What the range depends on beside the data."""
+        return self.bits, self.method, self.percentile, self.smallest_scale, self.grid, self.factors is None
 
     # ---------------------------------------------------------------- ranges
 
@@ -92,9 +100,9 @@ class Quantizer(Layer):
     @torch.no_grad()
     def collect(self, x: Tensor) -> None:
         """Add a batch of real values (B, ..., C) to the calibration statistics."""
-        if not self._collected:
-            self._collected = [_Collected() for _ in range(self.groups)]
-        for part, collected in zip(x.detach().chunk(self.groups, -1), self._collected, strict=True):
+        if not self.collected:
+            self.collected = [Collected() for _ in range(self.groups)]
+        for part, collected in zip(x.detach().chunk(self.groups, -1), self.collected, strict=True):
             magnitudes = part.abs()
             largest = float(magnitudes.max())
             if not math.isfinite(largest):
@@ -114,14 +122,14 @@ class Quantizer(Layer):
     @torch.no_grad()
     def finish(self) -> None:
         """Fix the range from what was collected; the collection is dropped."""
-        if not self._collected:
+        if not self.collected:
             raise IntVitError(f"{self.name}: calibration saw no values; run calibration batches first")
-        for group, collected in enumerate(self._collected):
+        for group, collected in enumerate(self.collected):
             statistic, clip = self._statistic(collected)
             self.statistic[group], self.clip[group] = statistic, clip
-        self._collected = []
+        self.collected = []
 
-    def _statistic(self, collected: _Collected) -> tuple[float, float]:
+    def _statistic(self, collected: Collected) -> tuple[float, float]:
         largest = float(all_reduce(torch.tensor(collected.largest, dtype=torch.float64), "max"))
         if self.factors is not None:
             assert collected.channels is not None
@@ -197,7 +205,7 @@ class Quantizer(Layer):
         )
 
 
-class _Collected:
+class Collected:
     """Calibration statistics of one group."""
 
     def __init__(self) -> None:

@@ -47,6 +47,16 @@ class QTensor:
     bits: int
     factors: Tensor | None = None
 
+    def real(self) -> Tensor:
+        """The values that the integers stand for, float32."""
+        scale = self.scale
+        if isinstance(scale, tuple):
+            scale = torch.tensor(scale, dtype=torch.float64).repeat_interleave(self.values.shape[-1] // len(scale))
+        scale = torch.as_tensor(scale, dtype=torch.float64).to(self.values.device)
+        if self.factors is not None:
+            scale = scale / power_of_two(self.factors)
+        return (self.values.double() * scale).float()
+
     def _move(self, function: Any) -> QTensor:
         return replace(self, values=function(self.values), handle=function(self.handle))
 

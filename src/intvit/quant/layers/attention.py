@@ -75,14 +75,33 @@ class AttentionCore(Layer):
         q, k, v = self._split(qkv)
         if not self.calibrating:
             return self._merge(self._float(q, k, v, bias))
-        logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-        logits = logits if bias is None else logits + bias
+        logits = self._real_logits(q, k, bias)
         self.logits.collect(self._counted(logits))
-        if self.excluded is not None:
-            logits = logits.masked_fill(self.excluded, -math.inf)
-        context = self._merge(logits.softmax(-1) @ v)
+        context = self._merge(self._real_probabilities(logits) @ v)
         self.context.collect(context)
         return context
+
+    @torch.no_grad()
+    def probabilities(self, qkv: Tensor | QTensor, bias: Tensor | None = None) -> Tensor:
+        """What the values are weighted with for an input of `forward`: real (B, W, heads, N, N), for people."""
+        if isinstance(qkv, Tensor):
+            q, k, _ = self._split(qkv)
+            return self._real_probabilities(self._real_logits(q, k, bias))
+        _, logits, weights, step = self._attend(qkv, bias)
+        return (weights * step).view(logits.values.shape)
+
+    @torch.no_grad()
+    def logit_codes(self, qkv: QTensor, bias: Tensor | None = None) -> QTensor:
+        """What the softmax reads for an input of `forward`: codes (B, W, heads, N, N)."""
+        return self._attend(qkv, bias)[1]
+
+    @staticmethod
+    def _real_logits(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
+        logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        return logits if bias is None else logits + bias
+
+    def _real_probabilities(self, logits: Tensor) -> Tensor:
+        return (logits if self.excluded is None else logits.masked_fill(self.excluded, -math.inf)).softmax(-1)
 
     def _counted(self, logits: Tensor) -> Tensor:
         """Logits whose range matters: excluded ones are zero."""
@@ -125,6 +144,12 @@ class AttentionCore(Layer):
             return self._integer(qkv, bias)
 
     def _integer(self, qkv: QTensor, bias: Tensor | None) -> QTensor:
+        context, logits, weights, step = self._attend(qkv, bias)
+        gradient = AttentionGradient.apply(qkv.handle, bias, qkv, logits, weights, step, self)
+        return QTensor(context, gradient, self.context.scale(), self.context.bits)
+
+    def _attend(self, qkv: QTensor, bias: Tensor | None) -> tuple[Tensor, QTensor, Tensor, Tensor | float]:
+        """Context codes (B, W * N, C), logit codes (B, W, heads, N, N), weights (B * W * heads, N, N), their step."""
         q, k, v = self._split(qkv.values).float().flatten(1, 3)
         tokens = q.shape[1]
         scale_q, scale_k, scale_v = qkv.scale
@@ -133,8 +158,7 @@ class AttentionCore(Layer):
         logits = self._logits(QTensor(products, qkv.handle.detach(), logit_scale, 32), bias)
         attend = self._deferred if self.softmax.normalization == "deferred" else self._normalized
         context, weights, step = attend(logits, v, scale_v)
-        gradient = AttentionGradient.apply(qkv.handle, bias, qkv, logits, weights, step, self)
-        return QTensor(context, gradient, self.context.scale(), self.context.bits)
+        return context, logits, weights, step
 
     def _logits(self, products: QTensor, bias: Tensor | None) -> QTensor:
         """Codes (B, W, heads, N, N); the bias joins before the one rounding."""

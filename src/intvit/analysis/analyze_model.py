@@ -1,0 +1,248 @@
+"""`intvit analyze model CKPT`: where a calibrated model loses accuracy to integers, what each change would do, its cost.
+
+CKPT is a run of train.py (folder or .ckpt), analyzed with its own ranges and data, or a weights file with timm's key
+names, calibrated with --quant on images of --calibration. Writes report.html with all tables and plots, each as CSV
+or PNG beside it. A row of sensitivity.csv holds the quant.overrides entry that it measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import shlex
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from intvit.analysis import model_plots as plots
+from intvit.analysis.block_cache import blocks
+from intvit.analysis.cost import OperatorCost, float_totals, operator_costs, totals
+from intvit.analysis.layer_error import LayerErrors, layer_errors
+from intvit.analysis.presets import logger_config
+from intvit.analysis.progress import Phases
+from intvit.analysis.report import Column, Plot, Report, Table
+from intvit.analysis.sensitivity import EVERYWHERE, Effect, Measured, Sensitivity, changes
+from intvit.analysis.subject import BATCH, Subject, open_subject, positive, subject_options
+from intvit.program.recording import record
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="intvit analyze model", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", metavar="CKPT", help="run folder, .ckpt, or weights (.safetensors, .pth)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the report")
+    subject_options(parser)
+    parser.add_argument("--data", metavar="DIR", help="folder with val-*.tar (default: the run's own data)")
+    parser.add_argument("--images", type=positive, default=64, metavar="N", help="images to measure on (default 64)")
+    parser.add_argument(
+        "--sensitivity-images", type=positive, default=32, metavar="N", help="of these, for each change (default 32)"
+    )
+    parser.add_argument(
+        "--bits", type=positive, nargs="+", default=[4], metavar="B", help="widths of weights and activations to try"
+    )
+    parser.add_argument("--logger", default="csv", help="csv, or wandb with overrides: wandb,logger.wandb.offline=true")
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """Analyze, write the report, say in a few lines what it found."""
+    options = _parser().parse_args(arguments)
+    logger, began = logger_config(options.logger), time.perf_counter()
+    with Phases() as phases:
+        with phases.begin("calibrating", 1) as step:
+            subject = open_subject(options.checkpoint, options, options.data)
+            step()
+        images, labels = subject.measured(options.images)
+        with phases.begin("layers", -(-len(images) // BATCH)) as step:
+            errors = layer_errors(subject.model, images, BATCH, step)
+        count = len(blocks(subject.model))
+        with phases.begin("depth", count + 2) as step:
+            judge = Sensitivity(subject, images, labels, BATCH)
+            step(2)
+            depth = [
+                (name, _step(step, judge.integer_up_to(i + 1))) for i, (name, _) in enumerate(blocks(subject.model))
+            ]
+        whole = judge.base
+        judge = Sensitivity(subject, images[: options.sensitivity_images], labels[: options.sensitivity_images], BATCH)
+        tried = changes(subject, options.bits)
+        with phases.begin("changes", sum(map(judge.cost, tried))) as step:
+            measured = [_step(step, judge.measure(change), judge.cost(change)) for change in tried]
+    report = _report(subject, errors, [*depth, ("scores", whole)], judge.base, measured, arguments)
+    report.facts |= {
+        "images": f"{len(subject.calibration)} calibration, {len(images)} measured, {len(judge.labels)} for each change",
+        "changes tried": str(len(tried)),
+        "time": f"{time.perf_counter() - began:.0f} s",
+        "peak memory": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB",
+    }
+    page = report.write(options.out)
+    if logger.wandb is not None:
+        report.log_wandb(logger.wandb, options.out)
+    print("\n".join(report.findings))
+    print(f"{page}: {report.facts['time']}, {report.facts['peak memory']}")
+    return 0
+
+
+def _step(step, result, amount: float = 1.0):  # noqa: ANN001, ANN202
+    step(amount)
+    return result
+
+
+def _report(
+    subject: Subject,
+    errors: LayerErrors,
+    depth: list[tuple[str, Effect]],
+    base: Effect,
+    measured: list[Measured],
+    arguments: list[str],
+) -> Report:
+    program = record(subject.model)
+    costs = operator_costs(program)
+    integer, real = totals(costs), float_totals(costs, program)
+    whole = depth[-1][1]
+    report = Report(f"Model analysis: {subject.name}", shlex.join(["intvit", "analyze", "model", *arguments]))
+    report.facts = {
+        "top-1": f"{whole.top1:.1f} %",
+        "first class as float's": f"{whole.agreement:.1f} %",
+        "SQNR of the scores": f"{whole.sqnr:.1f} dB",
+        "integer MACs": f"{integer['macs'] / 1e6:,.0f} M",
+        "energy, estimated": f"{integer['energy'] / 1e9:.2f} mJ, float {real['energy'] / 1e9:.2f} mJ",
+    }
+    report.findings = _findings(errors, depth, measured)
+    report.parts = [
+        Plot("depth", "Where the scores are lost", plots.depth(depth), _DEPTH, "integers_up_to"),
+        Table("integers_up_to", "Integers up to a block, float behind it", _EFFECT, _depth_rows(depth), plot="depth"),
+        Plot("error", "Error of every layer", plots.layer_error(errors), _ERROR, "layers"),
+        Plot("ranges", "Saturated codes and unused range", plots.ranges(errors), "", "layers"),
+        Table("layers", "Layers: float against integer", _LAYERS, _layer_rows(errors), plot="error"),
+        Plot("attention", "Entropy of the attention", plots.attention(errors), _ATTENTION, "entropy"),
+        Table("entropy", "Attention entropy", _ENTROPY, _entropy_rows(errors), plot="attention"),
+        Plot("operators", "Every operator swapped everywhere", plots.everywhere(measured), _SWAP, "sensitivity"),
+        Plot("sites", "Every site swapped alone", plots.sites(measured), _SITES, "sensitivity"),
+        Table(
+            "sensitivity", "Sensitivity of the scores", _SENSITIVITY, _sensitivity_rows(measured, base), plot="sites"
+        ),
+        Plot("energy", "Energy by operator, estimated", plots.energy(costs, real), _ENERGY, "cost"),
+        Table("cost_totals", "Cost of one image", _TOTALS, _total_rows(costs, integer, real), plot="energy"),
+        Table("cost", "Cost of every operator", _COST, [asdict(cost) for cost in costs], plot="energy"),
+    ]
+    return report
+
+
+_DEPTH = (
+    "The first blocks compute integers, the rest float. A step between two blocks is what the second one costs; "
+    "divergence is the mean KL divergence of the class probabilities from the float model's, in bits."
+)
+_ERROR = (
+    "Signal to quantization noise. Points: against the float model, with all the error that came before. "
+    "Bars: the layer's own, at its own inputs."
+)
+_ATTENTION = (
+    "Mean entropy of an attention row in bits: lower than float, the integer softmax is sharper; higher, flatter."
+)
+_SWAP = "One operator changed in all places at once, everything else as configured."
+_SITES = "One operator in one place, everything else as configured. A column is a place in the order of computation."
+_ENERGY = (
+    "Horowitz, ISSCC 2014, 45 nm: 8-bit products 0.2 pJ, 32-bit products 3.1 pJ, additions 0.1 pJ, float32 MACs 4.6 pJ; "
+    "weights from DRAM once an image, activations through 1 MB of SRAM. For comparison of programs, not of chips."
+)
+_EFFECT_COLUMNS = (
+    Column("top1", "top-1 %", ".2f"),
+    Column("agreement", "agreement %", ".2f", "images whose first class is the float model's"),
+    Column("divergence", "divergence", ".4f", "mean KL divergence of class probabilities from float, bits"),
+    Column("sqnr", "SQNR dB", ".1f", "power of the float scores over that of the difference"),
+)
+_EFFECT = (Column("integers", "integers up to"), *_EFFECT_COLUMNS)
+_LAYERS = (
+    Column("layer", "layer"),
+    Column("kind", "operator"),
+    Column("bits", "bits", "d"),
+    Column("sqnr", "SQNR dB", ".1f", "against the float model"),
+    Column("own_sqnr", "own SQNR dB", ".1f", "against the float layer at the same inputs"),
+    Column("cosine", "cosine", ".5f"),
+    Column("saturation", "saturated %", ".3f", "codes at an end of their width"),
+    Column("range_used", "range used %", ".0f", "largest code over the width's largest"),
+)
+_ENTROPY = (
+    Column("layer", "layer"),
+    Column("float_entropy", "float", ".3f", "bits for each row"),
+    Column("integer_entropy", "integer", ".3f"),
+    Column("change", "change", "+.3f"),
+    Column(
+        "divergence", "divergence", ".4f", "KL of integer rows from float ones, bits; holds the error of the inputs"
+    ),
+)
+_SENSITIVITY = (
+    Column("site", "site"),
+    Column("kind", "operator"),
+    Column("change", "change"),
+    Column("added", "added divergence", "+.4f", "beyond the unchanged model's, bits"),
+    *_EFFECT_COLUMNS,
+    Column("top1_change", "Δ top-1", "+.2f", "points against the unchanged model on the same images"),
+    Column("override", "quant.overrides"),
+)
+_TOTALS = (
+    Column("operator", "operator"),
+    Column("macs", "MACs", ",.0f"),
+    Column("bit_operations", "bit operations", ",.0f", "MACs times both operands' widths"),
+    Column("weight_bytes", "weight bytes", ",.0f"),
+    Column("activation_bytes", "activation bytes", ",.0f", "read and written"),
+    Column("energy", "energy pJ", ",.0f"),
+)
+_COST = (Column("name", "layer"), Column("op", "operator"), *_TOTALS[1:])
+
+
+def _depth_rows(depth: list[tuple[str, Effect]]) -> list[dict[str, object]]:
+    return [{"integers": name, **asdict(effect)} for name, effect in depth]
+
+
+def _layer_rows(errors: LayerErrors) -> list[dict[str, object]]:
+    keys = [column.key for column in _LAYERS]
+    return [{key: getattr(error, key) for key in keys} for error in errors.layers.values()]
+
+
+def _entropy_rows(errors: LayerErrors) -> list[dict[str, object]]:
+    rows = []
+    for error in errors.attention.values():
+        row = {key: error.mean(key) for key in ("float_entropy", "integer_entropy", "divergence")}
+        rows.append({"layer": error.layer, **row, "change": row["integer_entropy"] - row["float_entropy"]})
+    return rows
+
+
+def _sensitivity_rows(measured: list[Measured], base: Effect) -> list[dict[str, object]]:
+    rows = []
+    for entry in measured:
+        words = {"site": entry.change.site, "kind": entry.change.kind, "change": entry.change.change}
+        override = {entry.change.site: entry.change.override}
+        change = entry.effect.top1 - base.top1
+        rows.append(
+            {**words, "added": entry.added, **asdict(entry.effect), "top1_change": change, "override": override}
+        )
+    return rows
+
+
+def _total_rows(
+    costs: list[OperatorCost], integer: dict[str, float], real: dict[str, float]
+) -> list[dict[str, object]]:
+    kinds = dict.fromkeys(cost.op for cost in costs)
+    rows = [{"operator": kind, **totals([cost for cost in costs if cost.op == kind])} for kind in kinds]
+    return [*rows, {"operator": "all", **integer}, {"operator": "all, in float32", **real}]
+
+
+def _findings(errors: LayerErrors, depth: list[tuple[str, Effect]], measured: list[Measured]) -> list[str]:
+    """Three sentences: where the loss arises, which change costs most, which operator hurts least."""
+    values = [0.0, *(effect.divergence for _, effect in depth)]
+    steps = [(after - before, name) for before, after, (name, _) in zip(values, values[1:], depth, strict=False)]
+    largest, where = max(steps)
+    own = min(errors.layers.values(), key=lambda error: error.own_sqnr)
+    everywhere = sorted((m for m in measured if m.change.site == EVERYWHERE), key=lambda m: m.added)
+    alone = max((m for m in measured if m.change.site != EVERYWHERE), key=lambda m: m.added)
+    best, worst = everywhere[0], everywhere[-1]
+    return [
+        f"The scores diverge from float by {values[-1]:.4f} bits; {where} adds the most, {largest:.4f}, and the layer "
+        f"with the largest error of its own is {own.layer} ({own.own_sqnr:.1f} dB).",
+        f"Of changes everywhere, {worst.change.kind} {worst.change.change} costs most ({worst.added:+.4f} bits, agreement "
+        f"{worst.effect.agreement:.1f} %) and {best.change.kind} {best.change.change} least ({best.added:+.4f}, "
+        f"{best.effect.agreement:.1f} %).",
+        f"Of changes in one place, {alone.change.change} at {alone.change.site} costs most ({alone.added:+.4f} bits).",
+    ]

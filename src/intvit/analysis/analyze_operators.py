@@ -1,0 +1,213 @@
+"""`intvit analyze operators`: softmax, GELU, LayerNorm and the functions under them, every family against float.
+
+Curves, errors over scales and distributions of the inputs, integer widths and steps. With a checkpoint (a run of
+train.py, or float weights with --calibration), also the errors on what every layer of that model reads. Writes
+report.html with all tables and plots, each as CSV or PNG beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+from intvit.analysis import operator_curves, operator_error
+from intvit.analysis import operator_plots as plots
+from intvit.analysis.operator_error import (
+    GELU_VARIANTS,
+    LAYERNORM_VARIANTS,
+    REACHES,
+    SOFTMAX_VARIANTS,
+    SPREADS,
+    STREAMS,
+    OperatorError,
+)
+from intvit.analysis.operator_inputs import layer_inputs, layer_table
+from intvit.analysis.operator_widths import widths
+from intvit.analysis.presets import logger_config
+from intvit.analysis.progress import Phases
+from intvit.analysis.report import Column, Plot, Report, Table
+from intvit.analysis.subject import BATCH, open_subject, subject_options
+
+SHARES = (0.02, 0.05, 0.1, 0.25)  # standard deviation of a stream's rows over its range
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="intvit analyze operators", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", metavar="CKPT", nargs="?", help="run folder, .ckpt, or weights; default none")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the report")
+    subject_options(parser)
+    parser.add_argument("--logger", default="csv", help="csv, or wandb with overrides: wandb,logger.wandb.offline=true")
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, write the report, say in a few lines what it found."""
+    options = _parser().parse_args(arguments)
+    logger, began = logger_config(options.logger), time.perf_counter()
+    report = Report("Operators: integer against float", shlex.join(["intvit", "analyze", "operators", *arguments]))
+    with Phases() as phases, phases.begin("operators", 5 + (2 if options.checkpoint else 0)) as step:
+        curves = [make() for make in operator_curves.ALL]
+        step()
+        softmax, gelu, layernorm = (_stepped(step, rows) for rows in (softmax_rows, gelu_rows, layernorm_rows))
+        wide = _stepped(step, widths)
+        real: list[dict[str, Any]] = []
+        if options.checkpoint:
+            subject = _stepped(step, lambda: open_subject(options.checkpoint, options, options.calibration))
+            inputs = layer_inputs(subject, subject.calibration[:BATCH])
+            real = _stepped(step, lambda: layer_table(inputs, subject.quant.bits.probabilities))
+            report.facts["model"] = subject.name
+            report.facts["images"] = (
+                f"{len(subject.calibration)} calibration, inputs of {len(subject.calibration[:BATCH])}"
+            )
+    report.findings = _findings(softmax, gelu, layernorm, real)
+    report.parts = _parts(curves, softmax, gelu, layernorm, wide, real)
+    report.facts |= {
+        "time": f"{time.perf_counter() - began:.0f} s",
+        "peak memory": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB",
+    }
+    page = report.write(options.out)
+    if logger.wandb is not None:
+        report.log_wandb(logger.wandb, options.out)
+    print("\n".join(report.findings))
+    print(f"{page}: {report.facts['time']}, {report.facts['peak memory']}")
+    return 0
+
+
+def _stepped(step: Any, make: Any) -> Any:
+    result = make()
+    step()
+    return result
+
+
+def _row(error: OperatorError, **settings: Any) -> dict[str, Any]:
+    return {**settings, "largest": error.largest, "mean": error.mean, "divergence": error.divergence}
+
+
+def softmax_rows() -> list[dict[str, Any]]:
+    """Every family at 8- and 16-bit weights over spreads of the logits."""
+    inputs = {spread: operator_error.normal_logits(spread) for spread in SPREADS}
+    return [
+        _row(operator_error.softmax_error(variant, bits, x), family=name, weights=f"{bits}-bit weights", spread=spread)
+        for bits in (8, 16)
+        for name, variant in SOFTMAX_VARIANTS.items()
+        for spread, x in inputs.items()
+    ]
+
+
+def gelu_rows() -> list[dict[str, Any]]:
+    """Every family over ranges of the input."""
+    inputs = {reach: operator_error.normal_activations(reach) for reach in REACHES}
+    return [
+        _row(operator_error.gelu_error(variant, x), family=name, range=reach, operator="GELU, int8 to int8")
+        for name, variant in GELU_VARIANTS.items()
+        for reach, x in inputs.items()
+    ]
+
+
+def layernorm_rows() -> list[dict[str, Any]]:
+    """Every family over streams and how much of their range rows use."""
+    inputs = {(stream, share): operator_error.normal_stream(stream, share) for stream in STREAMS for share in SHARES}
+    return [
+        _row(operator_error.layernorm_error(variant, x), family=name, stream=stream, share=share)
+        for name, variant in LAYERNORM_VARIANTS.items()
+        for (stream, share), x in inputs.items()
+    ]
+
+
+def _curve_rows(curves: list[operator_curves.Curves]) -> list[dict[str, Any]]:
+    rows = []
+    for data in curves:
+        for family, errors in data.errors().items():
+            figures = {"largest": float(errors.abs().max()), "mean": float(errors.abs().mean())}
+            rows.append({"function": data.name, "family": family, **figures, "unit": data.unit})
+    return rows
+
+
+_ERROR = (Column("largest", "largest error", ".3g"), Column("mean", "mean error", ".3g"))
+_DIVERGENCE = Column("divergence", "divergence", ".3g", "mean KL divergence of a row from float, bits")
+_FAMILY = Column("family", "family")
+
+
+def _parts(
+    curves: list[operator_curves.Curves],
+    softmax: list[dict[str, Any]],
+    gelu: list[dict[str, Any]],
+    layernorm: list[dict[str, Any]],
+    wide: list[dict[str, Any]],
+    real: list[dict[str, Any]],
+) -> list[Table | Plot]:
+    pictures = [Plot(data.name, plots.TITLES[data.name], plots.curves(data), "", "functions") for data in curves]
+    by_spread = plots.against(softmax, "spread", "mean", ("std of the logits", "mean error of a row"), "weights")
+    by_reach = plots.against(gelu, "range", "mean", ("input range", "mean error, output steps"), "operator")
+    by_share = plots.against(layernorm, "share", "mean", ("spread of a row", "mean error, output steps"), "stream")
+    parts: list[Table | Plot] = [
+        *pictures,
+        Table("functions", "Functions", (Column("function", "function"), _FAMILY, *_ERROR, Column("unit", "unit")),
+              _curve_rows(curves), "Over the curves above; exp, erf and sqrt without the rounding of an output.", "exp"),
+        Plot("softmax_error", "Softmax", by_spread, _SOFTMAX, "softmax"),
+        Table("softmax", "Softmax errors", (_FAMILY, Column("weights", "weights"),
+              Column("spread", "std of logits", "g"), *_ERROR, _DIVERGENCE), softmax, plot="softmax_error"),
+        Plot("gelu_error", "GELU", by_reach, _GELU, "gelu_table"),
+        Table("gelu_table", "GELU errors", (_FAMILY, Column("range", "input range", "g"), *_ERROR), gelu,
+              plot="gelu_error"),
+        Plot("layernorm_error", "LayerNorm", by_share, _LAYERNORM, "layernorm"),
+        Table("layernorm", "LayerNorm errors", (_FAMILY, Column("stream", "stream"), Column("share", "spread", "g"),
+              *_ERROR), layernorm, plot="layernorm_error"),
+        Table("widths", "Integer widths and steps", (Column("operator", "operator"), _FAMILY,
+              Column("bits", "widest, bits", "d", "of any intermediate, proven for every image"),
+              Column("widest", "which one"), Column("steps", "steps for each element"),
+              Column("energy", "energy pJ", ".1f", "of these steps, ISSCC 2014, 45 nm")), wide, _WIDTHS),
+    ]  # fmt: skip
+    if real:
+        table = Table("layers", "Errors on the inputs of a real model", (Column("layer", "layer"),
+                      Column("operator", "operator"), _FAMILY, *_ERROR, _DIVERGENCE), real, plot="layer_error")  # fmt: skip
+        parts += [Plot("layer_error", "On the inputs of a real model", plots.by_layer(real), _REAL, "layers"), table]
+    return parts
+
+
+_SOFTMAX = (
+    "Rows of 197 normal 8-bit logits; in probability, the mean is that of the sum of absolute errors over a row. "
+    "Weights are relative to the row's largest and divided by their sum after the product with the values, but for "
+    "the paper's form and `lut, rounded`, probabilities of a fixed step."
+)
+_GELU = "Rows of 768 values, int8 to int8; the range is the real input at code 127. `float` is the rounding alone."
+_LAYERNORM = "Rows of 384 channels to int8; the spread is a row's standard deviation over the stream's range."
+_WIDTHS = (
+    "In one block of DeiT-T with 197 tokens. Additions, shifts and comparisons count as add. Any function of 8 bits may "
+    "be run as a look-up in a table, with equal results."
+)
+_REAL = "The integers that every layer reads, on calibration images, through every family with the layer's own scales."
+
+
+def _findings(
+    softmax: list[dict[str, Any]],
+    gelu: list[dict[str, Any]],
+    layernorm: list[dict[str, Any]],
+    real: list[dict[str, Any]],
+) -> list[str]:
+    """One sentence for each operator: the family nearest to float, and the farthest."""
+    if real:
+        sets = {kind: [row for row in real if row["operator"] == kind] for kind in ("softmax", "gelu", "layernorm")}
+    else:
+        sets = {"softmax": softmax, "gelu": gelu, "layernorm": layernorm}
+    sentences = []
+    for name, rows in sets.items():
+        means: dict[str, float] = {}
+        for family in dict.fromkeys(row["family"] for row in rows):
+            values = [row["mean"] for row in rows if row["family"] == family]
+            means[family] = sum(values) / len(values)
+        rounding = means.pop("float")
+        ordered = sorted(means, key=lambda family: means[family])
+        best, worst = ordered[0], ordered[-1]
+        where = "on the model's own inputs" if real else "over all settings"
+        sentences.append(
+            f"{name}, {where}: {best} is nearest to float with a mean error of {means[best]:.3g} (the rounding of the "
+            f"output alone has {rounding:.3g}), {worst} farthest with {means[worst]:.3g}."
+        )
+    return sentences

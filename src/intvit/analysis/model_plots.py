@@ -1,0 +1,186 @@
+"""The plots of `intvit analyze model`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from intvit.analysis.cost import OperatorCost
+from intvit.analysis.layer_error import LayerErrors
+from intvit.analysis.sensitivity import EVERYWHERE, Effect, Measured
+from intvit.analysis.style import DARK, INK, KIND_COLORS, LIGHT, Figure, plot
+
+
+def depth(entries: list[tuple[str, Effect]]) -> Figure:
+    """Divergence and agreement of the scores against the number of blocks that compute integers."""
+    names = [_short(name) for name, _ in entries]
+    with plot(2, height=4.2, sharex=True) as (figure, (upper, lower)):
+        upper.plot(names, [effect.divergence for _, effect in entries], color=DARK, marker="o", markersize=4)
+        upper.set_ylabel("divergence, bits")
+        upper.set_ylim(bottom=0)
+        upper.set_title("Scores against the float model's, integers up to a block and float behind it")
+        for key, color, label in (("agreement", DARK, "first class as float's"), ("top1", LIGHT, "top-1")):
+            values = [getattr(effect, key) for _, effect in entries]
+            lower.plot(names, values, color=color, marker="o", markersize=4, label=label)
+        lower.set_ylabel("percent of images")
+        lower.set_xlabel("integers up to block")
+        lower.legend(loc="best")
+        _thin(lower, names)
+    return figure
+
+
+def layer_error(errors: LayerErrors) -> Figure:
+    """Two SQNRs of every layer, in the order of computation."""
+    shown = [error for error in errors.layers.values() if math.isfinite(error.sqnr)]
+    with plot(height=3.4) as (figure, axes):
+        for kind in dict.fromkeys(error.kind for error in shown):
+            at = [i for i, error in enumerate(shown) if error.kind == kind]
+            color = KIND_COLORS[kind]
+            axes.scatter(at, [shown[i].sqnr for i in at], s=14, color=color, label=kind, zorder=3)
+            finite = [i for i in at if math.isfinite(shown[i].own_sqnr)]
+            axes.bar(finite, [shown[i].own_sqnr for i in finite], color=color, alpha=0.3, width=0.9)
+        axes.set_ylabel("SQNR, dB")
+        axes.set_xlabel("layers in the order of computation")
+        axes.set_title("Points: against the float model. Bars: the layer's own error")
+        axes.legend(ncols=3, loc="upper right", columnspacing=1.2, handletextpad=0.3)
+        axes.set_ylim(0, 1.3 * max(min(e.own_sqnr, 90.0) for e in shown))
+        _blocks(axes, [error.layer for error in shown])
+    return figure
+
+
+def ranges(errors: LayerErrors) -> Figure:
+    """Share of saturated codes (logarithmic) and of the width that is used."""
+    shown = [error for error in errors.layers.values() if error.codes]
+    with plot(2, height=4.2, sharex=True) as (figure, (upper, lower)):
+        for kind in dict.fromkeys(error.kind for error in shown):
+            at = [i for i, error in enumerate(shown) if error.kind == kind]
+            color = KIND_COLORS[kind]
+            upper.scatter(at, [max(shown[i].saturation or 0.0, 1e-5) for i in at], s=14, color=color, label=kind)
+            lower.scatter(at, [shown[i].range_used for i in at], s=14, color=color)
+        upper.set_yscale("log")
+        upper.set_ylabel("saturated codes, %")
+        upper.set_title("Codes at an end of their width (none: 0.00001), and the largest code")
+        lower.set_ylabel("range used, %")
+        lower.set_ylim(0, 105)
+        lower.set_xlabel("layers in the order of computation")
+        figure.legend(*upper.get_legend_handles_labels(), loc="outside lower center", ncols=6, handletextpad=0.2)
+        _blocks(lower, [error.layer for error in shown])
+    return figure
+
+
+def attention(errors: LayerErrors) -> Figure:
+    """Entropy of attention rows, float and integer, and their divergence."""
+    shown = list(errors.attention.values())
+    names = [_short(error.layer) for error in shown]
+    with plot(2, height=4.2, sharex=True) as (figure, (upper, lower)):
+        upper.plot(names, [e.mean("float_entropy") for e in shown], color=INK, marker="o", markersize=4, label="float")
+        values = [e.mean("integer_entropy") for e in shown]
+        upper.plot(names, values, color=KIND_COLORS["attention"], marker="o", markersize=4, label="integer", ls="--")
+        upper.set_ylabel("entropy, bits")
+        upper.set_ylim(bottom=0)
+        upper.set_title("Attention rows: mean entropy, and divergence of integer from float")
+        upper.legend(loc="best")
+        lower.bar(names, [e.mean("divergence") for e in shown], color=KIND_COLORS["attention"])
+        lower.set_ylabel("divergence, bits")
+        lower.set_xlabel("block")
+        _thin(lower, names)
+    return figure
+
+
+def everywhere(measured: list[Measured]) -> Figure:
+    """Added divergence of changes to all sites of a kind, the worst on top."""
+    shown = sorted((m for m in measured if m.change.site == EVERYWHERE), key=lambda m: m.added)
+    names = [f"{m.change.kind}: {m.change.change}" for m in shown]
+    floor = _floor(shown)
+    with plot(height=0.28 * len(shown) + 1.1) as (figure, axes):
+        bars = axes.barh(
+            range(len(shown)),
+            [max(m.added, floor) for m in shown],
+            color=[KIND_COLORS[m.change.kind] for m in shown],
+        )
+        axes.bar_label(bars, [f"{m.added:+.4f}" for m in shown], padding=3, fontsize=8)
+        axes.set_yticks(range(len(shown)), names)
+        axes.set_xscale("log")
+        axes.margins(x=0.25)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("added divergence, bits (logarithmic)")
+        axes.set_title("One change in all places at once")
+    return figure
+
+
+def sites(measured: list[Measured]) -> Figure:
+    """Added divergence of every change in one place: a row of dots for each kind of change."""
+    alone = [m for m in measured if m.change.site != EVERYWHERE]
+    names = list(dict.fromkeys(f"{m.change.kind}: {m.change.change}" for m in alone))
+    order = list(dict.fromkeys(m.change.site for m in alone))
+    floor = _floor(alone)
+    values = [[math.nan] * len(order) for _ in names]
+    for m in alone:
+        row = names.index(f"{m.change.kind}: {m.change.change}")
+        values[row][order.index(m.change.site)] = math.log10(max(m.added, floor))
+    with plot(height=0.28 * len(names) + 1.5) as (figure, axes):
+        axes.grid(visible=False)
+        axes.set_facecolor("#f5f7f9")
+        # Neighbouring sites of a block differ in kind: each takes the columns up to the next site of its row.
+        image = axes.pcolormesh(_filled(values), cmap="viridis_r", vmin=math.log10(floor))
+        axes.set_yticks([i + 0.5 for i in range(len(names))], names)
+        axes.invert_yaxis()
+        axes.set_xlabel("place in the order of computation")
+        axes.set_title("One change in one place")
+        _blocks(axes, order)
+        figure.colorbar(image, ax=axes, label="log10 of added divergence, bits", aspect=30, pad=0.01)
+    return figure
+
+
+def energy(costs: list[OperatorCost], real: Any) -> Figure:
+    """Energy of an image by operator, with the float model's for comparison."""
+    kinds = list(dict.fromkeys(cost.op for cost in costs))
+    sums = sorted(((sum(c.energy for c in costs if c.op == kind) / 1e9, kind) for kind in kinds))
+    total = sum(value for value, _ in sums)
+    with plot(height=0.3 * (len(sums) + 2) + 1.0) as (figure, axes):
+        names = [kind for _, kind in sums] + ["all integer", "all float32"]
+        values = [value for value, _ in sums] + [total, real["energy"] / 1e9]
+        colors = [LIGHT] * len(sums) + [DARK, KIND_COLORS["input"]]
+        bars = axes.barh(names, values, color=colors)
+        axes.bar_label(bars, [f"{value:.3f}" for value in values], padding=3, fontsize=8)
+        axes.margins(x=0.12)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("mJ for one image, estimated")
+        axes.set_title(f"Integers need {total / (real['energy'] / 1e9):.0%} of float32's energy")
+    return figure
+
+
+def _floor(measured: list[Measured]) -> float:
+    """Where a logarithmic axis ends: below it, a change costs nothing that these images can show."""
+    return max(max((m.added for m in measured), default=0.0) * 1e-4, 1e-6)
+
+
+def _filled(values: list[list[float]]) -> list[list[float]]:
+    """Every row with its gaps filled from the left, so that sparse kinds are as visible as dense ones."""
+    filled = []
+    for row in values:
+        known, result = math.nan, []
+        for value in row:
+            known = value if not math.isnan(value) else known
+            result.append(known)
+        filled.append(result)
+    return filled
+
+
+def _short(name: str) -> str:
+    """`blocks.3.attn.core` -> `3`, `layers.2.blocks.1` -> `2.1`."""
+    digits = [part for part in name.split(".") if part.isdigit()]
+    return ".".join(digits) if digits else name
+
+
+def _blocks(axes: Any, names: list[str]) -> None:
+    """Ticks at the first layer of every block."""
+    keys = [_short(name) for name in names]
+    first = [i for i, key in enumerate(keys) if key[0].isdigit() and (i == 0 or keys[i - 1] != key)]
+    step = max(1, len(first) // 14)
+    axes.set_xticks(first[::step], [keys[i] for i in first[::step]])
+
+
+def _thin(axes: Any, names: list[str]) -> None:
+    step = max(1, len(names) // 14)
+    axes.set_xticks(range(0, len(names), step), names[::step])

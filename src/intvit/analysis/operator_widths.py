@@ -1,0 +1,56 @@
+"""Widths and steps that every family takes inside a program: its proven intermediates and what it computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from intvit.analysis.cost import steps_of
+from intvit.analysis.presets import compose_quant, photo_config
+from intvit.models import create_model
+from intvit.program import bounds
+from intvit.program.intervals import bits_needed
+from intvit.program.recording import record
+from intvit.quant import calibrate
+
+PRESETS = ("ivit8", "ivit_paper", "ibert8", "ppoly8", "lut8")  # together every family of every operator
+OPERATORS = ("exponential", "softmax", "gelu", "layernorm")
+
+
+def widths() -> list[dict[str, Any]]:
+    """A row for every family of softmax, GELU and LayerNorm, measured on one block of DeiT-T with random weights.
+
+    bits: of the widest intermediate for any image, by the proof of `program.bounds`; widest: its name; steps and
+    energy: for each element, see `cost`.
+    """
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for preset in PRESETS:
+        quant = compose_quant(preset)
+        data = photo_config()
+        torch.manual_seed(0)
+        size = {"image_size": data.image_size, "patch_size": None, "num_classes": 10, "depth": 1}
+        model = create_model("deit_t", mean=data.mean, std=data.std, quant=quant, **size).eval()
+        calibrate(model, [torch.randint(0, 256, (1, 3, data.image_size, data.image_size), dtype=torch.uint8)])
+        program = record(model)
+        proven = bounds(program)
+        families = {"exponential": quant.softmax, "softmax": quant.softmax, "gelu": quant.gelu}
+        for operator in program.operators:
+            if operator.op not in OPERATORS:
+                continue
+            config: Any = families.get(operator.op, quant.layernorm)
+            name = f"{config.family}, paper" if getattr(config, "paper", False) else config.family
+            steps = {key: bits_needed(*seen) for key, seen in proven[operator.name].intermediates.items()}
+            widest = max(steps, key=lambda key: steps[key])
+            row = {
+                "operator": "softmax" if operator.op == "exponential" else operator.op,
+                "family": name,
+                "bits": steps[widest],
+                "widest": widest,
+                "steps": str(steps_of(operator)),
+                "energy": steps_of(operator).energy,
+            }
+            key = (row["operator"], name)
+            if key not in rows or rows[key]["bits"] < row["bits"]:
+                rows[key] = row
+    return sorted(rows.values(), key=lambda row: (row["operator"], row["family"]))

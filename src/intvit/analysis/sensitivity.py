@@ -1,0 +1,176 @@
+"""What one change of the quantization does to the scores: each site and each operator swapped alone.
+
+A change is a `quant.overrides` entry, so that every row of the table can be trained, exported or searched over as it
+stands. Effects are measured against the float model of the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from intvit.analysis.block_cache import blocks, blocks_before, recorded, resumed
+from intvit.analysis.layer_error import decibels, kind_of
+from intvit.analysis.subject import Subject
+from intvit.quant import QTensor, layers, set_mode
+from intvit.quant.config import GELU_FAMILIES, LAYERNORM_FAMILIES, SOFTMAX_FAMILIES
+from intvit.quant.layer import Layer
+from intvit.quant.layers import GELU, Add, AttentionCore, Constant, LayerNorm, Linear, Scores
+from intvit.quant.quantizer import Quantizer
+
+EVERYWHERE = "*"  # the pattern of a change to all sites
+
+
+@dataclass(frozen=True)
+class Change:
+    """One entry of quant.overrides. site: a module's path or `*`; kind: the operator's; change: old -> new in words."""
+
+    site: str
+    kind: str
+    change: str
+    override: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Scores of N images against the float model's.
+
+    top1, agreement: percent of images with the labelled class, with the float model's class. divergence: mean KL
+    divergence of the class probabilities, in bits. sqnr: of the scores, each image's mean taken off, in decibels.
+    """
+
+    top1: float
+    agreement: float
+    divergence: float
+    sqnr: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A change and its effect; `added` is the divergence beyond that of the unchanged model."""
+
+    change: Change
+    effect: Effect
+    added: float
+
+
+def effect(logits: Tensor, reference: Tensor, labels: Tensor) -> Effect:
+    """Effect of logits (N, classes) against the float model's."""
+    logits, reference = logits.double(), reference.double()
+    mine, real = logits.log_softmax(1), reference.log_softmax(1)
+    divergence = (real.exp() * (real - mine)).sum(1).mean() / torch.log(torch.tensor(2.0))
+    centred, error = (x - x.mean(1, keepdim=True) for x in (reference, logits - reference))
+    return Effect(
+        top1=100.0 * float((logits.argmax(1) == labels).double().mean()),
+        agreement=100.0 * float((logits.argmax(1) == reference.argmax(1)).double().mean()),
+        divergence=float(divergence),
+        sqnr=decibels(float(centred.square().sum()), float(error.square().sum())),
+    )
+
+
+def changes(subject: Subject, widths: list[int]) -> list[Change]:
+    """Every single change: another family, another width of weights or activations, the other residual width.
+
+    widths: of weights and activations to try. First the changes of every site of a kind together, then site by site.
+    """
+    single = [change for layer in layers(subject.model) for change in _of_layer(subject, layer, widths)]
+    everywhere = {(c.kind, c.change): Change(EVERYWHERE, c.kind, c.change, c.override) for c in single}
+    return [*everywhere.values(), *single]
+
+
+def _of_layer(subject: Subject, layer: Layer, widths: list[int]) -> Iterator[Change]:
+    if isinstance(layer, Quantizer | Constant):  # a part of another layer; takes the width of the stream that it joins
+        return
+    site, kind = subject.quant.site(layer.name), kind_of(layer)
+    families = {AttentionCore: SOFTMAX_FAMILIES, GELU: GELU_FAMILIES, LayerNorm: LAYERNORM_FAMILIES}
+    groups = {AttentionCore: "softmax", GELU: "gelu", LayerNorm: "layernorm"}
+    for base, group in groups.items():
+        if isinstance(layer, base):
+            old = getattr(site, group).family
+            for new in families[base]:
+                if new not in (old, "float"):
+                    yield Change(layer.name, kind, f"{group} {old} → {new}", {group: {"family": new}})
+    for key in _widths_of(layer):
+        old = getattr(site.bits, key)
+        for bits in widths:
+            if bits < old:
+                yield Change(layer.name, kind, f"{key} {old} → {bits} bits", {"bits": {key: bits}})
+    if _is_stream(layer) and subject.quant.observer.residual == "minmax":
+        old = site.bits.residual
+        new = 16 if old <= 8 else 8
+        override = {"bits": {"residual": new, "residual_factors": new <= 8}}
+        yield Change(layer.name, kind, f"residual {old} → {new} bits", override)
+
+
+def _widths_of(layer: Layer) -> list[str]:
+    """Keys of `bits` that this layer reads, the residual's aside."""
+    keys = ["weight"] if isinstance(layer, Linear) else []
+    if isinstance(layer, AttentionCore):
+        keys.append("logits")
+    stream_or_scores = (
+        _is_stream(layer) or isinstance(layer, Scores) or (isinstance(layer, Linear) and layer.output is None)
+    )
+    return keys if stream_or_scores else [*keys, "activation"]
+
+
+def _is_stream(layer: Layer) -> bool:
+    return isinstance(layer, Add) or bool(getattr(getattr(layer, "output", None), "stream", False))
+
+
+class Sensitivity:
+    """Measures changes of one model on the same images; `base` is the unchanged model's effect."""
+
+    def __init__(self, subject: Subject, images: Tensor, labels: Tensor, batch: int) -> None:
+        self.subject, self.labels = subject, labels
+        self.batches = images.split(batch)
+        set_mode(subject.model, "float")
+        self.reference = torch.cat([logits for logits, _ in self._run(subject.model)])
+        set_mode(subject.model, "integer")
+        runs = list(self._run(subject.model))
+        self.base = effect(torch.cat([logits for logits, _ in runs]), self.reference, labels)
+        self._outputs = [outputs for _, outputs in runs]
+
+    @torch.no_grad()
+    def _run(self, model: nn.Module) -> Iterator[tuple[Tensor, list[Any]]]:
+        for images in self.batches:
+            with recorded(model) as outputs:
+                logits = model(images)
+            yield logits, outputs
+
+    @torch.no_grad()
+    def _logits(self, model: nn.Module, known: Callable[[list[Any]], list[Any]]) -> Tensor:
+        """Logits of all images, computed behind the block outputs that `known` leaves of the base model's."""
+        parts = []
+        for images, outputs in zip(self.batches, self._outputs, strict=True):
+            with resumed(model, known(outputs)):
+                parts.append(model(images))
+        return torch.cat(parts)
+
+    def measure(self, change: Change) -> Measured:
+        """The change alone, beside the configuration of the model as it is."""
+        model = self.subject.variant({change.site: change.override})
+        count = blocks_before(model, change.site)
+        found = effect(self._logits(model, lambda outputs: outputs[:count]), self.reference, self.labels)
+        return Measured(change, found, found.divergence - self.base.divergence)
+
+    def cost(self, change: Change) -> float:
+        """Share of a forward pass that measuring takes, for progress."""
+        total = len(blocks(self.subject.model))
+        return 1.0 - 0.9 * blocks_before(self.subject.model, change.site) / max(total, 1)
+
+    def integer_up_to(self, count: int) -> Effect:
+        """Integers up to and including the first `count` blocks, float behind them."""
+        model = self.subject.model
+        set_mode(model, "float")
+
+        def known(outputs: list[Any]) -> list[Any]:
+            return [output.real() if isinstance(output, QTensor) else output for output in outputs[:count]]
+
+        try:
+            return effect(self._logits(model, known), self.reference, self.labels)
+        finally:
+            set_mode(model, "integer")

@@ -1,0 +1,121 @@
+"""The trained model that an analysis looks at: from a run of train.py or from float weights, calibrated, with images.
+
+Command line options that say so are here, too, for `intvit analyze operators` and `intvit analyze model`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from intvit.analysis.presets import compose_quant, first_images, photo_config
+from intvit.data.config import DataConfig
+from intvit.data.loading import calibration_loader, validation_loader
+from intvit.errors import IntVitError
+from intvit.models import MODELS
+from intvit.quant import QuantConfig, adopt_ranges, calibrate, collect_statistics, set_mode
+from intvit.quant.quantizer import Collected
+from intvit.training.config import ModelConfig
+from intvit.training.restore import build_model, restore_run
+
+BATCH = 8  # images at once: every layer's float and integer output of a batch are in memory together
+# The widths with which calibration collects all that any override may ask for; see `collect_statistics`.
+_ALL_STATISTICS = {"*": {"bits": {"residual": 8, "residual_factors": True}}}
+
+
+@dataclass
+class Subject:
+    """A calibrated model in eval and integer mode, and how to make it again with other quantization."""
+
+    name: str
+    config: ModelConfig
+    quant: QuantConfig
+    model: nn.Module
+    data: DataConfig
+    calibration: Tensor
+    statistics: dict[str, list[Collected]] | None = None
+
+    def variant(self, overrides: dict[str, Any]) -> nn.Module:
+        """The model as quant.overrides would make it, calibrated on the same images, in eval and integer mode.
+
+        What the overrides leave alone keeps its range; linear layers keep their bias correction.
+        """
+        if self.statistics is None:
+            collecting = self._build(_ALL_STATISTICS if self.quant.observer.residual == "minmax" else {})
+            collecting.load_state_dict(self.model.state_dict(), strict=False)
+            self.statistics = collect_statistics(collecting, self.calibration.split(BATCH))
+        model = self._build(overrides)
+        adopt_ranges(model, self.model, self.statistics)
+        return model
+
+    def _build(self, overrides: dict[str, Any]) -> nn.Module:
+        quant = replace(self.quant, overrides={**self.quant.overrides, **overrides})
+        return build_model(self.config, quant, load=False)
+
+    def measured(self, count: int) -> tuple[Tensor, Tensor]:
+        """The first validation images, uint8 (N, C, H, W), and their labels (N,)."""
+        return first_images(validation_loader(self.data), count)
+
+
+def subject_options(parser: argparse.ArgumentParser) -> None:
+    """What `open_subject` reads beside the checkpoint."""
+    parser.add_argument("--model", default="deit_t", choices=MODELS, metavar="NAME", help="of a weights file (deit_t)")
+    parser.add_argument("--quant", default="lut8", help="of a weights file: preset, overrides after commas (lut8)")
+    parser.add_argument("--calibration", metavar="DIR", help="folder with train-*.tar (default: the run's own data)")
+    parser.add_argument("--calibration-images", type=positive, default=64, metavar="N", help="default 64")
+
+
+def positive(text: str) -> int:
+    """The argument as a number of at least 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number of at least 1")
+    return int(text)
+
+
+def open_subject(checkpoint: str, options: argparse.Namespace, data: str | None = None) -> Subject:
+    """A run folder or .ckpt file of train.py with its own ranges, or a weights file calibrated with `options.quant`.
+
+    data: folder with val-*.tar instead of the run's. Raises IntVitError for a run without ranges, and for a weights
+    file without folders of images.
+    """
+    if Path(checkpoint).suffix in (".safetensors", ".pth"):
+        subject = _from_weights(checkpoint, options, data)
+        calibrate(subject.model, subject.calibration.split(BATCH))
+        return subject
+    folder, trained, model, _, state = restore_run(checkpoint)
+    if not trained.quant.enabled or not state["calibrated"]:
+        raise IntVitError(f"{folder} has no integer ranges: train with quant=ivit8, or give its weights file")
+    set_mode(model, "integer")
+    measured = replace(trained.data, root=data or trained.data.root, eval_batch_size=BATCH)
+    calibration = _calibration_images(replace(measured, root=options.calibration or trained.data.root), options)
+    return Subject(folder.name, trained.model, trained.quant, model, measured, calibration)
+
+
+def _from_weights(checkpoint: str, options: argparse.Namespace, data: str | None) -> Subject:
+    if options.calibration is None or data is None:
+        raise IntVitError(f"{checkpoint} is a weights file: say --calibration DIR and --data DIR, folders of shards")
+    photos = replace(photo_config(), eval_batch_size=BATCH, root=data)
+    config = ModelConfig(
+        name=options.model,
+        image_size=photos.image_size,
+        patch_size=None,
+        num_classes=photos.num_classes,
+        mean=photos.mean,
+        std=photos.std,
+        weights=checkpoint,
+    )
+    preset, *overrides = options.quant.split(",")
+    quant = compose_quant(preset, overrides)
+    if not quant.enabled:
+        raise IntVitError(f"--quant {preset} is float: nothing to analyze; choose an integer preset")
+    calibration = _calibration_images(replace(photos, root=options.calibration), options)
+    model = build_model(config, quant)
+    return Subject(f"{options.model} {options.quant}", config, quant, model, photos, calibration)
+
+
+def _calibration_images(data: DataConfig, options: argparse.Namespace) -> Tensor:
+    return first_images(calibration_loader(data), options.calibration_images)[0]
