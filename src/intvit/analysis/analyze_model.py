@@ -1,4 +1,4 @@
-"""`intvit analyze model CKPT`: where a calibrated model loses accuracy to integers, what each change would do, its cost.
+"""`intvit analyze model CKPT`: where a model loses accuracy to integers, what each change would do, and its cost.
 
 CKPT is a run of train.py (folder or .ckpt), analyzed with its own ranges and data, or a weights file with timm's key
 names, calibrated with --quant on images of --calibration. Writes report.html with all tables and plots, each as CSV
@@ -19,7 +19,7 @@ from intvit.analysis.block_cache import blocks
 from intvit.analysis.cost import OperatorCost, float_totals, operator_costs, totals
 from intvit.analysis.layer_error import LayerErrors, layer_errors
 from intvit.analysis.presets import logger_config
-from intvit.analysis.progress import Phases
+from intvit.analysis.progress import Phases, stepped
 from intvit.analysis.report import Column, Plot, Report, Table
 from intvit.analysis.sensitivity import EVERYWHERE, Effect, Measured, Sensitivity, changes
 from intvit.analysis.subject import BATCH, Subject, open_subject, positive, subject_options
@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", metavar="DIR", help="folder with val-*.tar (default: the run's own data)")
     parser.add_argument("--images", type=positive, default=64, metavar="N", help="images to measure on (default 64)")
     parser.add_argument(
-        "--sensitivity-images", type=positive, default=32, metavar="N", help="of these, for each change (default 32)"
+        "--sensitivity-images", type=positive, default=16, metavar="N", help="of these, for each change (default 16)"
     )
     parser.add_argument(
         "--bits", type=positive, nargs="+", default=[4], metavar="B", help="widths of weights and activations to try"
@@ -61,16 +61,16 @@ def main(arguments: list[str]) -> int:
             judge = Sensitivity(subject, images, labels, BATCH)
             step(2)
             depth = [
-                (name, _step(step, judge.integer_up_to(i + 1))) for i, (name, _) in enumerate(blocks(subject.model))
+                (name, stepped(step, judge.integer_up_to(i + 1))) for i, (name, _) in enumerate(blocks(subject.model))
             ]
         whole = judge.base
         judge = Sensitivity(subject, images[: options.sensitivity_images], labels[: options.sensitivity_images], BATCH)
         tried = changes(subject, options.bits)
         with phases.begin("changes", sum(map(judge.cost, tried))) as step:
-            measured = [_step(step, judge.measure(change), judge.cost(change)) for change in tried]
+            measured = [stepped(step, judge.measure(change), judge.cost(change)) for change in tried]
     report = _report(subject, errors, [*depth, ("scores", whole)], judge.base, measured, arguments)
     report.facts |= {
-        "images": f"{len(subject.calibration)} calibration, {len(images)} measured, {len(judge.labels)} for each change",
+        "images": f"{len(subject.calibration)} calibration, {len(images)} measured, {len(judge.labels)} a change",
         "changes tried": str(len(tried)),
         "time": f"{time.perf_counter() - began:.0f} s",
         "peak memory": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB",
@@ -81,11 +81,6 @@ def main(arguments: list[str]) -> int:
     print("\n".join(report.findings))
     print(f"{page}: {report.facts['time']}, {report.facts['peak memory']}")
     return 0
-
-
-def _step(step, result, amount: float = 1.0):  # noqa: ANN001, ANN202
-    step(amount)
-    return result
 
 
 def _report(
@@ -134,22 +129,25 @@ _DEPTH = (
     "divergence is the mean KL divergence of the class probabilities from the float model's, in bits."
 )
 _ERROR = (
-    "Signal to quantization noise. Points: against the float model, with all the error that came before. "
-    "Bars: the layer's own, at its own inputs."
+    "Signal to quantization noise. Above: against the float model, with all the error that came before. "
+    "Below: what the layer itself adds, against the float layer at the same inputs."
 )
 _ATTENTION = (
-    "Mean entropy of an attention row in bits: lower than float, the integer softmax is sharper; higher, flatter."
+    "Mean entropy of an attention row in bits: below float's, the integer softmax is sharper; above it, flatter."
 )
-_SWAP = "One operator changed in all places at once, everything else as configured."
+_SWAP = (
+    "One operator changed in all places at once, everything else as configured: how far the class probabilities move "
+    "from those of the unchanged integer model, and the share of images whose first class is still the float model's."
+)
 _SITES = "One operator in one place, everything else as configured. A column is a place in the order of computation."
 _ENERGY = (
-    "Horowitz, ISSCC 2014, 45 nm: 8-bit products 0.2 pJ, 32-bit products 3.1 pJ, additions 0.1 pJ, float32 MACs 4.6 pJ; "
+    "ISSCC 2014 (Horowitz), 45 nm: 8-bit products 0.2 pJ, 32-bit 3.1 pJ, additions 0.1 pJ, float32 MACs 4.6 pJ, "
     "weights from DRAM once an image, activations through 1 MB of SRAM. For comparison of programs, not of chips."
 )
 _EFFECT_COLUMNS = (
     Column("top1", "top-1 %", ".2f"),
     Column("agreement", "agreement %", ".2f", "images whose first class is the float model's"),
-    Column("divergence", "divergence", ".4f", "mean KL divergence of class probabilities from float, bits"),
+    Column("divergence", "divergence", ".3g", "mean KL divergence of class probabilities from float, bits"),
     Column("sqnr", "SQNR dB", ".1f", "power of the float scores over that of the difference"),
 )
 _EFFECT = (Column("integers", "integers up to"), *_EFFECT_COLUMNS)
@@ -169,17 +167,18 @@ _ENTROPY = (
     Column("integer_entropy", "integer", ".3f"),
     Column("change", "change", "+.3f"),
     Column(
-        "divergence", "divergence", ".4f", "KL of integer rows from float ones, bits; holds the error of the inputs"
+        "divergence", "divergence", ".3g", "KL of integer rows from float ones, bits; holds the error of the inputs"
     ),
 )
 _SENSITIVITY = (
     Column("site", "site"),
     Column("kind", "operator"),
     Column("change", "change"),
-    Column("added", "added divergence", "+.4f", "beyond the unchanged model's, bits"),
+    Column("moved", "moved, bits", ".3g", "mean KL divergence from the unchanged integer model"),
+    Column("added", "added, bits", "+.3g", "divergence from float beyond the unchanged model's"),
     *_EFFECT_COLUMNS,
     Column("top1_change", "Δ top-1", "+.2f", "points against the unchanged model on the same images"),
-    Column("override", "quant.overrides"),
+    Column("overrides", "quant.overrides", page=False),
 )
 _TOTALS = (
     Column("operator", "operator"),
@@ -213,11 +212,9 @@ def _sensitivity_rows(measured: list[Measured], base: Effect) -> list[dict[str, 
     rows = []
     for entry in measured:
         words = {"site": entry.change.site, "kind": entry.change.kind, "change": entry.change.change}
-        override = {entry.change.site: entry.change.override}
         change = entry.effect.top1 - base.top1
-        rows.append(
-            {**words, "added": entry.added, **asdict(entry.effect), "top1_change": change, "override": override}
-        )
+        figures = {"moved": entry.moved, "added": entry.added, **asdict(entry.effect), "top1_change": change}
+        rows.append({**words, **figures, "overrides": entry.change.overrides})
     return rows
 
 
@@ -235,14 +232,18 @@ def _findings(errors: LayerErrors, depth: list[tuple[str, Effect]], measured: li
     steps = [(after - before, name) for before, after, (name, _) in zip(values, values[1:], depth, strict=False)]
     largest, where = max(steps)
     own = min(errors.layers.values(), key=lambda error: error.own_sqnr)
-    everywhere = sorted((m for m in measured if m.change.site == EVERYWHERE), key=lambda m: m.added)
-    alone = max((m for m in measured if m.change.site != EVERYWHERE), key=lambda m: m.added)
-    best, worst = everywhere[0], everywhere[-1]
+    everywhere = sorted((m for m in measured if m.change.site == EVERYWHERE), key=lambda m: m.moved)
+    alone = max((m for m in measured if m.change.site != EVERYWHERE), key=lambda m: m.moved)
+    least, most = everywhere[0], everywhere[-1]
     return [
-        f"The scores diverge from float by {values[-1]:.4f} bits; {where} adds the most, {largest:.4f}, and the layer "
+        f"The scores diverge from float by {values[-1]:.3g} bits; {where} adds the most, {largest:.3g}, and the layer "
         f"with the largest error of its own is {own.layer} ({own.own_sqnr:.1f} dB).",
-        f"Of changes everywhere, {worst.change.kind} {worst.change.change} costs most ({worst.added:+.4f} bits, agreement "
-        f"{worst.effect.agreement:.1f} %) and {best.change.kind} {best.change.change} least ({best.added:+.4f}, "
-        f"{best.effect.agreement:.1f} %).",
-        f"Of changes in one place, {alone.change.change} at {alone.change.site} costs most ({alone.added:+.4f} bits).",
+        f"Changed everywhere, {_named(most)} moves the scores most ({most.moved:.3g} bits, agreement with float "
+        f"{most.effect.agreement:.1f} %), {_named(least)} least ({least.moved:.3g} bits, "
+        f"{least.effect.agreement:.1f} %).",
+        f"Changed in one place, {_named(alone)} at {alone.change.site} moves them most ({alone.moved:.3g} bits).",
     ]
+
+
+def _named(measured: Measured) -> str:
+    return f"{measured.change.kind} {measured.change.change}"

@@ -28,7 +28,7 @@ from intvit.analysis.operator_error import (
 from intvit.analysis.operator_inputs import layer_inputs, layer_table
 from intvit.analysis.operator_widths import widths
 from intvit.analysis.presets import logger_config
-from intvit.analysis.progress import Phases
+from intvit.analysis.progress import Phases, stepped
 from intvit.analysis.report import Column, Plot, Report, Table
 from intvit.analysis.subject import BATCH, open_subject, subject_options
 
@@ -54,16 +54,16 @@ def main(arguments: list[str]) -> int:
     with Phases() as phases, phases.begin("operators", 5 + (2 if options.checkpoint else 0)) as step:
         curves = [make() for make in operator_curves.ALL]
         step()
-        softmax, gelu, layernorm = (_stepped(step, rows) for rows in (softmax_rows, gelu_rows, layernorm_rows))
-        wide = _stepped(step, widths)
+        softmax, gelu, layernorm = (stepped(step, rows()) for rows in (softmax_rows, gelu_rows, layernorm_rows))
+        wide = stepped(step, widths())
         real: list[dict[str, Any]] = []
         if options.checkpoint:
-            subject = _stepped(step, lambda: open_subject(options.checkpoint, options, options.calibration))
+            subject = stepped(step, open_subject(options.checkpoint, options, options.calibration))
             inputs = layer_inputs(subject, subject.calibration[:BATCH])
-            real = _stepped(step, lambda: layer_table(inputs, subject.quant.bits.probabilities))
+            real = stepped(step, layer_table(inputs, subject.quant.bits.probabilities))
             report.facts["model"] = subject.name
             report.facts["images"] = (
-                f"{len(subject.calibration)} calibration, inputs of {len(subject.calibration[:BATCH])}"
+                f"{len(subject.calibration)} calibration, {len(subject.calibration[:BATCH])} for inputs"
             )
     report.findings = _findings(softmax, gelu, layernorm, real)
     report.parts = _parts(curves, softmax, gelu, layernorm, wide, real)
@@ -77,12 +77,6 @@ def main(arguments: list[str]) -> int:
     print("\n".join(report.findings))
     print(f"{page}: {report.facts['time']}, {report.facts['peak memory']}")
     return 0
-
-
-def _stepped(step: Any, make: Any) -> Any:
-    result = make()
-    step()
-    return result
 
 
 def _row(error: OperatorError, **settings: Any) -> dict[str, Any]:
@@ -148,39 +142,54 @@ def _parts(
     by_share = plots.against(layernorm, "share", "mean", ("spread of a row", "mean error, output steps"), "stream")
     parts: list[Table | Plot] = [
         *pictures,
-        Table("functions", "Functions", (Column("function", "function"), _FAMILY, *_ERROR, Column("unit", "unit")),
-              _curve_rows(curves), "Over the curves above; exp, erf and sqrt without the rounding of an output.", "exp"),
+        Table("functions", "Functions", _FUNCTIONS, _curve_rows(curves), _CURVES, plot="exp"),
         Plot("softmax_error", "Softmax", by_spread, _SOFTMAX, "softmax"),
-        Table("softmax", "Softmax errors", (_FAMILY, Column("weights", "weights"),
-              Column("spread", "std of logits", "g"), *_ERROR, _DIVERGENCE), softmax, plot="softmax_error"),
-        Plot("gelu_error", "GELU", by_reach, _GELU, "gelu_table"),
-        Table("gelu_table", "GELU errors", (_FAMILY, Column("range", "input range", "g"), *_ERROR), gelu,
-              plot="gelu_error"),
+        Table("softmax", "Softmax errors", _SOFTMAX_COLUMNS, softmax, plot="softmax_error"),
+        Plot("gelu_error", "GELU", by_reach, _GELU, "gelu_errors"),
+        Table("gelu_errors", "GELU errors", _GELU_COLUMNS, gelu, plot="gelu_error"),
         Plot("layernorm_error", "LayerNorm", by_share, _LAYERNORM, "layernorm"),
-        Table("layernorm", "LayerNorm errors", (_FAMILY, Column("stream", "stream"), Column("share", "spread", "g"),
-              *_ERROR), layernorm, plot="layernorm_error"),
-        Table("widths", "Integer widths and steps", (Column("operator", "operator"), _FAMILY,
-              Column("bits", "widest, bits", "d", "of any intermediate, proven for every image"),
-              Column("widest", "which one"), Column("steps", "steps for each element"),
-              Column("energy", "energy pJ", ".1f", "of these steps, ISSCC 2014, 45 nm")), wide, _WIDTHS),
-    ]  # fmt: skip
+        Table("layernorm", "LayerNorm errors", _LAYERNORM_COLUMNS, layernorm, plot="layernorm_error"),
+        Table("widths", "Integer widths and steps", _WIDTH_COLUMNS, wide, _WIDTHS),
+    ]
     if real:
-        table = Table("layers", "Errors on the inputs of a real model", (Column("layer", "layer"),
-                      Column("operator", "operator"), _FAMILY, *_ERROR, _DIVERGENCE), real, plot="layer_error")  # fmt: skip
-        parts += [Plot("layer_error", "On the inputs of a real model", plots.by_layer(real), _REAL, "layers"), table]
+        parts += [
+            Plot("layer_error", "On the inputs of a real model", plots.by_layer(real), _REAL, "layers"),
+            Table("layers", "Errors on the inputs of a real model", _LAYER_COLUMNS, real, plot="layer_error"),
+        ]
     return parts
 
 
+_FUNCTIONS = (Column("function", "function"), _FAMILY, *_ERROR, Column("unit", "unit"))
+_SOFTMAX_COLUMNS = (
+    _FAMILY,
+    Column("weights", "weights"),
+    Column("spread", "std of logits", "g"),
+    *_ERROR,
+    _DIVERGENCE,
+)
+_GELU_COLUMNS = (_FAMILY, Column("range", "input range", "g"), *_ERROR)
+_LAYERNORM_COLUMNS = (_FAMILY, Column("stream", "stream"), Column("share", "spread", "g"), *_ERROR)
+_WIDTH_COLUMNS = (
+    Column("operator", "operator"),
+    _FAMILY,
+    Column("bits", "widest, bits", "d", "of any intermediate, proven for every image"),
+    Column("widest", "which one"),
+    Column("steps", "steps for each element"),
+    Column("energy", "energy pJ", ".1f", "of these steps, 45 nm (ISSCC 2014)"),
+)
+_LAYER_COLUMNS = (Column("layer", "layer"), Column("operator", "operator"), _FAMILY, *_ERROR, _DIVERGENCE)
+
+_CURVES = "Over the curves above; exp, erf and sqrt without the rounding of an output."
 _SOFTMAX = (
     "Rows of 197 normal 8-bit logits; in probability, the mean is that of the sum of absolute errors over a row. "
     "Weights are relative to the row's largest and divided by their sum after the product with the values, but for "
-    "the paper's form and `lut, rounded`, probabilities of a fixed step."
+    "the paper's form and “lut, rounded”, probabilities of a fixed step."
 )
-_GELU = "Rows of 768 values, int8 to int8; the range is the real input at code 127. `float` is the rounding alone."
+_GELU = "Rows of 768 values, int8 to int8; the range is the real input at code 127. “float” is the rounding alone."
 _LAYERNORM = "Rows of 384 channels to int8; the spread is a row's standard deviation over the stream's range."
 _WIDTHS = (
-    "In one block of DeiT-T with 197 tokens. Additions, shifts and comparisons count as add. Any function of 8 bits may "
-    "be run as a look-up in a table, with equal results."
+    "In one block of DeiT-T with 197 tokens. Additions, shifts and comparisons count as add. A runtime may look any "
+    "function of 8 bits up in a table, with equal results."
 )
 _REAL = "The integers that every layer reads, on calibration images, through every family with the layer's own scales."
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from intvit.analysis.distances import decibels, divergence
 from intvit.quant import QTensor, layers, set_mode
 from intvit.quant.layer import Layer
 from intvit.quant.layers import GELU, Add, AttentionCore, Constant, InputQuantize, LayerNorm, Linear, MeanPool
@@ -39,7 +40,7 @@ def kind_of(layer: Layer) -> str:
 
 @dataclass
 class LayerError:
-    """Sums over images of one layer's output. `float` is the real layer's output, `integer` what the codes stand for."""
+    """Sums over images of one layer's output; `float` of the real layer's, `integer` of what the codes stand for."""
 
     layer: str
     kind: str
@@ -114,9 +115,7 @@ class AttentionError:
         self.rows += real[..., 0].numel()
         self.float_entropy += _entropy(real)
         self.integer_entropy += _entropy(integer)
-        # Integer probabilities may be 0 where float ones are not: half a step of 2^-16 stands for them.
-        ratio = torch.log2(real.clamp(min=1e-30) / integer.clamp(min=2.0**-17))
-        self.divergence += float((real * ratio).sum())
+        self.divergence += float(divergence(integer, real).sum())
 
     def mean(self, key: str) -> float:
         """`float_entropy`, `integer_entropy` or `divergence`, bits for each row."""
@@ -149,11 +148,6 @@ def layer_errors(model: nn.Module, images: Tensor, batch: int, progress: Callabl
             model(part)
         progress()
     return result
-
-
-def decibels(signal: float, noise: float) -> float:
-    """10 log10(signal / noise); infinite where there is no noise."""
-    return 10.0 * math.log10(signal / noise) if noise > 0.0 and signal > 0.0 else math.inf
 
 
 def _keep_float(

@@ -31,20 +31,18 @@ def depth(entries: list[tuple[str, Effect]]) -> Figure:
 
 def layer_error(errors: LayerErrors) -> Figure:
     """Two SQNRs of every layer, in the order of computation."""
-    shown = [error for error in errors.layers.values() if math.isfinite(error.sqnr)]
-    with plot(height=3.4) as (figure, axes):
-        for kind in dict.fromkeys(error.kind for error in shown):
-            at = [i for i, error in enumerate(shown) if error.kind == kind]
-            color = KIND_COLORS[kind]
-            axes.scatter(at, [shown[i].sqnr for i in at], s=14, color=color, label=kind, zorder=3)
-            finite = [i for i in at if math.isfinite(shown[i].own_sqnr)]
-            axes.bar(finite, [shown[i].own_sqnr for i in finite], color=color, alpha=0.3, width=0.9)
-        axes.set_ylabel("SQNR, dB")
-        axes.set_xlabel("layers in the order of computation")
-        axes.set_title("Points: against the float model. Bars: the layer's own error")
-        axes.legend(ncols=3, loc="upper right", columnspacing=1.2, handletextpad=0.3)
-        axes.set_ylim(0, 1.3 * max(min(e.own_sqnr, 90.0) for e in shown))
-        _blocks(axes, [error.layer for error in shown])
+    shown = list(errors.layers.values())
+    panels = (("sqnr", "Against the float model"), ("own_sqnr", "The layer's own error"))
+    with plot(2, height=4.6, sharex=True) as (figure, axes):
+        for axis, (key, title) in zip(axes, panels, strict=True):
+            for kind in dict.fromkeys(error.kind for error in shown):
+                at = [i for i, e in enumerate(shown) if e.kind == kind and math.isfinite(getattr(e, key))]
+                axis.scatter(at, [getattr(shown[i], key) for i in at], s=14, color=KIND_COLORS[kind], label=kind)
+            axis.set_ylabel("SQNR, dB")
+            axis.set_title(title)
+        axes[-1].set_xlabel("layers in the order of computation, by block")
+        kind_legend(figure, axes[0])
+        block_ticks(axes[-1], [error.layer for error in shown])
     return figure
 
 
@@ -62,9 +60,9 @@ def ranges(errors: LayerErrors) -> Figure:
         upper.set_title("Codes at an end of their width (none: 0.00001), and the largest code")
         lower.set_ylabel("range used, %")
         lower.set_ylim(0, 105)
-        lower.set_xlabel("layers in the order of computation")
-        figure.legend(*upper.get_legend_handles_labels(), loc="outside lower center", ncols=6, handletextpad=0.2)
-        _blocks(lower, [error.layer for error in shown])
+        lower.set_xlabel("layers in the order of computation, by block")
+        kind_legend(figure, upper)
+        block_ticks(lower, [error.layer for error in shown])
     return figure
 
 
@@ -88,28 +86,28 @@ def attention(errors: LayerErrors) -> Figure:
 
 
 def everywhere(measured: list[Measured]) -> Figure:
-    """Added divergence of changes to all sites of a kind, the worst on top."""
-    shown = sorted((m for m in measured if m.change.site == EVERYWHERE), key=lambda m: m.added)
+    """What changes to all sites of a kind do, the largest on top."""
+    shown = sorted((m for m in measured if m.change.site == EVERYWHERE), key=lambda m: m.moved)
     names = [f"{m.change.kind}: {m.change.change}" for m in shown]
     floor = _floor(shown)
     with plot(height=0.28 * len(shown) + 1.1) as (figure, axes):
         bars = axes.barh(
             range(len(shown)),
-            [max(m.added, floor) for m in shown],
+            [max(m.moved, floor) for m in shown],
             color=[KIND_COLORS[m.change.kind] for m in shown],
         )
-        axes.bar_label(bars, [f"{m.added:+.4f}" for m in shown], padding=3, fontsize=8)
+        axes.bar_label(bars, [f"{m.moved:.2g}; {m.effect.agreement:.0f} %" for m in shown], padding=3, fontsize=8)
         axes.set_yticks(range(len(shown)), names)
         axes.set_xscale("log")
-        axes.margins(x=0.25)
+        axes.margins(x=0.3)
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel("added divergence, bits (logarithmic)")
+        axes.set_xlabel("moved, bits (logarithmic); first class as float's, %")
         axes.set_title("One change in all places at once")
     return figure
 
 
 def sites(measured: list[Measured]) -> Figure:
-    """Added divergence of every change in one place: a row of dots for each kind of change."""
+    """What every change in one place does: a row for each change, its places from left to right."""
     alone = [m for m in measured if m.change.site != EVERYWHERE]
     names = list(dict.fromkeys(f"{m.change.kind}: {m.change.change}" for m in alone))
     order = list(dict.fromkeys(m.change.site for m in alone))
@@ -117,7 +115,7 @@ def sites(measured: list[Measured]) -> Figure:
     values = [[math.nan] * len(order) for _ in names]
     for m in alone:
         row = names.index(f"{m.change.kind}: {m.change.change}")
-        values[row][order.index(m.change.site)] = math.log10(max(m.added, floor))
+        values[row][order.index(m.change.site)] = math.log10(max(m.moved, floor))
     with plot(height=0.28 * len(names) + 1.5) as (figure, axes):
         axes.grid(visible=False)
         axes.set_facecolor("#f5f7f9")
@@ -125,17 +123,17 @@ def sites(measured: list[Measured]) -> Figure:
         image = axes.pcolormesh(_filled(values), cmap="viridis_r", vmin=math.log10(floor))
         axes.set_yticks([i + 0.5 for i in range(len(names))], names)
         axes.invert_yaxis()
-        axes.set_xlabel("place in the order of computation")
+        axes.set_xlabel("place in the order of computation, by block")
         axes.set_title("One change in one place")
-        _blocks(axes, order)
-        figure.colorbar(image, ax=axes, label="log10 of added divergence, bits", aspect=30, pad=0.01)
+        block_ticks(axes, order)
+        figure.colorbar(image, ax=axes, label="moved, log10 of bits", aspect=30, pad=0.01)
     return figure
 
 
 def energy(costs: list[OperatorCost], real: Any) -> Figure:
     """Energy of an image by operator, with the float model's for comparison."""
     kinds = list(dict.fromkeys(cost.op for cost in costs))
-    sums = sorted(((sum(c.energy for c in costs if c.op == kind) / 1e9, kind) for kind in kinds))
+    sums = sorted((sum(c.energy for c in costs if c.op == kind) / 1e9, kind) for kind in kinds)
     total = sum(value for value, _ in sums)
     with plot(height=0.3 * (len(sums) + 2) + 1.0) as (figure, axes):
         names = [kind for _, kind in sums] + ["all integer", "all float32"]
@@ -151,8 +149,9 @@ def energy(costs: list[OperatorCost], real: Any) -> Figure:
 
 
 def _floor(measured: list[Measured]) -> float:
-    """Where a logarithmic axis ends: below it, a change costs nothing that these images can show."""
-    return max(max((m.added for m in measured), default=0.0) * 1e-4, 1e-6)
+    """Where a logarithmic axis ends; what moves less is drawn there."""
+    moved = [m.moved for m in measured if m.moved > 0.0]
+    return max(min(moved), max(moved) * 1e-5) if moved else 1e-6
 
 
 def _filled(values: list[list[float]]) -> list[list[float]]:
@@ -167,13 +166,19 @@ def _filled(values: list[list[float]]) -> list[list[float]]:
     return filled
 
 
+def kind_legend(figure: Figure, axes: Any) -> None:
+    """Below the plots, one entry for each kind of layer."""
+    handles = axes.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=7, handletextpad=0.2, columnspacing=1.2)
+
+
 def _short(name: str) -> str:
     """`blocks.3.attn.core` -> `3`, `layers.2.blocks.1` -> `2.1`."""
     digits = [part for part in name.split(".") if part.isdigit()]
     return ".".join(digits) if digits else name
 
 
-def _blocks(axes: Any, names: list[str]) -> None:
+def block_ticks(axes: Any, names: list[str]) -> None:
     """Ticks at the first layer of every block."""
     keys = [_short(name) for name in names]
     first = [i for i, key in enumerate(keys) if key[0].isdigit() and (i == 0 or keys[i - 1] != key)]

@@ -1,8 +1,9 @@
 """How far each integer operator is from the float function that it stands for, on inputs of realistic spread.
 
-`python -m intvit.analysis.operator_error` prints the Markdown tables of docs/operator-error.md; `intvit analyze operators`
-makes a page of plots from the same measurements, and on inputs of a real model. Inputs here are drawn from a fixed seed; the float function sees the same quantized inputs, so only the operator's own error is measured, which
-includes the rounding of its output (`float` is that rounding alone).
+`python -m intvit.analysis.operator_error` prints the Markdown tables of docs/operator-error.md; `intvit analyze
+operators` makes a page of plots from the same measurements, also on the inputs of a real model. Inputs here are drawn
+from a fixed seed; the float function sees the same quantized inputs, so only the operator's own error is measured,
+which includes the rounding of its output (`float` is that rounding alone).
 """
 
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from intvit.analysis.distances import divergence
 from intvit.arithmetic import (
     GELU_FAMILIES,
     LAYERNORM_METHODS,
@@ -122,13 +124,7 @@ def softmax_error(variant: tuple[str, dict, str], bits: int, logits: Logits) -> 
         probabilities = codes * probability_range(bits, normalization)[2]
     real = torch.softmax(logits.codes.double() * logits.scale, -1)
     error = (probabilities - real).abs()
-    return OperatorError(float(error.max()), float(error.sum(-1).mean()), divergence(real, probabilities, bits))
-
-
-def divergence(real: Tensor, integer: Tensor, bits: int) -> float:
-    """Mean KL divergence of rows, in bits; half a step stands for a probability that integers lose."""
-    ratio = torch.log2(real.clamp(min=1e-30) / integer.clamp(min=2.0 ** -(bits + 1)))
-    return float((real * ratio).sum(-1).mean())
+    return OperatorError(float(error.max()), float(error.sum(-1).mean()), float(divergence(probabilities, real).mean()))
 
 
 def normal_activations(reach: float) -> Activations:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib.ticker import NullLocator
+
+from intvit.analysis.model_plots import block_ticks
 from intvit.analysis.operator_curves import Curves
 from intvit.analysis.style import FAMILY_COLORS, INK, Figure, plot
 
@@ -29,7 +32,9 @@ def curves(data: Curves) -> Figure:
         if data.relative:
             upper.set(xscale="log", yscale="log")
             lower.set_yscale("symlog", linthresh=0.01)
-        figure.legend(*upper.get_legend_handles_labels(), loc="outside lower center", ncols=6, columnspacing=1.0)
+        figure.legend(
+            *upper.get_legend_handles_labels(), loc="outside lower center", ncols=7, columnspacing=1.0, handlelength=1.2
+        )
     return figure
 
 
@@ -42,14 +47,21 @@ def against(rows: Sequence[dict[str, Any]], x: str, key: str, labels: tuple[str,
             for family in dict.fromkeys(row["family"] for row in part):
                 mine = [row for row in part if row["family"] == family]
                 points = [row[x] for row in mine], [row[key] for row in mine]
-                axis.plot(*points, color=FAMILY_COLORS[family], marker="o", markersize=3, label=family)
+                style = ":" if family == "float" else "-"
+                axis.plot(*points, color=FAMILY_COLORS[family], marker="o", markersize=3, label=family, linestyle=style)
             axis.set(yscale="log", xlabel=labels[0], title=f"{value}")
             axis.set_xscale("log", base=2)
             ticks = sorted({row[x] for row in part})
             axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-            axis.minorticks_off()
+            axis.xaxis.set_minor_locator(NullLocator())
         axes[0][0].set_ylabel(labels[1])
-        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=7, columnspacing=1.0)
+        figure.legend(
+            *axes[0][0].get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=7,
+            columnspacing=1.0,
+            handlelength=1.2,
+        )
     return figure
 
 
@@ -61,11 +73,15 @@ def by_layer(rows: Sequence[dict[str, Any]]) -> Figure:
             part = [row for row in rows if row["operator"] == operator]
             for family in dict.fromkeys(row["family"] for row in part):
                 mine = [row["mean"] for row in part if row["family"] == family]
-                (line,) = axis.plot(mine, color=FAMILY_COLORS[family], marker="o", markersize=3)
+                style = ":" if family == "float" else "-"
+                (line,) = axis.plot(mine, color=FAMILY_COLORS[family], marker="o", markersize=3, linestyle=style)
                 names.setdefault(family, line)
             axis.set_yscale("log")
             axis.set_title(operator)
             axis.set_ylabel("mean error")
-        axes[-1].set_xlabel("layers in the order of computation")
-        figure.legend(list(names.values()), list(names), loc="outside lower center", ncols=6, columnspacing=1.0)
+            block_ticks(axis, list(dict.fromkeys(row["layer"] for row in part)))
+        axes[-1].set_xlabel("layers in the order of computation, by block")
+        figure.legend(
+            list(names.values()), list(names), loc="outside lower center", ncols=7, columnspacing=1.0, handlelength=1.2
+        )
     return figure

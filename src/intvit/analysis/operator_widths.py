@@ -40,7 +40,8 @@ def widths() -> list[dict[str, Any]]:
                 continue
             config: Any = families.get(operator.op, quant.layernorm)
             name = f"{config.family}, paper" if getattr(config, "paper", False) else config.family
-            steps = {key: bits_needed(*seen) for key, seen in proven[operator.name].intermediates.items()}
+            steps = {"output": program.values[operator.output].bits}
+            steps |= {key: bits_needed(*seen) for key, seen in proven[operator.name].intermediates.items()}
             widest = max(steps, key=lambda key: steps[key])
             row = {
                 "operator": "softmax" if operator.op == "exponential" else operator.op,

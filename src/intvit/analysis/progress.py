@@ -10,6 +10,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
+def stepped(step: Callable[..., None], result: Any, amount: float = 1.0) -> Any:
+    """`result`, once the bar that `step` belongs to has moved on by `amount`."""
+    step(amount)
+    return result
+
+
 class Phases:
     """`with Phases() as phases: with phases.begin("layers", 8) as step: step()` for each of the 8 parts."""
 

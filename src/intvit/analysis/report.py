@@ -26,12 +26,13 @@ PAGE = "report.html"
 
 @dataclass(frozen=True)
 class Column:
-    """One column: the key of the rows, the heading, how numbers are written (a format specification), an explanation."""
+    """One column: key of the rows, heading, how numbers are written (a format specification), an explanation."""
 
     key: str
     heading: str
     form: str = ""
     meaning: str = ""
+    page: bool = True  # False: in the CSV file alone
 
     def text(self, value: Any) -> str:
         """The cell as people read it."""
@@ -52,6 +53,11 @@ class Table:
     rows: Sequence[Mapping[str, Any]]
     text: str = ""
     plot: str | None = None
+
+    @property
+    def shown(self) -> list[Column]:
+        """Columns of the page."""
+        return [column for column in self.columns if column.page]
 
     def csv(self) -> str:
         """Every value in full, keys as header; mappings as JSON."""

@@ -7,14 +7,15 @@ stands. Effects are measured against the float model of the same weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from intvit.analysis.block_cache import blocks, blocks_before, recorded, resumed
-from intvit.analysis.layer_error import decibels, kind_of
+from intvit.analysis.distances import decibels, divergence
+from intvit.analysis.layer_error import kind_of
 from intvit.analysis.subject import Subject
 from intvit.quant import QTensor, layers, set_mode
 from intvit.quant.config import GELU_FAMILIES, LAYERNORM_FAMILIES, SOFTMAX_FAMILIES
@@ -27,12 +28,12 @@ EVERYWHERE = "*"  # the pattern of a change to all sites
 
 @dataclass(frozen=True)
 class Change:
-    """One entry of quant.overrides. site: a module's path or `*`; kind: the operator's; change: old -> new in words."""
+    """Entries of quant.overrides. site: a module's path or `*`; kind: the operator's; change: old → new in words."""
 
     site: str
     kind: str
     change: str
-    override: dict[str, dict[str, Any]]
+    overrides: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -51,25 +52,33 @@ class Effect:
 
 @dataclass(frozen=True)
 class Measured:
-    """A change and its effect; `added` is the divergence beyond that of the unchanged model."""
+    """A change and its effect.
+
+    moved: mean KL divergence of the class probabilities from the unchanged integer model's, in bits: what the change
+    alone does, with less noise than the difference of two divergences from float, `added`.
+    """
 
     change: Change
     effect: Effect
+    moved: float
     added: float
 
 
 def effect(logits: Tensor, reference: Tensor, labels: Tensor) -> Effect:
     """Effect of logits (N, classes) against the float model's."""
     logits, reference = logits.double(), reference.double()
-    mine, real = logits.log_softmax(1), reference.log_softmax(1)
-    divergence = (real.exp() * (real - mine)).sum(1).mean() / torch.log(torch.tensor(2.0))
     centred, error = (x - x.mean(1, keepdim=True) for x in (reference, logits - reference))
     return Effect(
         top1=100.0 * float((logits.argmax(1) == labels).double().mean()),
         agreement=100.0 * float((logits.argmax(1) == reference.argmax(1)).double().mean()),
-        divergence=float(divergence),
+        divergence=scores_divergence(logits, reference),
         sqnr=decibels(float(centred.square().sum()), float(error.square().sum())),
     )
+
+
+def scores_divergence(logits: Tensor, reference: Tensor) -> float:
+    """Mean KL divergence of the class probabilities of logits (N, classes), in bits."""
+    return float(divergence(logits.double().softmax(1), reference.double().softmax(1)).mean())
 
 
 def changes(subject: Subject, widths: list[int]) -> list[Change]:
@@ -78,8 +87,11 @@ def changes(subject: Subject, widths: list[int]) -> list[Change]:
     widths: of weights and activations to try. First the changes of every site of a kind together, then site by site.
     """
     single = [change for layer in layers(subject.model) for change in _of_layer(subject, layer, widths)]
-    everywhere = {(c.kind, c.change): Change(EVERYWHERE, c.kind, c.change, c.override) for c in single}
-    return [*everywhere.values(), *single]
+    together: dict[tuple[str, str], Change] = {}
+    for change in single:
+        known = together.setdefault((change.kind, change.change), replace(change, site=EVERYWHERE, overrides={}))
+        known.overrides.update(change.overrides)
+    return [*together.values(), *single]
 
 
 def _of_layer(subject: Subject, layer: Layer, widths: list[int]) -> Iterator[Change]:
@@ -93,17 +105,17 @@ def _of_layer(subject: Subject, layer: Layer, widths: list[int]) -> Iterator[Cha
             old = getattr(site, group).family
             for new in families[base]:
                 if new not in (old, "float"):
-                    yield Change(layer.name, kind, f"{group} {old} → {new}", {group: {"family": new}})
+                    yield Change(layer.name, kind, f"{group} {old} → {new}", {layer.name: {group: {"family": new}}})
     for key in _widths_of(layer):
         old = getattr(site.bits, key)
         for bits in widths:
             if bits < old:
-                yield Change(layer.name, kind, f"{key} {old} → {bits} bits", {"bits": {key: bits}})
+                yield Change(layer.name, kind, f"{key} {old} → {bits} bits", {layer.name: {"bits": {key: bits}}})
     if _is_stream(layer) and subject.quant.observer.residual == "minmax":
         old = site.bits.residual
         new = 16 if old <= 8 else 8
-        override = {"bits": {"residual": new, "residual_factors": new <= 8}}
-        yield Change(layer.name, kind, f"residual {old} → {new} bits", override)
+        parts = {"bits": {"residual": new, "residual_factors": new <= 8}}
+        yield Change(layer.name, kind, f"residual {old} → {new} bits", {layer.name: parts})
 
 
 def _widths_of(layer: Layer) -> list[str]:
@@ -131,7 +143,8 @@ class Sensitivity:
         self.reference = torch.cat([logits for logits, _ in self._run(subject.model)])
         set_mode(subject.model, "integer")
         runs = list(self._run(subject.model))
-        self.base = effect(torch.cat([logits for logits, _ in runs]), self.reference, labels)
+        self.unchanged = torch.cat([logits for logits, _ in runs])
+        self.base = effect(self.unchanged, self.reference, labels)
         self._outputs = [outputs for _, outputs in runs]
 
     @torch.no_grad()
@@ -152,10 +165,12 @@ class Sensitivity:
 
     def measure(self, change: Change) -> Measured:
         """The change alone, beside the configuration of the model as it is."""
-        model = self.subject.variant({change.site: change.override})
+        model = self.subject.variant(change.overrides)
         count = blocks_before(model, change.site)
-        found = effect(self._logits(model, lambda outputs: outputs[:count]), self.reference, self.labels)
-        return Measured(change, found, found.divergence - self.base.divergence)
+        logits = self._logits(model, lambda outputs: outputs[:count])
+        found = effect(logits, self.reference, self.labels)
+        moved = scores_divergence(logits, self.unchanged)
+        return Measured(change, found, moved, found.divergence - self.base.divergence)
 
     def cost(self, change: Change) -> float:
         """Share of a forward pass that measuring takes, for progress."""

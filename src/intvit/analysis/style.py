@@ -1,4 +1,4 @@
-"""The look of every plot: one palette, one set of sizes, and figures as PNG bytes. Nothing here knows what is plotted."""
+"""The look of every plot: one palette, one set of sizes, figures as PNG bytes. Nothing here knows what is plotted."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ KIND_COLORS = {
     "layernorm": "#3d9a6b",
     "residual": "#7b5ea7",
     "input": "#8a8a8a",
+    "pooling": "#e07a2f",
 }
 DARK, LIGHT, INK = "#2a6f97", "#89c2d9", "#333333"
 WIDTH = 6.4  # inches; a phone shows this width at a readable size
