@@ -1,0 +1,140 @@
+"""Changes of the quantization: what is measured is what a model built with these overrides computes."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from intvit.analysis.block_cache import blocks, blocks_before
+from intvit.analysis.distances import divergence
+from intvit.analysis.presets import compose_quant, photo_config
+from intvit.analysis.sensitivity import EVERYWHERE, Change, Sensitivity, changes
+from intvit.analysis.subject import Subject
+from intvit.models import create_model
+from intvit.quant import calibrate, set_mode
+from intvit.training.config import ModelConfig
+
+SIZES: dict[str, tuple[int, dict[str, Any]]] = {
+    "deit_t": (32, {"width": 16, "depth": 3, "heads": 2}),
+    "swin_t": (56, {"depths": (2, 2), "heads": (3, 6)}),
+}
+
+
+class Small(Subject):
+    """A subject of reduced size with lively random weights."""
+
+    def _build(self, overrides: dict[str, Any]) -> nn.Module:
+        image, size = SIZES[self.name]
+        torch.manual_seed(0)
+        options = {"image_size": image, "patch_size": None, "num_classes": 7, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+        model = create_model(self.name, **options, quant=replace(self.quant, overrides=overrides), **size).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        return model
+
+
+def images(name: str, count: int, seed: int) -> Tensor:
+    generator, side = torch.Generator().manual_seed(seed), SIZES[name][0]
+    return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
+
+
+def subject(name: str, preset: str) -> Small:
+    config = ModelConfig(name, SIZES[name][0], None, 7, (0.5,) * 3, (0.5,) * 3)
+    small = Small(name, config, compose_quant(preset), nn.Identity(), photo_config(), images(name, 6, 1))
+    small.model = small._build({})
+    calibrate(small.model, small.calibration.split(8))
+    return small
+
+
+def spread(tried: list[Change], count: int) -> list[Change]:
+    return tried[:: max(1, len(tried) // count)]
+
+
+@pytest.mark.parametrize(
+    ("name", "preset"), [("deit_t", "lut8"), ("deit_t", "ivit8_true8"), ("swin_t", "ibert8_true8")]
+)
+def test_a_change_gives_the_scores_of_a_model_calibrated_with_its_overrides(name: str, preset: str) -> None:
+    small = subject(name, preset)
+    small.quant = replace(small.quant, observer=replace(small.quant.observer, bias_correction=False))
+    small.model = small._build({})
+    calibrate(small.model, small.calibration.split(8))
+    measured, labels = images(name, 4, 2), torch.tensor([0, 1, 2, 3])
+    judge = Sensitivity(small, measured, labels, batch=2)
+    tried = changes(small, [4, 6])
+    for change in spread(tried, 8):
+        whole = small._build(change.overrides)
+        calibrate(whole, small.calibration.split(8))
+        variant = small.variant(change.overrides)
+        state = variant.state_dict()
+        assert all(torch.equal(value, state[key]) for key, value in whole.state_dict().items()), change
+        expected = whole.integer_scores(measured)
+        assert torch.equal(variant.integer_scores(measured), expected), change
+        # the same with the base model's blocks in front of the change
+        count = blocks_before(variant, change.site)
+        reused = judge._logits(variant, lambda outputs, count=count: outputs[:count])
+        with torch.no_grad():
+            assert torch.equal(reused, whole(measured)), change
+
+
+def test_every_site_and_every_operator_is_swapped() -> None:
+    small = subject("deit_t", "lut8")
+    tried = changes(small, [4])
+    everywhere = {f"{c.kind}: {c.change}" for c in tried if c.site == EVERYWHERE}
+    assert len(everywhere) == len([c for c in tried if c.site == EVERYWHERE])
+    for expected in (
+        *(f"attention: softmax lut → {family}" for family in ("ivit", "ibert", "ppoly")),
+        *(f"gelu: gelu lut → {family}" for family in ("ivit", "ibert", "ppoly")),
+        *(f"layernorm: layernorm exact → {family}" for family in ("ivit", "ibert")),
+        *(f"{kind}: activation 8 → 4 bits" for kind in ("input", "linear", "attention", "gelu", "layernorm")),
+        "linear: weight 8 → 4 bits",
+        "attention: logits 8 → 4 bits",
+        "residual: residual 16 → 8 bits",
+    ):
+        assert expected in everywhere, expected
+    alone = [c for c in tried if c.site != EVERYWHERE]
+    for site in ("patch_embed.proj", "blocks.2.attn.qkv", "blocks.0.mlp.fc2", "head"):
+        assert any(c.site == site and c.change == "weight 8 → 4 bits" for c in alone), site
+    together = next(c for c in tried if c.site == EVERYWHERE and c.change == "residual 16 → 8 bits")
+    assert sorted(together.overrides) == sorted(["embed", *(f"blocks.{i}.add{j}" for i in range(3) for j in (1, 2))])
+    replace(small.quant, overrides=alone[-1].overrides)  # a valid quant.overrides as it stands
+
+
+def test_integers_up_to_the_last_block_leave_float_behind_it() -> None:
+    small = subject("deit_t", "lut8")
+    measured, labels = images("deit_t", 4, 2), torch.tensor([0, 1, 2, 3])
+    judge = Sensitivity(small, measured, labels, batch=4)
+    assert [name for name, _ in blocks(small.model)] == ["blocks.0", "blocks.1", "blocks.2"]
+    set_mode(small.model, "float")
+    with torch.no_grad():
+        assert torch.equal(judge.reference, small.model(measured))
+    assert judge.integer_up_to(0).sqnr == float("inf")  # nothing is integer: the float model itself
+    assert judge.integer_up_to(3).divergence > 0.0
+    assert torch.equal(small.model.integer_scores(measured).argmax(1), judge.unchanged.argmax(1))  # integer again
+
+
+def test_sites_know_the_blocks_before_them() -> None:
+    vit, swin = subject("deit_t", "lut8").model, subject("swin_t", "lut8").model
+    sites = ("input", "embed", "blocks.0.norm1", "blocks.2.mlp.act", "norm", "head", EVERYWHERE)
+    assert [blocks_before(vit, site) for site in sites] == [0, 0, 0, 2, 3, 3, 0]
+    sites = (
+        "patch_embed.norm",
+        "layers.0.blocks.1.add2",
+        "layers.1.downsample.norm",
+        "layers.1.blocks.1.norm1",
+        "pool",
+    )
+    assert [blocks_before(swin, site) for site in sites] == [0, 1, 2, 3, 4]
+
+
+def test_divergence_is_zero_for_equal_rows_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    real = torch.rand(100, 20, generator=generator, dtype=torch.float64).softmax(-1)
+    integer = torch.floor(real * 256) / 256  # rows that do not sum to one, and zeros
+    assert bool((divergence(integer, real) > 0).all())
+    assert bool((divergence(real, real) == 0).all())
+    other = real.flip(-1)
+    usual = (other * torch.log2(other / real)).sum(-1)
+    assert torch.allclose(divergence(other, real), usual)
