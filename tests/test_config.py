@@ -185,6 +185,7 @@ def test_an_installed_wheel_has_its_presets_and_does_without_a_compiler(tmp_path
     assert (installed / "intvit" / "native" / "library.cpp").is_file()
     assert Path(folder) == installed / "intvit" / "conf"
     assert int(count) == len(list((ROOT / "conf").glob("**/*.yaml")))
+    assert (installed / "intvit" / "analysis" / "report.html").is_file()
 
 
 def test_a_missing_folder_of_presets_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

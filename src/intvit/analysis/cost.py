@@ -11,7 +11,6 @@ Energies are those of M. Horowitz, "Computing's energy problem (and what we can 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -143,7 +142,7 @@ def totals(costs: list[OperatorCost]) -> dict[str, float]:
     }
 
 
-def float_totals(costs: list[OperatorCost], program: Program) -> Mapping[str, float]:
+def float_totals(costs: list[OperatorCost], program: Program) -> dict[str, float]:
     """The same model in float32 under the same assumptions: products and bytes alone, its functions left out."""
     by_name = {operator.name: operator for operator in program.operators}
     weights = activations = 0.0

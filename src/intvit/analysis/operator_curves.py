@@ -12,6 +12,7 @@ from intvit.analysis.operator_error import GELU_VARIANTS, SOFTMAX_VARIANTS, TOKE
 from intvit.arithmetic import (
     GELU_FAMILIES,
     SOFTMAX_FAMILIES,
+    PolynomialGelu,
     ShiftGelu,
     apply_gelu_table,
     exponent_table,
@@ -60,11 +61,11 @@ def error_function() -> Curves:
     for name in ("ivit", "ivit, paper", "ibert"):
         family, options = GELU_VARIANTS[name]
         gelu = GELU_FAMILIES[family](scale, scale, 8, 8, **options)
-        if isinstance(gelu, ShiftGelu):
+        if isinstance(gelu, PolynomialGelu):
+            families[name] = gelu.erf(x << gelu.fraction_bits).double() / gelu.c
+        elif isinstance(gelu, ShiftGelu):
             gate = gelu.gate(x, torch.tensor(127)).double()
             families[name] = 2 * gate / (1 << gelu.sigmoid_bits) - 1
-        else:
-            families[name] = gelu.erf(x << gelu.fraction_bits).double() / gelu.c
     real = x.double() * scale
     return Curves("erf", real, torch.erf(real / math.sqrt(2)), families, "absolute")
 

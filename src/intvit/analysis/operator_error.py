@@ -7,6 +7,7 @@ which includes the rounding of its output (`float` is that rounding alone).
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ ROWS, TOKENS, HIDDEN, CHANNELS = 600, 197, 768, 384
 SPREADS = (0.5, 1.0, 2.0, 4.0)  # standard deviation of logits
 REACHES = (1.5, 3.0, 6.0, 10.0, 14.0)  # real input of a GELU at its largest code
 STREAMS = ("16 bits", "8 bits", "8 bits + factors")
-SOFTMAX_VARIANTS = {
+SOFTMAX_VARIANTS: dict[str, tuple[str, dict[str, Any], str]] = {
     "ivit": ("ivit", {}, "deferred"),
     "ivit, paper": ("ivit", {"paper": True}, "floor"),
     "ibert": ("ibert", {}, "deferred"),
@@ -41,7 +42,7 @@ SOFTMAX_VARIANTS = {
     "lut, rounded": ("lut", {}, "rounded"),
     "float": ("float", {}, "deferred"),
 }
-GELU_VARIANTS = {"ivit": ("ivit", {}), "ivit, paper": ("ivit", {"paper": True})}
+GELU_VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"ivit": ("ivit", {}), "ivit, paper": ("ivit", {"paper": True})}
 GELU_VARIANTS |= {family: (family, {}) for family in ("ibert", "ppoly", "lut", "float")}
 LAYERNORM_VARIANTS = {method: (method, False) for method in LAYERNORM_METHODS} | {"ivit, paper": ("ivit", True)}
 

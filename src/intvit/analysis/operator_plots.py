@@ -68,7 +68,7 @@ def against(rows: Sequence[dict[str, Any]], x: str, key: str, labels: tuple[str,
 def by_layer(rows: Sequence[dict[str, Any]]) -> Figure:
     """Mean error of every family on the inputs of every layer, a panel for every operator."""
     with plot(3, height=6.2) as (figure, axes):
-        names = {}
+        names: dict[str, Any] = {}
         for axis, operator in zip(axes, ("softmax", "gelu", "layernorm"), strict=True):
             part = [row for row in rows if row["operator"] == operator]
             for family in dict.fromkeys(row["family"] for row in part):

@@ -29,7 +29,7 @@ def widths() -> list[dict[str, Any]]:
         quant = compose_quant(preset)
         data = photo_config()
         torch.manual_seed(0)
-        size = {"image_size": data.image_size, "patch_size": None, "num_classes": 10, "depth": 1}
+        size: dict[str, Any] = {"image_size": data.image_size, "patch_size": None, "num_classes": 10, "depth": 1}
         model = create_model("deit_t", mean=data.mean, std=data.std, quant=quant, **size).eval()
         calibrate(model, [torch.randint(0, 256, (1, 3, data.image_size, data.image_size), dtype=torch.uint8)])
         program = record(model)
@@ -43,7 +43,7 @@ def widths() -> list[dict[str, Any]]:
             steps = {"output": program.values[operator.output].bits}
             steps |= {key: bits_needed(*seen) for key, seen in proven[operator.name].intermediates.items()}
             widest = max(steps, key=lambda key: steps[key])
-            row = {
+            row: dict[str, Any] = {
                 "operator": "softmax" if operator.op == "exponential" else operator.op,
                 "family": name,
                 "bits": steps[widest],

@@ -128,14 +128,13 @@ class Report:
         """The same tables and plots as one run of job type `analysis`; its files go under `folder`."""
         import wandb
 
-        mode = "offline" if config.offline else None  # None: what WANDB_MODE says
         run = wandb.init(
             project=config.project,
             entity=config.entity,
             name=self.title,
             job_type="analysis",
             dir=folder,
-            mode=mode,
+            mode="offline" if config.offline else None,  # None: what WANDB_MODE says
             config={"command": self.command, **self.facts},
             settings=wandb.Settings(silent=True),
         )

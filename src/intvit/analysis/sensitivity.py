@@ -112,10 +112,10 @@ def _of_layer(subject: Subject, layer: Layer, widths: list[int]) -> Iterator[Cha
             if bits < old:
                 yield Change(layer.name, kind, f"{key} {old} → {bits} bits", {layer.name: {"bits": {key: bits}}})
     if _is_stream(layer) and subject.quant.observer.residual == "minmax":
-        old = site.bits.residual
-        new = 16 if old <= 8 else 8
-        parts = {"bits": {"residual": new, "residual_factors": new <= 8}}
-        yield Change(layer.name, kind, f"residual {old} → {new} bits", {layer.name: parts})
+        width = site.bits.residual
+        other = 16 if width <= 8 else 8
+        parts = {"bits": {"residual": other, "residual_factors": other <= 8}}
+        yield Change(layer.name, kind, f"residual {width} → {other} bits", {layer.name: parts})
 
 
 def _widths_of(layer: Layer) -> list[str]:

@@ -1,4 +1,4 @@
-"""The look of every plot: one palette, one set of sizes, figures as PNG bytes. Nothing here knows what is plotted."""
+"""The look of every plot: one palette, one set of sizes, figures as bytes. Nothing here knows what is plotted."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KIND_COLORS = {
 DARK, LIGHT, INK = "#2a6f97", "#89c2d9", "#333333"
 WIDTH = 6.4  # inches; a phone shows this width at a readable size
 
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
@@ -47,6 +47,7 @@ _SETTINGS = {
     "legend.frameon": False,
     "lines.linewidth": 1.5,
     "savefig.dpi": 150,
+    "svg.hashsalt": "intvit",
     "figure.constrained_layout.use": True,
 }
 
@@ -61,7 +62,16 @@ def plot(rows: int = 1, columns: int = 1, *, height: float = 3.2, **options: Any
 
 def png(figure: Figure) -> bytes:
     """The figure as PNG; the same figure gives the same bytes."""
+    return _saved(figure, "png", {"Software": None})
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as SVG; the same figure gives the same bytes."""
+    return _saved(figure, "svg", {"Date": None})
+
+
+def _saved(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
     buffer = io.BytesIO()
     with matplotlib.rc_context(_SETTINGS):
-        figure.savefig(buffer, format="png", metadata={"Software": None})
+        figure.savefig(buffer, format=kind, metadata=metadata)
     return buffer.getvalue()

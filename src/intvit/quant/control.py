@@ -101,7 +101,7 @@ def adopt_ranges(model: nn.Module, base: nn.Module, statistics: dict[str, list[C
     eval and integer mode.
     """
     model.load_state_dict(base.state_dict(), strict=False)  # factors per channel may be on one side only
-    others = {layer.name: layer for layer in layers(base)}
+    others: dict[str, Any] = {layer.name: layer for layer in layers(base)}
     for layer in layers(model):
         if isinstance(layer, Quantizer) and layer.form() != others[layer.name].form():
             layer.collected = statistics[layer.name]
