@@ -200,7 +200,7 @@ def _findings(
     layernorm: list[dict[str, Any]],
     real: list[dict[str, Any]],
 ) -> list[str]:
-    """One sentence for each operator: the family nearest to float, and the farthest."""
+    """One sentence for each operator: the families nearest to float, and the farthest."""
     if real:
         sets = {kind: [row for row in real if row["operator"] == kind] for kind in ("softmax", "gelu", "layernorm")}
     else:
@@ -213,10 +213,12 @@ def _findings(
             means[family] = sum(values) / len(values)
         rounding = means.pop("float")
         ordered = sorted(means, key=lambda family: means[family])
-        best, worst = ordered[0], ordered[-1]
+        close = [family for family in ordered if means[family] <= 1.05 * rounding]
         where = "on the model's own inputs" if real else "over all settings"
-        sentences.append(
-            f"{name}, {where}: {best} is nearest to float with a mean error of {means[best]:.3g} (the rounding of the "
-            f"output alone has {rounding:.3g}), {worst} farthest with {means[worst]:.3g}."
-        )
+        if close:
+            best = f"{', '.join(close)} within 5 % of the rounding alone, mean error {rounding:.3g}"
+        else:
+            best = f"nearest is {ordered[0]}, mean error {means[ordered[0]]:.3g}, the rounding alone {rounding:.3g}"
+        rest = "" if ordered[-1] in close else f"; farthest is {ordered[-1]} with {means[ordered[-1]]:.3g}"
+        sentences.append(f"{name}, {where}: {best}{rest}.")
     return sentences
