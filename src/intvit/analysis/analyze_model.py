@@ -139,7 +139,7 @@ _SWAP = (
     "One operator changed in all places at once, everything else as configured: how far the class probabilities move "
     "from those of the unchanged integer model, and the share of images whose first class is still the float model's."
 )
-_SITES = "One operator in one place, everything else as configured. A column is a place in the order of computation."
+_SITES = "One operator in one place, everything else as configured; the places of a block share its column."
 _ENERGY = (
     "ISSCC 2014 (Horowitz), 45 nm: 8-bit products 0.2 pJ, 32-bit 3.1 pJ, additions 0.1 pJ, float32 MACs 4.6 pJ, "
     "weights from DRAM once an image, activations through 1 MB of SRAM. For comparison of programs, not of chips."

@@ -107,27 +107,41 @@ def everywhere(measured: list[Measured]) -> Figure:
 
 
 def sites(measured: list[Measured]) -> Figure:
-    """What every change in one place does: a row for each change, its places from left to right."""
+    """What every change in one place does: a row for each change, a column for each block, shared by its places."""
     alone = [m for m in measured if m.change.site != EVERYWHERE]
-    names = list(dict.fromkeys(f"{m.change.kind}: {m.change.change}" for m in alone))
-    order = list(dict.fromkeys(m.change.site for m in alone))
-    floor = _floor(alone)
-    values = [[math.nan] * len(order) for _ in names]
+    groups = _groups([m.change.site for m in alone])
+    columns, floor = list(dict.fromkeys(groups.values())), _floor(alone)
+    cells: dict[str, dict[str, list[float]]] = {}  # change -> column -> values in the order of computation
     for m in alone:
-        row = names.index(f"{m.change.kind}: {m.change.change}")
-        values[row][order.index(m.change.site)] = math.log10(max(m.moved, floor))
-    with plot(height=0.28 * len(names) + 1.5) as (figure, axes):
+        row = cells.setdefault(f"{m.change.kind}: {m.change.change}", {})
+        row.setdefault(groups[m.change.site], []).append(math.log10(max(m.moved, floor)))
+    top = max(value for row in cells.values() for values in row.values() for value in values)
+    with plot(height=0.28 * len(cells) + 1.5) as (figure, axes):
         axes.grid(visible=False)
-        axes.set_facecolor("#f5f7f9")
-        # Neighbouring sites of a block differ in kind: each takes the columns up to the next site of its row.
-        image = axes.pcolormesh(_filled(values), cmap="viridis_r", vmin=math.log10(floor))
-        axes.set_yticks([i + 0.5 for i in range(len(names))], names)
-        axes.invert_yaxis()
-        axes.set_xlabel("place in the order of computation, by block")
+        for y, row in enumerate(cells.values()):
+            for column, values in row.items():
+                x = columns.index(column)
+                edges = [x + i / len(values) for i in range(len(values) + 1)]
+                image = axes.pcolormesh(edges, [y, y + 1], [values], cmap="viridis_r", vmin=math.log10(floor), vmax=top)
+        axes.set_yticks([i + 0.5 for i in range(len(cells))], list(cells))
+        axes.set(xlim=(0, len(columns)), ylim=(len(cells), 0))
+        step = max(1, len(columns) // 14)
+        axes.set_xticks([i + 0.5 for i in range(0, len(columns), step)], columns[::step])
+        axes.set_xlabel("block")
         axes.set_title("One change in one place")
-        block_ticks(axes, order)
         figure.colorbar(image, ax=axes, label="moved, log10 of bits", aspect=30, pad=0.01)
     return figure
+
+
+def _groups(names: list[str]) -> dict[str, str]:
+    """Block of every site; `in` and `out` for those before and after all blocks."""
+    groups: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        short = _short(name)
+        if not short[0].isdigit():
+            short = "out" if any(group[0].isdigit() for group in groups.values()) else "in"
+        groups[name] = short
+    return groups
 
 
 def energy(costs: list[OperatorCost], real: Any) -> Figure:
@@ -152,18 +166,6 @@ def _floor(measured: list[Measured]) -> float:
     """Where a logarithmic axis ends; what moves less is drawn there."""
     moved = [m.moved for m in measured if m.moved > 0.0]
     return max(min(moved), max(moved) * 1e-5) if moved else 1e-6
-
-
-def _filled(values: list[list[float]]) -> list[list[float]]:
-    """Every row with its gaps filled from the left, so that sparse kinds are as visible as dense ones."""
-    filled = []
-    for row in values:
-        known, result = math.nan, []
-        for value in row:
-            known = value if not math.isnan(value) else known
-            result.append(known)
-        filled.append(result)
-    return filled
 
 
 def kind_legend(figure: Figure, axes: Any) -> None:

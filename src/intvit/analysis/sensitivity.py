@@ -105,7 +105,9 @@ def _of_layer(subject: Subject, layer: Layer, widths: list[int]) -> Iterator[Cha
             old = getattr(site, group).family
             for new in families[base]:
                 if new not in (old, "float"):
-                    yield Change(layer.name, kind, f"{group} {old} → {new}", {layer.name: {group: {"family": new}}})
+                    yield Change(
+                        layer.name, kind, _label(group, kind, f"{old} → {new}"), {layer.name: {group: {"family": new}}}
+                    )
     for key in _widths_of(layer):
         old = getattr(site.bits, key)
         for bits in widths:
@@ -115,7 +117,11 @@ def _of_layer(subject: Subject, layer: Layer, widths: list[int]) -> Iterator[Cha
         width = site.bits.residual
         other = 16 if width <= 8 else 8
         parts = {"bits": {"residual": other, "residual_factors": other <= 8}}
-        yield Change(layer.name, kind, f"residual {width} → {other} bits", {layer.name: parts})
+        yield Change(layer.name, kind, _label("residual", kind, f"{width} → {other} bits"), {layer.name: parts})
+
+
+def _label(key: str, kind: str, change: str) -> str:
+    return change if key == kind else f"{key} {change}"
 
 
 def _widths_of(layer: Layer) -> list[str]:
