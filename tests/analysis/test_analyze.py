@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.analysis.browser import Browser
+from tests.tiny_runs import tiny
 
 from intvit.analysis.check_model import macs, random_model
 from intvit.analysis.cost import operator_costs, totals
@@ -20,8 +22,6 @@ from intvit.program.recording import record
 from intvit.quant import calibrate, layers, set_mode, trace
 from intvit.training.entry import train
 from intvit.training.restore import restore_run
-from tests.analysis.browser import Browser
-from tests.tiny_runs import tiny
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.data.synthetic_shards import write_split
 
 from intvit.analysis import bench_presets
 from intvit.analysis.presets import compose_quant
 from intvit.cli import main
 from intvit.errors import IntVitError
 from intvit.models import create_model
-from tests.data.synthetic_shards import write_split
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tests.analysis.browser import Browser
 
 from intvit.analysis.report import Column, Plot, Report, Table
 from intvit.analysis.style import plot
 from intvit.training.config import WandbConfig
-from tests.analysis.browser import Browser
 
 ROWS = [
     {"layer": "blocks.10", "error": 2.0, "note": "<b>&</b>", "override": {"blocks.10": {"bits": {"weight": 4}}}},

@@ -10,7 +10,6 @@ from intvit.analysis.cost import steps_of
 from intvit.analysis.presets import compose_quant, photo_config
 from intvit.models import create_model
 from intvit.program import bounds
-from intvit.program.intervals import bits_needed
 from intvit.program.recording import record
 from intvit.quant import calibrate
 
@@ -41,7 +40,7 @@ def widths() -> list[dict[str, Any]]:
             config: Any = families.get(operator.op, quant.layernorm)
             name = f"{config.family}, paper" if getattr(config, "paper", False) else config.family
             steps = {"output": program.values[operator.output].bits}
-            steps |= {key: bits_needed(*seen) for key, seen in proven[operator.name].intermediates.items()}
+            steps |= {key: seen.bits for key, seen in proven[operator.name].intermediates.items()}
             widest = max(steps, key=lambda key: steps[key])
             row: dict[str, Any] = {
                 "operator": "softmax" if operator.op == "exponential" else operator.op,
