@@ -11,7 +11,7 @@ from intvit.analysis.block_cache import blocks, blocks_before
 from intvit.analysis.distances import divergence
 from intvit.analysis.presets import compose_quant, photo_config
 from intvit.analysis.sensitivity import EVERYWHERE, Change, Sensitivity, changes
-from intvit.analysis.subject import Subject
+from intvit.analysis.subject import Subject, joined
 from intvit.models import create_model
 from intvit.quant import calibrate, set_mode
 from intvit.training.config import ModelConfig
@@ -127,6 +127,14 @@ def test_sites_know_the_blocks_before_them() -> None:
         "pool",
     )
     assert [blocks_before(swin, site) for site in sites] == [0, 1, 2, 3, 4]
+
+
+def test_a_change_joins_the_overrides_that_are_there() -> None:
+    base = {"a": {"bits": {"weight": 4}, "gelu": {"family": "ivit"}}, "b": {"bits": {"weight": 6}}}
+    assert joined(base, {"a": {"bits": {"activation": 6}}}) == {
+        "b": {"bits": {"weight": 6}},
+        "a": {"bits": {"weight": 4, "activation": 6}, "gelu": {"family": "ivit"}},
+    }
 
 
 def test_divergence_is_zero_for_equal_rows_alone() -> None:

@@ -53,12 +53,21 @@ class Subject:
         return model
 
     def _build(self, overrides: dict[str, Any]) -> nn.Module:
-        quant = replace(self.quant, overrides={**self.quant.overrides, **overrides})
+        quant = replace(self.quant, overrides=joined(self.quant.overrides, overrides))
         return build_model(self.config, quant, load=False)
 
     def measured(self, count: int) -> tuple[Tensor, Tensor]:
         """The first validation images, uint8 (N, C, H, W), and their labels (N,)."""
         return first_images(validation_loader(self.data), count)
+
+
+def joined(overrides: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """quant.overrides with `more` behind them; a pattern that is in both keeps its other keys."""
+    result = {pattern: parts for pattern, parts in overrides.items() if pattern not in more}
+    for pattern, parts in more.items():
+        old = overrides.get(pattern, {})
+        result[pattern] = {**old, **{group: {**old.get(group, {}), **values} for group, values in parts.items()}}
+    return result
 
 
 def subject_options(parser: argparse.ArgumentParser) -> None:
