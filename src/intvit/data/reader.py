@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from intvit.data.config import DataError
 from intvit.data.shards import ShardIndex
@@ -54,14 +54,19 @@ class ShardDataset(Dataset):
 
 @contextmanager
 def seeded(key: str) -> Iterator[None]:
-    """Seed `random`, `numpy.random` and torch's CPU generator from `key`; afterwards they go on as if untouched."""
-    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    """Seed `random`, `numpy.random` and torch's CPU generator from `key`; afterwards they go on as if untouched.
+
+    But not in a loader's worker, where nobody else draws from them.
+    """
+    in_worker = get_worker_info() is not None
+    states = None if in_worker else (random.getstate(), np.random.get_state(), torch.default_generator.get_state())
     random.seed(key)  # through SHA-512: similar keys give unrelated streams
     np.random.seed(random.getrandbits(32))
     torch.default_generator.manual_seed(random.getrandbits(63))  # torch.manual_seed would reach for accelerators too
     try:
         yield
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.default_generator.set_state(states[2])
+        if states is not None:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.default_generator.set_state(states[2])
