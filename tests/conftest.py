@@ -1,6 +1,8 @@
 """Shared by every test: one thread per worker, and the folder with real photos and weights where there is one."""
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 # Several test workers share the cores; set before torch reads it.
@@ -21,3 +23,25 @@ def test_data() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"INTVIT_TEST_DATA={folder}: no such folder")
     return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def _as_found() -> Iterator[None]:
+    """Environment and signal handlers as they were: Lightning leaves its own behind, also when a run fails."""
+    environment = dict(os.environ)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+@pytest.fixture
+def own_wandb() -> Iterator[None]:
+    """W&B reads the environment once in a process: the next test starts it anew."""
+    import wandb
+
+    wandb.teardown()
+    yield
+    wandb.teardown()

@@ -102,6 +102,7 @@ def test_files_beside_the_page_hold_every_value(report: Report, tmp_path: Path) 
     assert report.parts[0].png == (page.parent / "curve.png").read_bytes()
 
 
+@pytest.mark.usefixtures("own_wandb")
 def test_wandb_gets_the_same_tables_and_plots(report: Report, tmp_path: Path) -> None:
     report.write(tmp_path)
     report.log_wandb(WandbConfig(project="test", offline=True), tmp_path)

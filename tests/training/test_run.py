@@ -160,9 +160,9 @@ def test_a_damaged_checkpoint_is_one_line(finished: Path, tmp_path: Path) -> Non
         train(tiny(f"ckpt={damaged}"), tmp_path / "run")
 
 
-def test_wandb_logs_offline_beside_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    train(tiny("logger=wandb", "schedule.float=null", *NO_TRAINING), tmp_path / "run")
+@pytest.mark.usefixtures("own_wandb")
+def test_wandb_logs_offline_beside_the_metrics(tmp_path: Path) -> None:
+    train(tiny("logger=wandb", "logger.wandb.offline=true", "schedule.float=null", *NO_TRAINING), tmp_path / "run")
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
     assert (tmp_path / "run" / "metrics.csv").is_file()
 
