@@ -2,6 +2,8 @@
 
 import gc
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -154,6 +156,17 @@ def test_a_broken_image_ends_every_loader_with_one_line(tmp_path, make, workers)
         match=r"^/.*-000000.tar, sample 'torn': broken image \(.+\); mend or remove it, or say data.on_bad",
     ):
         list(make(config(tmp_path, batch_size=2, workers=workers)))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
+def test_workers_leave_the_signals_of_a_job_to_the_process_that_started_them(root, number):
+    loader = train_loader(config(root, workers=2))
+    expected, seen = numbers(loader), []
+    for images, _ in loader:
+        seen.append([number_of(image) for image in images])
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, number)
+    assert seen == expected
 
 
 def test_an_abandoned_iteration_ends_its_workers(root):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -97,6 +98,7 @@ class ShardLoader:
             num_workers=self._config.worker_count(),
             collate_fn=_collate,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_leave_signals,
             generator=torch.Generator(),  # else the workers' seeds would be drawn from the training's generator
         )
         batches = iter(loader)
@@ -180,6 +182,12 @@ def calibration_loader(
 def _fixed(config: DataConfig, index: ShardIndex, batches: Batches) -> ShardLoader:
     dataset = ShardDataset(index, eval_transform(config), skip=config.on_bad_sample == "skip")
     return ShardLoader(dataset, lambda epoch: batches, len(batches), config, {})
+
+
+def _leave_signals(worker: int) -> None:
+    """Schedulers send signals to all processes of a job; what they mean is for the one that started this worker."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Positions:
