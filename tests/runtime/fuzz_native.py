@@ -232,7 +232,7 @@ class Fuzzer:
 
         native_runtime.describe = damaged
         try:
-            engine = Engine(native_runtime.library(self.path), plan, self.random.choice([1, 2]))
+            engine = Engine(native_runtime.load_library(self.path), plan, self.random.choice([1, 2]))
         finally:
             native_runtime.describe = original
         engine.run(images_for(self.program, 2, 1))

@@ -8,7 +8,6 @@ or PNG beside it. A row of sensitivity.csv holds the quant.overrides entry that 
 from __future__ import annotations
 
 import argparse
-import resource
 import shlex
 import time
 from dataclasses import asdict
@@ -72,14 +71,8 @@ def main(arguments: list[str]) -> int:
     report.facts |= {
         "images": f"{len(subject.calibration)} calibration, {len(images)} measured, {len(judge.labels)} a change",
         "changes tried": str(len(tried)),
-        "time": f"{time.perf_counter() - began:.0f} s",
-        "peak memory": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB",
     }
-    page = report.write(options.out)
-    if logger.wandb is not None:
-        report.log_wandb(logger.wandb, options.out)
-    print("\n".join(report.findings))
-    print(f"{page}: {report.facts['time']}, {report.facts['peak memory']}")
+    report.finish(options.out, logger.wandb, began)
     return 0
 
 

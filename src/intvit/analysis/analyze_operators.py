@@ -8,7 +8,6 @@ report.html with all tables and plots, each as CSV or PNG beside it.
 from __future__ import annotations
 
 import argparse
-import resource
 import shlex
 import time
 from pathlib import Path
@@ -67,15 +66,7 @@ def main(arguments: list[str]) -> int:
             )
     report.findings = _findings(softmax, gelu, layernorm, real)
     report.parts = _parts(curves, softmax, gelu, layernorm, wide, real)
-    report.facts |= {
-        "time": f"{time.perf_counter() - began:.0f} s",
-        "peak memory": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB",
-    }
-    page = report.write(options.out)
-    if logger.wandb is not None:
-        report.log_wandb(logger.wandb, options.out)
-    print("\n".join(report.findings))
-    print(f"{page}: {report.facts['time']}, {report.facts['peak memory']}")
+    report.finish(options.out, logger.wandb, began)
     return 0
 
 

@@ -10,6 +10,8 @@ import csv
 import io
 import json
 import math
+import resource
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +125,18 @@ class Report:
         environment.tests["table"] = lambda part: isinstance(part, Table)
         environment.filters["sortable"] = _sortable
         return environment.get_template(PAGE).render(report=self)
+
+    def finish(self, folder: Path, wandb: WandbConfig | None, began: float) -> None:
+        """Add time since `began` (of time.perf_counter) and peak memory; write, log to W&B if it is given, print."""
+        self.facts |= {
+            "time": f"{time.perf_counter() - began:.0f} s",
+            "peak memory": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB",
+        }
+        page = self.write(folder)
+        if wandb is not None:
+            self.log_wandb(wandb, folder)
+        print("\n".join(self.findings))
+        print(f"{page}: {self.facts['time']}, {self.facts['peak memory']}")
 
     def log_wandb(self, config: WandbConfig, folder: Path) -> None:
         """The same tables and plots as one run of job type `analysis`; its files go under `folder`."""

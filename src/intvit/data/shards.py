@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +47,12 @@ class ShardIndex:
 
     def locate(self, position: int) -> tuple[str, int]:
         """Shard of the sample at `position` and the sample's number inside it."""
-        ends = np.cumsum(self.counts)
-        shard = int(np.searchsorted(ends, position, side="right"))
-        return self.names[shard], position - int(ends[shard] - self.counts[shard])
+        shard = int(np.searchsorted(self._ends, position, side="right"))
+        return self.names[shard], position - int(self._ends[shard] - self.counts[shard])
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        return np.cumsum(self.counts)
 
     def read(self, position: int) -> bytes:
         """The encoded image at `position`. Raises OSError."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,12 +73,10 @@ def scan(path: Path, where: str, num_classes: int | None) -> TarSamples:
 
 def key_of(path: Path, offset: int) -> str:
     """Key of the sample whose image begins at byte `offset`, for messages. Raises OSError."""
-    try:
+    with suppress(tarfile.TarError, ValueError):  # cut off before it
         for sample in walk(path):
             if any(sample[suffix].offset_data == offset for suffix in IMAGE_SUFFIXES if suffix in sample):
                 return str(sample["__key__"])
-    except (tarfile.TarError, ValueError):
-        pass  # cut off before it
     return f"at byte {offset}"
 
 

@@ -76,9 +76,9 @@ class NativeRuntime:
 
     def __init__(self, program: Program, threads: int | None = None, path: str | None = None) -> None:
         self.program, self.threads = program, threads or _default_threads()
-        self.library = library(path or os.environ.get(VARIABLE) or None)
-        self.path: str = self.library.intvit_path().decode()
-        self._engine = Engine(self.library, lower(program, fuse=True), self.threads)
+        self._compiled = load_library(path or os.environ.get(VARIABLE) or None)
+        self.path: str = self._compiled.intvit_path().decode()
+        self._engine = Engine(self._compiled, lower(program, fuse=True), self.threads)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 [B, C, H, W] -> int32 scores [B, classes]. Raises ProgramError for other images."""
@@ -89,7 +89,7 @@ class NativeRuntime:
         """Yields (operator name, its output as int64 [B, ...]) in program order, each operator run on its own."""
         check_images(self.program, images)
         plan = lower(self.program, fuse=False)
-        engine, traces = Engine(self.library, plan, 1), []
+        engine, traces = Engine(self._compiled, plan, 1), []
         for index in range(len(images)):
             engine.run(images[index : index + 1])
             traces.append({op.output: engine.read(plan.values[op.output]) for op in self.program.operators})
@@ -107,18 +107,18 @@ class NativeRuntime:
 
     def ceiling(self) -> float:
         """Multiply-adds a second of the path's inner product on data in the first-level cache, on one thread."""
-        return self.library.intvit_ceiling()
+        return self._compiled.intvit_ceiling()
 
 
 class Engine:
     """A plan in the library, ready to run. `plan` stays as it is."""
 
-    def __init__(self, library: ctypes.CDLL, plan: Plan, threads: int) -> None:
-        self.library, self.plan = library, plan
+    def __init__(self, compiled: ctypes.CDLL, plan: Plan, threads: int) -> None:
+        self._compiled, self.plan = compiled, plan
         buffers, steps, kept = describe(plan)
         error = ctypes.create_string_buffer(500)
         arguments = (buffers, len(buffers), steps, len(steps), plan.input, plan.output, threads, error, len(error))
-        self._handle = library.intvit_create(*arguments)
+        self._handle = compiled.intvit_create(*arguments)
         del kept  # the library has copied the constants
         if not self._handle:
             raise IntVitError(f"the native runtime refuses the program: {error.value.decode()}")
@@ -126,7 +126,7 @@ class Engine:
 
     def __del__(self) -> None:
         if getattr(self, "_handle", None):
-            self.library.intvit_destroy(self._handle)
+            self._compiled.intvit_destroy(self._handle)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Scores int32 [B, classes] of images that fit the program."""
@@ -134,7 +134,7 @@ class Engine:
         scores = np.empty((len(images), self._classes), np.int32)
         error = ctypes.create_string_buffer(500)
         arguments = (images.ctypes.data, len(images), scores.ctypes.data, error, len(error))
-        if self.library.intvit_run(self._handle, *arguments):
+        if self._compiled.intvit_run(self._handle, *arguments):
             raise IntVitError(f"the native runtime failed: {error.value.decode()}")
         return scores
 
@@ -144,7 +144,7 @@ class Engine:
         if buffer.data is not None:
             content = buffer.data.reshape(-1)
         else:
-            address = self.library.intvit_memory(self._handle) + buffer.offset
+            address = self._compiled.intvit_memory(self._handle) + buffer.offset
             content = np.ctypeslib.as_array((ctypes.c_uint8 * buffer.size).from_address(address)).view(tensor.dtype)
         data = content[tensor.offset :]
         strides = [stride * tensor.dtype.itemsize for stride in tensor.entries.strides]
@@ -152,11 +152,11 @@ class Engine:
 
     @property
     def memory(self) -> int:
-        return self.library.intvit_bytes(self._handle)
+        return self._compiled.intvit_bytes(self._handle)
 
     def step_times(self) -> list[tuple[Step, float]]:
         nanoseconds = (ctypes.c_int64 * len(self.plan.steps))()
-        self.library.intvit_times(self._handle, nanoseconds)
+        self._compiled.intvit_times(self._handle, nanoseconds)
         return [(step, time / 1e6) for step, time in zip(self.plan.steps, nanoseconds, strict=True)]
 
 
@@ -189,7 +189,7 @@ def _fill_view(view: _View, tensor: Tensor | None) -> None:
     view.shape[:rank], view.strides[:rank] = tensor.entries.shape, tensor.entries.strides
 
 
-def library(path: str | None) -> ctypes.CDLL:
+def load_library(path: str | None) -> ctypes.CDLL:
     """The library for `path`, or for the fastest path that this machine has. Raises IntVitError where there is none."""
     if path is not None and path not in PATHS:
         raise IntVitError(f"unknown path {path!r} of the native runtime; there are {', '.join(PATHS)}")

@@ -56,9 +56,8 @@ def index_shard(path: Path) -> tuple[ShardRecord, np.ndarray]:
     found = scan(path, str(path), None)
     if found.bad:
         raise DataError(str(found.bad[0]))
-    table, digest = found.table(), hashlib.sha256()
+    table = found.table()
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+        digest = hashlib.file_digest(file, "sha256")
         size = file.tell()
     return ShardRecord(path.name, table.shape[1], size, digest.hexdigest(), len(np.unique(table[2]))), table

@@ -62,10 +62,9 @@ def verify_shard(
     """Check one shard against its record and its part of the table, int64 (3, samples)."""
     found = Found()
     if record is not None:
-        size, digest = path.stat().st_size, hashlib.sha256()
+        size = path.stat().st_size
         with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+            digest = hashlib.file_digest(file, "sha256")
         if size != record.bytes:
             found.problems.append(f"{path}: {size} bytes, {INDEX} says {record.bytes}")
         elif digest.hexdigest() != record.sha256:
