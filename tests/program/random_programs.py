@@ -18,9 +18,12 @@ GELU_KINDS = ("table", "shift", "polynomial", "piecewise")
 METHODS = ("exact", "ivit", "ibert")
 
 
-def random_program(seed: int) -> Program:
-    """A checked program: images [1..3, 4..16, 4..16], one or two blocks, 2 to 7 scores."""
-    return Builder(seed).build()
+def random_program(seed: int, *, wide: bool = False) -> Program:
+    """A checked program: images [1..3, 4..16, 4..16], one or two blocks, 2 to 7 scores.
+
+    wide: more tokens and channels than a vector or a tile of a fast kernel takes, in heads of 31 to 80 channels.
+    """
+    return Builder(seed, wide).build()
 
 
 def images_for(program: Program, batch: int, seed: int = 0) -> np.ndarray:
@@ -46,8 +49,8 @@ def encode(ratio: float, cap: int) -> tuple[int, int]:
 class Builder:
     """Appends operators; each method returns the name of the value that it adds."""
 
-    def __init__(self, seed: int) -> None:
-        self.seed, self.rng = seed, np.random.default_rng(seed)
+    def __init__(self, seed: int, wide: bool) -> None:
+        self.seed, self.wide, self.rng = seed, wide, np.random.default_rng(seed)
         self.values: dict[str, Value] = {}
         self.constants: dict[str, Constant] = {}
         self.operators: list[Operator] = []
@@ -59,6 +62,10 @@ class Builder:
         height, width = (patch * int(rng.integers(1 + (patch == 1) * 3, 5)) for _ in range(2))
         self.values["image"] = Value((channels, height, width), 8, False)
         self.heads, self.head_size = int(rng.integers(1, 4)), int(rng.integers(1 + (self.seed % 16 > 0), 6))
+        if self.wide:
+            height, width = (patch * int(rng.integers(7, 11)) for _ in range(2))
+            self.values["image"] = Value((channels, height, width), 8, False)
+            self.head_size = int(rng.choice([31, 32, 48, 64, 64, 80]))
         self.stream_bits = int(rng.choice([8, 16, 12, 5]))
         self.channel_shift = rng.integers(0, 4, self.heads * self.head_size) if self.stream_bits == 8 else None
         stream = self.embedding(patch)
@@ -205,6 +212,8 @@ class Builder:
     def requantize(self, name: str, x: str, bits: int, *, signed: bool = True, ratio: float | None = None) -> str:
         if ratio is None:
             ratio = 2.0 ** (bits - 1) / self.spread(x) * self.rng.uniform(0.4, 1.2)
+        if self.wide and self.rng.random() < 0.2:  # so large that all values are clamped, from beyond 32 bits
+            ratio *= 2.0**22
         cap = 53 - (bits - 1 if signed else bits)
         constants = self.dyadic(ratio, self.values[x].shape[-1], cap, signs=bits < 32)
         return self.emit("requantize", name, [x], {"bits": bits, "signed": signed}, **constants)

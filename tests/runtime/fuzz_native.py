@@ -47,7 +47,8 @@ FLAGS = [
     "-Wno-maybe-uninitialized",
 ]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-PATHS = {"scalar": [], "avx512": [f"-mavx512{name}" for name in ("f", "bw", "dq", "vl", "vnni", "vbmi")]}
+AVX512 = [f"-mavx512{name}" for name in ("f", "bw", "dq", "vl", "vnni", "vbmi")]
+PATHS = {"scalar": [], "avx512": AVX512, "amx": [*AVX512, "-mamx-tile", "-mamx-int8"]}
 NUMBERS = (0, 1, -1, 2, 3, 7, 8, 31, 32, 62, 63, 64, 127, 128, 255, 256, 2**31 - 1, 2**31, -(2**31), 2**53, 2**63 - 1)
 EQUAL, RAN = "ran, equal to numpy", "plan accepted, ran"
 
@@ -91,7 +92,7 @@ class Fuzzer:
         ways = (self.damage_bytes, self.damage_document, self.damage_program, self.damage_plan)
         for case in range(cases):
             if case % 40 == 0:
-                self.program = random_program(self.random.randrange(400))
+                self.program = random_program(self.random.randrange(400), wide=self.random.random() < 0.2)
                 save_checkpoint(self.program, folder / "whole")
             way = ways[case % len(ways)]
             target = folder / "damaged"

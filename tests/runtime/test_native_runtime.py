@@ -42,6 +42,14 @@ def test_random_programs_give_equal_integers(path: str, first: int) -> None:
 
 
 @needs_library
+@pytest.mark.parametrize("path", PATHS)
+def test_programs_wider_than_vectors_and_tiles_give_equal_integers(path: str) -> None:
+    for seed in range(24):
+        program = random_program(seed, wide=True)
+        assert_equal(program, NativeRuntime(program, threads=1 + seed % 2, path=path), seed)
+
+
+@needs_library
 def test_the_random_programs_reach_every_kind_of_step() -> None:
     kinds = set()
     for seed in range(96):
@@ -95,7 +103,7 @@ def test_the_amx_path_is_equal_with_emulated_tiles(tmp_path: Path, monkeypatch: 
     compile_amx(tmp_path / "amx.so", "-DINTVIT_EMULATE_AMX")
     monkeypatch.setattr(native_runtime, "FOLDER", tmp_path)
     for seed in range(24):
-        program = random_program(seed)
+        program = random_program(seed, wide=seed % 4 == 0)
         runtime = NativeRuntime(program, threads=1 + seed % 2, path="amx")
         assert runtime.path == "amx"
         assert_equal(program, runtime, seed)

@@ -126,8 +126,8 @@ private:
             const int8_t* panel = reinterpret_cast<const int8_t*>(memory.scratch + key_panels) + start * padded;
             tile(memory.scratch + rows, padded, count, panel, (columns + 15) / 16, accumulators);
             require_exact(memory.scratch + rows, padded, count, panel, columns, 128, offset + start);
-            logits.apply(accumulators, count, offset + start, start, columns, added ? other + start : nullptr, stride,
-                         x + start, panel_count(length) * COLUMNS);
+            logits.apply(accumulators, count, offset + start, start, added ? columns : Epilogue::with_room(columns),
+                         added ? other + start : nullptr, stride, x + start, panel_count(length) * COLUMNS);
         }
     }
 

@@ -286,6 +286,7 @@ template <class Work> int32_t guarded(char* error, int64_t size, Work work) {
 
 }  // namespace
 
+#pragma GCC visibility push(default)  // everything else is hidden, which lets the compiler inline it
 extern "C" {
 
 int32_t intvit_abi() { return ABI; }
@@ -309,3 +310,4 @@ void intvit_times(void* engine, int64_t* nanoseconds) { static_cast<Engine*>(eng
 double intvit_ceiling() { return tile_speed(); }
 
 }
+#pragma GCC visibility pop

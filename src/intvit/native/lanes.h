@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__AVX512VNNI__)
 #include <immintrin.h>
@@ -42,24 +43,49 @@ inline void store(uint8_t* p, Lanes x, int count) { _mm512_mask_cvtepi32_storeu_
 inline void store(int16_t* p, Lanes x, int count) { _mm512_mask_cvtepi32_storeu_epi16(p, first(count), x); }
 inline void store(int32_t* p, Lanes x, int count) { _mm512_mask_storeu_epi32(p, first(count), x); }
 
-// mul_epi32 reads the low half of every 64 bits: the even lanes, or the odd ones after a shift by 32.
-template <bool TWO>
-inline __m512i half_of_lanes(__m512i x, __m512i y, const Multipliers& m, int odd, __m512i low, __m512i high) {
-    __m512i sum = _mm512_add_epi64(_mm512_mul_epi32(x, _mm512_load_si512(m.x[odd])), _mm512_load_si512(m.half[odd]));
-    if (TWO) sum = _mm512_add_epi64(sum, _mm512_mul_epi32(y, _mm512_load_si512(m.y[odd])));
-    sum = _mm512_srav_epi64(sum, _mm512_load_si512(m.shift[odd]));
-    return _mm512_min_epi64(_mm512_max_epi64(sum, low), high);
-}
-
 struct Clamp {
     __m512i low, high;
     Clamp(int32_t low, int32_t high) : low(_mm512_set1_epi64(low)), high(_mm512_set1_epi64(high)) {}
+    __m512i apply(__m512i x) const { return _mm512_min_epi64(_mm512_max_epi64(x, low), high); }
 };
 
-template <bool TWO> inline Lanes multiply_shift(Lanes x, Lanes y, const Multipliers& m, const Clamp& clamp) {
-    const __m512i even = half_of_lanes<TWO>(x, y, m, 0, clamp.low, clamp.high);
-    const __m512i odd = half_of_lanes<TWO>(_mm512_srli_epi64(x, 32), _mm512_srli_epi64(y, 32), m, 1, clamp.low, clamp.high);
-    return _mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32));
+// Of results that fit int32 as they are.
+struct NoClamp {
+    __m512i apply(__m512i x) const { return x; }
+};
+
+// mul_epi32 reads the low half of every 64 bits: the even lanes, or the odd ones once they have moved there.
+template <bool TWO> inline __m512i half_of_lanes(__m512i x, __m512i y, const Multipliers& m, int odd) {
+    __m512i sum = _mm512_add_epi64(_mm512_mul_epi32(x, _mm512_load_si512(m.x[odd])), _mm512_load_si512(m.half[odd]));
+    if (TWO) sum = _mm512_add_epi64(sum, _mm512_mul_epi32(y, _mm512_load_si512(m.y[odd])));
+    return _mm512_srav_epi64(sum, _mm512_load_si512(m.shift[odd]));
+}
+
+inline __m512i odd_lanes(__m512i x) { return _mm512_shuffle_epi32(x, _MM_PERM_DDBB); }
+inline __m512i join_lanes(__m512i even, __m512i odd) { return _mm512_mask_shuffle_epi32(even, 0xAAAA, odd, _MM_PERM_CCAA); }
+
+template <bool TWO, class Limit> inline Lanes multiply_shift(Lanes x, Lanes y, const Multipliers& m, const Limit& limit) {
+    return join_lanes(limit.apply(half_of_lanes<TWO>(x, y, m, 0)),
+                      limit.apply(half_of_lanes<TWO>(odd_lanes(x), odd_lanes(y), m, 1)));
+}
+
+// Four times sixteen lanes as 64 values, saturated to the type and clamped.
+template <class Out> inline void store_row(Out* p, const Lanes* x, int32_t low, int32_t high) {
+    const __m512i a = _mm512_packs_epi32(x[0], x[1]), b = _mm512_packs_epi32(x[2], x[3]);  // in each quarter: x0 x1, x2 x3
+    if constexpr (sizeof(Out) == 2) {
+        const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+        const __m512i least = _mm512_set1_epi16(int16_t(low)), most = _mm512_set1_epi16(int16_t(high));
+        const __m512i first = _mm512_permutexvar_epi64(order, a), second = _mm512_permutexvar_epi64(order, b);
+        _mm512_storeu_si512(p, _mm512_min_epi16(_mm512_max_epi16(first, least), most));
+        _mm512_storeu_si512(p + 32, _mm512_min_epi16(_mm512_max_epi16(second, least), most));
+    } else {
+        const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        const __m512i least = _mm512_set1_epi8(int8_t(low)), most = _mm512_set1_epi8(int8_t(high));
+        const __m512i bytes = std::is_signed_v<Out> ? _mm512_packs_epi16(a, b) : _mm512_packus_epi16(a, b);
+        const __m512i row = _mm512_permutexvar_epi32(order, bytes);
+        _mm512_storeu_si512(p, std::is_signed_v<Out> ? _mm512_min_epi8(_mm512_max_epi8(row, least), most)
+                                                     : _mm512_min_epu8(_mm512_max_epu8(row, least), most));
+    }
 }
 
 #else

@@ -2,6 +2,7 @@
 //
 // attributes: method (Method), low, high, normalizer shift, Newton steps, square shift. constants: multiplier, bias, shift and,
 // in some, the channel shift, int64 [C].
+#include "layernorm_lanes.h"
 #include "roots.h"
 #include "wide.h"
 
@@ -25,23 +26,49 @@ public:
             bias[c] += int64_t(1) << (shift[c] - 1);  // the rounding term of the output
         }
         for (int64_t places : channel_shift) require(0 <= places && places <= 7, "a channel shift is outside 0..7");
+        if (square_shift == 0 && newton_steps == 0)
+            lanes = LayerNormLanes::of(x.type, out.type, multiplier, bias, shift, channel_shift, low, high);
         units = entries(x) / size;
         scratch = size * 8;
-        constants = 4 * size * 8;
+        constants = 4 * size * 8 + (lanes ? lanes->bytes() : 0);
     }
 
     void run(int64_t begin, int64_t end, const Memory& memory) const override {
         int64_t* y = reinterpret_cast<int64_t*>(memory.scratch);
         for (int64_t row = begin; row < end; row++) {
-            widen(memory.at(x) + row * size * size_of(x.type), x.type, 1, size, y);
+            const uint8_t* from = memory.at(x) + row * size * size_of(x.type);
+            uint8_t* to = memory.at(out) + row * size * size_of(out.type);
+            if (lanes && run_lanes(from, to)) continue;
+            widen(from, x.type, 1, size, y);
             if (!channel_shift.empty())
                 for (int64_t c = 0; c < size; c++) y[c] <<= channel_shift[c];
             scale(y, method == EXACT ? center_exactly(y) : center(y));
-            narrow(y, size, out.type, memory.at(out) + row * size * size_of(out.type));
+            narrow(y, size, out.type, to);
         }
     }
 
 private:
+    // The same with vectors. False where a row's values are too large for them.
+    bool run_lanes(const uint8_t* from, uint8_t* to) const {
+        const LayerNormLanes::Moments moments = lanes->moments(from);
+        const int64_t sum = moments.sum, count = size;
+        int64_t center, spread, farthest, reciprocal;  // y = count * x - sum, or x - mean
+        if (method == EXACT) {
+            spread = count * moments.squares - sum * sum;  // sum(y^2) / count
+            const int64_t root = integer_sqrt(spread);
+            center = sum;
+            farthest = (integer_sqrt(count) + 1) * (root + 1);
+            reciprocal = root > 0 ? (int64_t(1) << 40) / root : 0;
+        } else {
+            center = floor_divide(2 * sum + count, 2 * count);
+            spread = moments.squares - 2 * center * sum + count * center * center;  // sum(y^2)
+            const int64_t root = integer_sqrt(spread);
+            farthest = root + 1;
+            reciprocal = spread > 0 ? INT32_MAX / std::max<int64_t>(root, 1) : 0;
+        }
+        return lanes->scale(from, to, method == EXACT ? count : 1, center, farthest, reciprocal, normalizer_shift);
+    }
+
     // y = clamp((((y * reciprocal) >> k) * multiplier + bias + 2^(shift-1)) >> shift)
     void scale(int64_t* __restrict y, int64_t reciprocal) const {
         const int64_t *__restrict m = multiplier.data(), *__restrict b = bias.data(), *__restrict e = shift.data();
@@ -92,6 +119,7 @@ private:
     const vector<int64_t> multiplier;
     vector<int64_t> bias;
     const vector<int64_t> shift, channel_shift;
+    std::unique_ptr<LayerNormLanes> lanes;  // null where the values do not fit them, or the machine has none
 };
 
 }  // namespace

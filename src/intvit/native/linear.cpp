@@ -7,7 +7,7 @@
 
 namespace {
 
-enum { CHUNK = 1 << 16 };  // bytes of rows that are copied at once, for all panels: a part of the second-level cache
+enum { CHUNK = 5 << 16 };  // bytes of rows that are copied at once, for all panels: a part of the second-level cache
 
 class Linear : public Step {
 public:
@@ -26,7 +26,7 @@ public:
         const vector<int32_t> bias = plan.copy<int32_t>(1, I32, columns);
         pack_transposed(weight.data(), depth, columns, depth, zero_point(), bias.data(), packed(), offset.data());
         divide(plan.threads);
-        scratch = chunk * padded_depth(depth) + 64 + TILE_ROWS * COLUMNS * 4;
+        scratch = chunk * padded_depth(depth) + 64 + 2 * TILE_ROWS * COLUMNS * 4;
         constants = panels.bytes() + int64_t(offset.size()) * 4 + epilogue.bytes();
     }
 
@@ -70,10 +70,27 @@ private:
     template <class Out, class Residual> void run_with(int64_t begin, int64_t end, const Memory& memory) const {
         const int64_t padded = padded_depth(depth), count = panel_count(columns);
         uint8_t* a = memory.scratch;
-        int32_t* sums = reinterpret_cast<int32_t*>(a + round_up(chunk * padded, 64));
+        int32_t *sums = reinterpret_cast<int32_t*>(a + round_up(chunk * padded, 64)), *spare = sums + TILE_ROWS * COLUMNS;
         const uint8_t* source = memory.at(x);
         const Residual* other = mode == Epilogue::ADDED ? reinterpret_cast<const Residual*>(memory.at(residual)) : nullptr;
         Out* target = reinterpret_cast<Out*>(memory.at(out));
+        struct {  // the tile before, whose sums wait for their epilogue
+            const int32_t* sums;
+            int rows;
+            int64_t start;
+            int width;
+            const Residual* residual;
+            Out* out;
+        } done = {nullptr, 0, 0, 0, nullptr, nullptr};
+        const auto finish_rows = [&](int most) {
+            const int now = std::min(most, done.rows);
+            epilogue.apply(done.sums, now, offset.data() + done.start, done.start, done.width, done.residual,
+                           done.residual ? columns : 0, done.out, columns);
+            done.rows -= now;
+            done.sums += now * COLUMNS;
+            done.out += now * columns;
+            if (done.residual) done.residual += now * columns;
+        };
         for (int64_t unit = begin; unit < end; unit++) {
             const int64_t first = unit / groups * chunk, size = std::min(chunk, rows - first), group = unit % groups;
             copy_rows(source + first * depth, depth, size, depth, x.type == I8 ? 0x80 : 0, a);
@@ -82,13 +99,15 @@ private:
                 const int8_t* panel = reinterpret_cast<const int8_t*>(panels.data()) + p * COLUMNS * padded;
                 for (int64_t r = 0; r < size; r += TILE_ROWS) {
                     const int count_rows = int(std::min<int64_t>(TILE_ROWS, size - r));
-                    tile(a + r * padded, padded, count_rows, panel, (width + 15) / 16, sums);
+                    tile_beside(a + r * padded, padded, count_rows, panel, (width + 15) / 16, sums, finish_rows);
                     require_exact(a + r * padded, padded, count_rows, panel, width, zero_point(), offset.data() + p * COLUMNS);
+                    finish_rows(TILE_ROWS);
                     const int64_t place = (first + r) * columns + p * COLUMNS;
-                    epilogue.apply(sums, count_rows, offset.data() + p * COLUMNS, p * COLUMNS, width,
-                                   other ? other + place : nullptr, columns, target + place, columns);
+                    done = {sums, count_rows, p * COLUMNS, width, other ? other + place : nullptr, target + place};
+                    std::swap(sums, spare);
                 }
             }
+            finish_rows(TILE_ROWS);
         }
     }
 

@@ -25,13 +25,17 @@ public:
 private:
     template <class T> void copy(int64_t begin, int64_t end, const Memory& memory) const {
         const int64_t n = last(x), step_x = x.strides[x.rank - 1], step_out = out.strides[out.rank - 1];
-        for (int64_t row = begin; row < end; row++) {
+        const int64_t group = x.rank > 1 ? x.shape[x.rank - 2] : 1;  // of rows that are one stride apart
+        const int64_t next_x = x.rank > 1 ? x.strides[x.rank - 2] : 0, next_out = x.rank > 1 ? out.strides[x.rank - 2] : 0;
+        for (int64_t row = begin; row < end;) {
             const T* from = reinterpret_cast<const T*>(memory.at(x)) + row_offset(x, row, 1);
             T* to = reinterpret_cast<T*>(memory.at(out)) + row_offset(out, row, 1);
-            if (step_x == 1 && step_out == 1)
-                memcpy(to, from, n * sizeof(T));
-            else
-                for (int64_t i = 0; i < n; i++) to[i * step_out] = from[i * step_x];
+            const int64_t stop = std::min(end, row + group - row % group);
+            for (; row < stop; row++, from += next_x, to += next_out)
+                if (step_x == 1 && step_out == 1)
+                    memcpy(to, from, n * sizeof(T));
+                else
+                    for (int64_t i = 0; i < n; i++) to[i * step_out] = from[i * step_x];
         }
     }
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "lanes.h"
 #include "step.h"
 #include "tile.h"
 
@@ -14,19 +15,83 @@ inline int64_t padded_depth(int64_t depth) { return (depth + DEPTH - 1) / DEPTH 
 inline int64_t panel_count(int64_t columns) { return (columns + COLUMNS - 1) / COLUMNS; }
 inline int64_t packed_bytes(int64_t columns, int64_t depth) { return panel_count(columns) * COLUMNS * padded_depth(depth); }
 
+#ifdef INTVIT_AVX512
+
+// Sixteen rows of 64 bytes -> columns c.. of a panel from depth k: a transposition of groups of four bytes. Adds each row's sum
+// to `sums`.
+inline void transpose_rows(const int8_t* b, int64_t stride, int8_t* panel, int64_t k, int64_t c, Lanes& sums) {
+    __m512i x[16], y[16];
+    for (int i = 0; i < 16; i++) x[i] = _mm512_loadu_si512(b + i * stride);
+    for (int i = 0; i < 16; i += 2) {
+        y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
+        y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)  // x[i + j]: of rows i .. i + 3, group j of each quarter
+        for (int j = 0; j < 2; j++) {
+            x[i + 2 * j] = _mm512_unpacklo_epi64(y[i + j], y[i + 2 + j]);
+            x[i + 2 * j + 1] = _mm512_unpackhi_epi64(y[i + j], y[i + 2 + j]);
+        }
+    for (int j = 0; j < 4; j++) {
+        const __m512i even = _mm512_shuffle_i32x4(x[j], x[4 + j], 0x88), even2 = _mm512_shuffle_i32x4(x[8 + j], x[12 + j], 0x88);
+        const __m512i odd = _mm512_shuffle_i32x4(x[j], x[4 + j], 0xDD), odd2 = _mm512_shuffle_i32x4(x[8 + j], x[12 + j], 0xDD);
+        const __m512i column[4] = {_mm512_shuffle_i32x4(even, even2, 0x88), _mm512_shuffle_i32x4(odd, odd2, 0x88),
+                                   _mm512_shuffle_i32x4(even, even2, 0xDD), _mm512_shuffle_i32x4(odd, odd2, 0xDD)};
+        for (int i = 0; i < 4; i++) {  // quarters of the rows
+            _mm512_storeu_si512(panel + place_in_panel(k + 16 * i + 4 * j, c), column[i]);
+            sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(1), column[i]);
+        }
+    }
+}
+
+// Four rows of 64 bytes -> depth k .. k + 3 of the 64 columns of a panel: an interleaving of bytes.
+inline void interleave_rows(const int8_t* b, int64_t stride, int8_t* panel, int64_t k) {
+    __m512i x[4], y[4];
+    for (int i = 0; i < 4; i++) x[i] = _mm512_loadu_si512(b + i * stride);
+    for (int i = 0; i < 4; i += 2) {
+        y[i] = _mm512_unpacklo_epi8(x[i], x[i + 1]);
+        y[i + 1] = _mm512_unpackhi_epi8(x[i], x[i + 1]);
+    }
+    for (int i = 0; i < 2; i++) {  // x[j]: columns 4 j .. 4 j + 3 of each quarter
+        x[2 * i] = _mm512_unpacklo_epi16(y[i], y[2 + i]);
+        x[2 * i + 1] = _mm512_unpackhi_epi16(y[i], y[2 + i]);
+    }
+    const __m512i even = _mm512_shuffle_i32x4(x[0], x[1], 0x88), even2 = _mm512_shuffle_i32x4(x[2], x[3], 0x88);
+    const __m512i odd = _mm512_shuffle_i32x4(x[0], x[1], 0xDD), odd2 = _mm512_shuffle_i32x4(x[2], x[3], 0xDD);
+    _mm512_storeu_si512(panel + place_in_panel(k, 0), _mm512_shuffle_i32x4(even, even2, 0x88));
+    _mm512_storeu_si512(panel + place_in_panel(k, 16), _mm512_shuffle_i32x4(odd, odd2, 0x88));
+    _mm512_storeu_si512(panel + place_in_panel(k, 32), _mm512_shuffle_i32x4(even, even2, 0xDD));
+    _mm512_storeu_si512(panel + place_in_panel(k, 48), _mm512_shuffle_i32x4(odd, odd2, 0xDD));
+}
+
+#endif
+
 // Column c is row c of b, whose rows are `stride` apart: a linear layer's weight, or the keys. offset[c] = bias[c] - zero *
 // sum(column c), for all columns of the panels; bias may be null. The panels are zeroed by the caller where nothing is packed.
 inline void pack_transposed(const int8_t* b, int64_t stride, int64_t columns, int64_t depth, int zero_point,
                             const int32_t* bias, int8_t* panels, int32_t* offset) {
     const int64_t whole = depth / 4 * 4, padded = padded_depth(depth);
-    for (int64_t c = 0; c < columns; c++) {
+    const auto panel_of = [&](int64_t column) { return panels + column / COLUMNS * COLUMNS * padded; };
+    int64_t c = 0;
+    const auto finish = [&](int64_t column, int32_t sum) {
+        offset[column] = int32_t(uint32_t(bias ? bias[column] : 0) - uint32_t(zero_point) * uint32_t(sum));
+    };
+#ifdef INTVIT_AVX512
+    for (; depth % 64 == 0 && c + LANES <= columns; c += LANES) {
+        Lanes sums = zero();
+        for (int64_t k = 0; k < depth; k += 64) transpose_rows(b + c * stride + k, stride, panel_of(c), k, c % COLUMNS, sums);
+        alignas(64) int32_t lanes[LANES];
+        _mm512_store_si512(lanes, sums);
+        for (int i = 0; i < LANES; i++) finish(c + i, lanes[i]);
+    }
+#endif
+    for (; c < columns; c++) {
         const int8_t* row = b + c * stride;
-        int8_t* place = panels + c / COLUMNS * COLUMNS * padded + c % COLUMNS * 4;
-        for (int64_t k = 0; k < whole; k += 4) memcpy(place + k * COLUMNS, row + k, 4);
-        for (int64_t k = whole; k < depth; k++) place[whole * COLUMNS + k % 4] = row[k];
+        int8_t* panel = panel_of(c);
+        for (int64_t k = 0; k < whole; k += 4) memcpy(panel + place_in_panel(k, c % COLUMNS), row + k, 4);
+        for (int64_t k = whole; k < depth; k++) panel[place_in_panel(k, c % COLUMNS)] = row[k];
         int32_t sum = 0;
         for (int64_t k = 0; k < depth; k++) sum += row[k];  // < 2^31: checked depth < 2^23
-        offset[c] = int32_t(uint32_t(bias ? bias[c] : 0) - uint32_t(zero_point) * uint32_t(sum));
+        finish(c, sum);
     }
 }
 
@@ -35,14 +100,20 @@ inline void pack_rows(const int8_t* b, int64_t stride, int64_t columns, int64_t 
     const int64_t padded = padded_depth(depth);
     for (int64_t start = 0; start < columns; start += COLUMNS, panels += COLUMNS * padded) {
         const int64_t width = std::min<int64_t>(COLUMNS, columns - start);
-        for (int64_t k = 0; k + 4 <= depth; k += 4) {
-            const int8_t* row = b + k * stride + start;
-            int8_t* place = panels + k * COLUMNS;
-            for (int64_t c = 0; c < width; c++)
-                for (int i = 0; i < 4; i++) place[4 * c + i] = row[i * stride + c];
-        }
-        for (int64_t k = depth / 4 * 4; k < depth; k++)
-            for (int64_t c = 0; c < width; c++) panels[k / 4 * 4 * COLUMNS + 4 * c + k % 4] = b[k * stride + start + c];
+        int64_t k = 0;
+#ifdef INTVIT_AVX512
+        for (; width == COLUMNS && k + 4 <= depth; k += 4) interleave_rows(b + k * stride + start, stride, panels, k);
+#endif
+        for (; k + 4 <= depth; k += 4)
+            for (int64_t c = 0; c < width; c += 16) {
+                const int8_t* row = b + k * stride + start + c;
+                int8_t* place = panels + place_in_panel(k, c);
+                const int64_t count = std::min<int64_t>(16, width - c);
+                for (int64_t j = 0; j < count; j++)
+                    for (int i = 0; i < 4; i++) place[4 * j + i] = row[i * stride + j];
+            }
+        for (; k < depth; k++)
+            for (int64_t c = 0; c < width; c++) panels[place_in_panel(k, c)] = b[k * stride + start + c];
     }
 }
 
@@ -62,7 +133,7 @@ inline void require_exact([[maybe_unused]] const uint8_t* a, [[maybe_unused]] in
         for (int c = 0; c < columns; c++) {
             int64_t sum = 0, column = 0;
             for (int64_t k = 0; k < depth; k++) {
-                const int b = panel[k / 4 * 4 * COLUMNS + 4 * c + k % 4];
+                const int b = panel[place_in_panel(k, c)];
                 column += b;
                 sum += b ? (a[r * depth + k] - zero_point) * b : 0;
             }

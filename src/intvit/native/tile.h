@@ -8,7 +8,16 @@
 #include <cstdint>
 #include <initializer_list>
 
-enum { COLUMNS = 64 };  // of a panel of packed columns: bytes [depth / 4][64][4]
+enum { COLUMNS = 64 };  // of a panel of packed columns
+
+// Where a panel holds byte k of column c: [depth / 4][64][4], or, as AMX loads them, [depth / 64][64 / 16][64 / 4][16][4].
+#if defined(__AMX_INT8__)
+inline int64_t place_in_panel(int64_t k, int64_t c) {
+    return k / 64 * 4096 + c / 16 * 1024 + k % 64 / 4 * 64 + c % 16 * 4 + k % 4;
+}
+#else
+inline int64_t place_in_panel(int64_t k, int64_t c) { return k / 4 * 256 + c * 4 + k % 4; }
+#endif
 
 #if defined(__AMX_INT8__)
 #include "tile_amx.h"
@@ -18,4 +27,15 @@ enum { COLUMNS = 64 };  // of a panel of packed columns: bytes [depth / 4][64][4
 #include "tile_avx2.h"
 #else
 #include "tile_scalar.h"
+#endif
+
+#if !defined(__AMX_INT8__)
+// The same as `tile`, and work(TILE_ROWS) before it. The work is what is left to do on an earlier tile, row by row; the path
+// that multiplies beside the processor's other instructions does both at once.
+template <class Work>
+inline void tile_beside(const uint8_t* a, int64_t depth, int rows, const int8_t* panel, int groups, int32_t* sums,
+                        Work&& work) {
+    work(TILE_ROWS);
+    tile(a, depth, rows, panel, groups, sums);
+}
 #endif

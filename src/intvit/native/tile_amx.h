@@ -87,40 +87,44 @@ inline bool amx_permitted() {
 
 #endif
 
-inline void tile(const uint8_t* a, int64_t depth, int, const int8_t* panel, int groups, int32_t* sums) {
-    const int64_t row = 4 * COLUMNS;  // bytes of a panel for 4 of its depth, and of a row of sums
+// Calls work(rows) between the steps along the depth, for TILE_ROWS rows in all: the processor multiplies while it works.
+template <class Work>
+inline void tile_beside(const uint8_t* a, int64_t depth, int, const int8_t* panel, int groups, int32_t* sums, Work&& work) {
+    const int64_t row = 4 * COLUMNS;  // bytes of a row of sums
+    int done = 0;
     asm volatile("" : : : "memory");  // gcc's intrinsics of loads do not say that they read memory
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    for (int64_t k = 0; k < depth; k += 64, panel += 16 * row) {
+    for (int64_t k = 0; k < depth; k += DEPTH, panel += DEPTH * COLUMNS) {
         _tile_loadd(4, a + k, depth);
-        _tile_loadd(5, panel, row);
+        _tile_loadd(5, panel, 64);
         _tile_dpbusd(0, 4, 5);
         if (groups > 1) {
-            _tile_loadd(6, panel + 64, row);
+            _tile_loadd(6, panel + 1024, 64);
             _tile_dpbusd(1, 4, 6);
         }
         if (groups > 2) {
-            _tile_loadd(5, panel + 128, row);
+            _tile_loadd(5, panel + 2048, 64);
             _tile_dpbusd(2, 4, 5);
         }
         if (groups > 3) {
-            _tile_loadd(6, panel + 192, row);
+            _tile_loadd(6, panel + 3072, 64);
             _tile_dpbusd(3, 4, 6);
         }
+        const int due = int(TILE_ROWS * (k + DEPTH) / depth);  // evenly: the processor looks only some hundred instructions ahead
+        if (due > done) work(due - done);
+        done = due;
     }
     _tile_stored(0, sums, row);
-    if (groups > 1) {
-        _tile_stored(1, sums + 16, row);
-    }
-    if (groups > 2) {
-        _tile_stored(2, sums + 32, row);
-    }
-    if (groups > 3) {
-        _tile_stored(3, sums + 48, row);
-    }
+    if (groups > 1) _tile_stored(1, sums + 16, row);
+    if (groups > 2) _tile_stored(2, sums + 32, row);
+    if (groups > 3) _tile_stored(3, sums + 48, row);
+}
+
+inline void tile(const uint8_t* a, int64_t depth, int rows, const int8_t* panel, int groups, int32_t* sums) {
+    tile_beside(a, depth, rows, panel, groups, sums, [](int) {});
 }
 
 // One tile of bytes of all values, against the definition.
@@ -135,7 +139,7 @@ inline bool tile_is_exact() {
     for (int r = 0; r < TILE_ROWS; r++)
         for (int c = 0; c < COLUMNS; c++) {
             int32_t sum = 0;
-            for (int k = 0; k < 2 * DEPTH; k++) sum += a[r * 2 * DEPTH + k] * panel[k / 4 * 4 * COLUMNS + 4 * c + k % 4];
+            for (int k = 0; k < 2 * DEPTH; k++) sum += a[r * 2 * DEPTH + k] * panel[place_in_panel(k, c)];
             if (sum != sums[r * COLUMNS + c]) return false;
         }
     return true;
