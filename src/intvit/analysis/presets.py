@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +18,13 @@ from intvit.quant import QuantConfig
 from intvit.training.config import LoggerConfig
 
 
-def compose_quant(preset: str, overrides: list[str] | None = None) -> QuantConfig:
-    """The `quant` group composed as train.py would: `compose_quant("ivit8", ["quant/gelu=lut"])`."""
-    return build(QuantConfig, _compose([f"+quant={preset}", *(overrides or [])], "quant"), "quant")
+def compose_quant(preset: str, overrides: list[str] | None = None, directory: Path | None = None) -> QuantConfig:
+    """The `quant` group composed as train.py would: `compose_quant("ivit8", ["quant/gelu=lut"])`.
+
+    directory: with further presets in its folder quant/, what train.py calls --config-dir.
+    """
+    search = [] if directory is None else [f"hydra.searchpath=[{directory.resolve()}]"]
+    return build(QuantConfig, _compose([f"+quant={preset}", *(overrides or []), *search], "quant"), "quant")
 
 
 def photo_config() -> DataConfig:

@@ -166,17 +166,21 @@ def validation_loader(config: DataConfig, *, rank: int = 0, world_size: int = 1)
 
 
 def calibration_loader(
-    config: DataConfig, images: int | None = None, *, rank: int = 0, world_size: int = 1
+    config: DataConfig, images: int | None = None, *, rank: int = 0, world_size: int = 1, augmented: bool = False
 ) -> ShardLoader:
     """Training images under the evaluation transform, in a fixed order that soon has touched all classes.
 
-    `images`: only so many, shared by the ranks. Of shards that `intvit shards create` has shuffled a few suffice, and
+    augmented: under the random transform of training instead, the same at every call. `images`: only so many, shared by
+    the ranks. Of shards that `intvit shards create` has shuffled a few suffice, and
     remote ones are not all fetched.
     """
     index = open_split(config, "train")
     groups = index.counts if index.shuffled else np.array([len(index)])
     batches = calibration_batches(groups, config.eval_batch_size, images=images, rank=rank, world_size=world_size)
-    return _fixed(config, index, batches)
+    if not augmented:
+        return _fixed(config, index, batches)
+    dataset = ShardDataset(index, train_transform(config), config.seed, config.on_bad_sample == "skip")
+    return ShardLoader(dataset, lambda epoch: batches, len(batches), config, {})
 
 
 def _fixed(config: DataConfig, index: ShardIndex, batches: Batches) -> ShardLoader:
