@@ -34,5 +34,5 @@ def test_bytes_and_bit_operations_are_those_of_the_recorded_program(name: str) -
         assert price.bitops(bits) == used.bitops
     products = Budget({"bitops": 1.0})
     feeding = {(slot.site, slot.key) for i, slot in enumerate(widths) if price.matters(i, products)}
-    assert ("head", "weight") in feeding
+    assert any(site.startswith("head") and key == "weight" for site, key in feeding)
     assert not any(site.endswith("mlp.fc1") and key == "activation" for site, key in feeding)  # only the GELU reads it

@@ -70,6 +70,7 @@ def logger_config(preset: str) -> LoggerConfig:
     return build(LoggerConfig, _compose([f"+logger={name}", *overrides], "logger"), "logger")
 
 
-def preset_names() -> list[str]:
-    """Every preset of the `quant` group, sorted."""
-    return sorted(path.stem for path in (config_directory() / "quant").glob("*.yaml"))
+def preset_names(directory: Path | None = None) -> list[str]:
+    """Every preset of the `quant` group, sorted; directory: with further ones in its folder quant/, behind them."""
+    folders = [config_directory()] if directory is None else [config_directory(), directory]
+    return [name for folder in folders for name in sorted(path.stem for path in (folder / "quant").glob("*.yaml"))]

@@ -13,11 +13,14 @@ The same command goes on where it was interrupted.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from torch import Tensor
 
 from intvit.analysis.presets import logger_config, preset_names
 from intvit.analysis.progress import Phases
@@ -68,11 +71,11 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     logger, began = logger_config(options.logger), time.perf_counter()
     with holding(options.out, patience=1.0), Phases() as phases:
-        journal = Journal(options.out / JOURNAL, _settings(options), fresh=options.fresh)
         with phases.begin("calibrating", 1) as step:
             subject = read_subject(options.checkpoint, options)
             count = options.search_images + options.final_images
             images = search_images(subject, options.search, options.calibration, count)
+            journal = Journal(options.out / JOURNAL, _settings(options, subject, images), fresh=options.fresh)
             judge = Judge(subject, images, prove=any(text.startswith("accumulator") for text in options.budget))
             step()
         budget = parse(options.budget, lambda name, prove: _preset_usage(judge, name))
@@ -92,11 +95,15 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _settings(options: argparse.Namespace) -> dict[str, object]:
+def _settings(options: argparse.Namespace, subject: Subject, images: Tensor) -> dict[str, object]:
     """What measurements depend on, and what leads the search; where it writes and how it runs is neither."""
+    digest = hashlib.sha256()
+    for tensor in (*subject.model.parameters(), subject.calibration, images):
+        digest.update(tensor.detach().numpy().tobytes())
     kept = ("checkpoint", "budget", "model", "calibration", "calibration_images", "search", "alone_images")
     kept += ("search_images", "final_images", "trials", "bits", "seed")
-    return {key: getattr(options, key) for key in kept}
+    settings = {key: getattr(options, key) for key in kept}
+    return {**settings, "weights and images": digest.hexdigest()[:16]}
 
 
 def _preset_usage(judge: Judge, name: str) -> Usage | None:

@@ -20,11 +20,10 @@ from torch import Tensor
 from intvit.analysis.distances import divergence
 from intvit.analysis.presets import compose_quant
 from intvit.analysis.subject import BATCH, Subject, joined
-from intvit.errors import IntVitError
 from intvit.program import Program
 from intvit.program.recording import record
 from intvit.quant import QuantConfig, set_mode
-from intvit.runtime import Runtime, load_runtime
+from intvit.runtime import fastest_runtime
 from intvit.search.budget import Usage, usage
 
 
@@ -120,14 +119,6 @@ class Judge:
         if key not in self._known:
             self._known = {key: self._logits(self.program(mix), here).softmax(1)}
         return self._known[key]
-
-
-def fastest_runtime(program: Program) -> Runtime:
-    """The native runtime on one thread where it is compiled, else torch's."""
-    try:
-        return load_runtime(program, "native", threads=1)
-    except IntVitError:
-        return load_runtime(program, "torch")
 
 
 def program_hash(program: Program) -> str:

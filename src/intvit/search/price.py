@@ -81,7 +81,8 @@ class Price:
                 self.products.append(Product(operator.name, macs, (left, Operand(owner.get(name), bits))))
             for name in () if operator.op in MOVEMENT else operator.constants.values():
                 constant = start.constants[name]
-                index = left if operator.attributes.get("kind") == "table" else None
+                table = operator.attributes.get("kind") == "table" and constant.array.size == 2**left.bits
+                index = left if table else None
                 self.stored.append(Stored(constant.array.size, index, Operand(owner.get(name), constant.bits)))
         self.touched = [
             [p for p in self.products if i in (p.operands[0].slot, p.operands[1].slot)] for i in range(len(slots))

@@ -5,6 +5,7 @@ Widths, families and the residual's width are those of `sensitivity.changes`; ra
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -35,8 +36,9 @@ class Slot:
 
     @property
     def group(self) -> str:
-        """Slots that are weighed alike, such as `gelu.bits.activation`."""
-        return f"{self.kind}.{self.part}.{self.key}"
+        """Slots that are weighed alike: `blocks.*.mlp.fc1 bits.weight`, or a whole kind: `gelu observer.activation`."""
+        place = re.sub(r"\d+", "*", self.site) if self.is_width else self.kind
+        return f"{place} {self.part}.{self.key}"
 
     @property
     def is_width(self) -> bool:

@@ -64,7 +64,8 @@ def _distributions(additive: Additive) -> dict[str, BaseDistribution]:
     """`factor GROUP` (logarithm to base 2), `depth`, `curve`, `errors GROUP`."""
     widths, others = additive.groups()
     bounds = {f"factor {group}": (-FACTOR / 2, FACTOR / 2) for group in widths if len(widths) > 1}
-    bounds |= {"depth": (-DEPTH, DEPTH), "curve": CURVE} if widths else {}
+    if widths:
+        bounds |= {"depth": (-DEPTH, DEPTH), "curve": CURVE}
     bounds |= {f"errors {group}": (CAUTION[0], CAUTION[-1]) for group in others}
     return {name: FloatDistribution(*values) for name, values in bounds.items()}
 
