@@ -20,7 +20,7 @@ from intvit.errors import IntVitError
 from intvit.files import write_text
 from intvit.program.recording import record
 from intvit.quant import calibrate
-from intvit.search import command
+from intvit.search import command, stages
 from intvit.search.budget import Usage, usage
 from intvit.search.judge import Judge, Mix, program_hash
 from intvit.search.preset_file import compact
@@ -119,7 +119,7 @@ def test_a_kill_leaves_what_was_written_before(found: Path, run: Path, tmp_path:
         pass
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command.Search, "_finals", lambda *_: (_ for _ in ()).throw(Killed))
+        patch.setattr(stages.Search, "_finals", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             command.main([str(run), "--out", str(out), *SMALL, "--budget", "widest=8"])
     assert [path.name for path in out.iterdir()] == ["measurements.jsonl"]

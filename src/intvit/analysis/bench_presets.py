@@ -133,7 +133,7 @@ def _named(text: str) -> tuple[str, str]:
 def _load(name: str, folder: str, data: DataConfig, limit: int | None, model: nn.Module) -> ImageSet:
     images, labels = first_images(validation_loader(replace(data, root=folder)), limit)
     batches = track(images.split(BATCH), f"float, {name}", transient=True)
-    return ImageSet(name, images, labels, torch.cat([model(batch) for batch in batches]).double().softmax(1))
+    return ImageSet(name, images, labels, torch.cat(list(map(model, batches))).double().softmax(1))
 
 
 def _float_row(sets: list[ImageSet]) -> dict[str, Any]:

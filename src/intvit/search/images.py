@@ -35,4 +35,4 @@ def search_images(subject: Subject, folder: str | None, calibration: str | None,
             "lower --search-images or --final-images, or name more with --search"
         )
     plain = (torch.arange(count) % 2 == 0).view(-1, 1, 1, 1)
-    return torch.where(plain, *parts)
+    return torch.where(plain, parts[0], parts[1])

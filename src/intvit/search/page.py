@@ -11,7 +11,7 @@ from intvit.search.budget import Budget, Usage
 from intvit.search.judge import gain
 
 if TYPE_CHECKING:
-    from intvit.search.command import Outcome
+    from intvit.search.stages import Outcome
     from intvit.search.study import Found
 
 _AXES = {

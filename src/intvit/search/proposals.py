@@ -48,20 +48,68 @@ class Alone:
     error: float
 
 
-class Additive:
-    """Makes mixes of one base preset from what changes do alone."""
+Added = list[dict[int, float]]  # of every width slot: width -> bits of divergence that it adds
 
-    def __init__(self, preset: str, price: Price, alone: Sequence[Alone], measure: Callable[[Mix], Usage]) -> None:
-        self.preset, self.price, self.measure = preset, price, measure
+
+def added_alone(slots: Sequence[Slot], alone: Sequence[Alone]) -> Added:
+    """From changes of the base; what rounding moves whatever the change is no reason against any of them."""
+    floor = min((entry.moved for entry in alone), default=0.0)
+    moved: dict[tuple[str, str], dict[int, float]] = {}
+    for entry in alone:
+        if entry.slot.is_width:
+            moved.setdefault((entry.slot.site, entry.slot.key), {})[entry.value] = max(entry.moved - floor, 1e-9)
+    return [_rising(moved[slot.site, slot.key], slot.base) for slot in slots]
+
+
+def _rising(added: dict[int, float], base: int) -> dict[int, float]:
+    """By width: fewer bits add no less, and the base adds nothing.
+
+    A bit more quarters the error's power. Where the measurement says a third or worse, it is noise.
+    """
+    result, least, lowest = {base: 0.0}, 0.0, min(added, default=0)
+    for bits in sorted(added, reverse=True):
+        least = max(least, min(added[bits], added[lowest] * 3.0 ** (lowest - bits)))
+        result[bits] = least
+    return result
+
+
+def neighbours(slot: Slot, bits: int) -> tuple[int | None, int | None]:
+    """(next narrower, next wider) width of a slot."""
+    every = sorted({slot.base, *slot.options})
+    at = every.index(bits)
+    return (every[at - 1] if at else None), (every[at + 1] if at + 1 < len(every) else None)
+
+
+def added_around(slots: Sequence[Slot], widths: Widths, moved: Mapping[tuple[int, int], float]) -> Added:
+    """From changes of a mix with `widths`: to the next width on either side, none further.
+
+    moved: of (slot, width). A wider one takes as much of the error away as it moves the scores.
+    """
+    floor = min(moved.values(), default=0.0)
+    result = []
+    for i, slot in enumerate(slots):
+        below, above = neighbours(slot, widths[i])
+        table = {widths[i]: 0.0}
+        if above is not None:
+            table = {above: 0.0, widths[i]: max(moved[i, above] - floor, 1e-9)}
+        if below is not None:
+            table[below] = table[widths[i]] + max(moved[i, below] - floor, 1e-9)
+        result.append(table)
+    return result
+
+
+class Additive:
+    """Makes mixes of one base preset from what widths add and what other options gain."""
+
+    def __init__(
+        self, preset: str, price: Price, added: Added, alone: Sequence[Alone], measure: Callable[[Mix], Usage]
+    ) -> None:
+        self.preset, self.price, self.measure, self._added = preset, price, measure, added
         self.others = [entry for entry in alone if not entry.slot.is_width]
-        added: dict[int, dict[int, float]] = {i: {} for i in range(len(price.slots))}
-        index = {slot.site + slot.group: i for i, slot in enumerate(price.slots)}
-        # What rounding moves whatever the change is no reason against any of them.
-        floor = min((entry.moved for entry in alone), default=0.0)
-        for entry in alone:
-            if entry.slot.is_width:
-                added[index[entry.slot.site + entry.slot.group]][entry.value] = max(entry.moved - floor, 1e-9)
-        self._added = [_rising(added[i], slot.base) for i, slot in enumerate(price.slots)]
+
+    def with_added(self, added: Added) -> Additive:
+        """The same with other figures for widths."""
+        return Additive(self.preset, self.price, added, self.others, self.measure)
 
     def groups(self) -> tuple[list[str], list[str]]:
         """(groups of widths, groups of options for accuracy)."""
@@ -105,7 +153,7 @@ class Additive:
     def _widths(self, weights: Weights, limits: Mapping[str, float]) -> Widths | None:
         """Greedy: the cheapest steps down for each share of the excess until all fits, then up into what is left."""
         costs = self._costs(weights)
-        widths = [slot.base for slot in self.price.slots]
+        widths = [max(table) for table in costs]
         state = _Excess(self.price, limits, widths)
         while state.total() > 0.0:
             steps = [
@@ -137,18 +185,6 @@ class Additive:
             factor = weights.factors.get(slot.group, 1.0) * math.exp(weights.depth * (i / count - 0.5))
             result.append({bits: factor * value**weights.curve for bits, value in added.items()})
         return result
-
-
-def _rising(added: dict[int, float], base: int) -> dict[int, float]:
-    """By width: fewer bits add no less, and the base adds nothing.
-
-    A bit more quarters the error's power. Where the measurement says a third or worse, it is noise.
-    """
-    result, least, lowest = {base: 0.0}, 0.0, min(added, default=0)
-    for bits in sorted(added, reverse=True):
-        least = max(least, min(added[bits], added[lowest] * 3.0 ** (lowest - bits)))
-        result[bits] = least
-    return result
 
 
 class _Excess:
