@@ -53,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", required=True, nargs="+", metavar="NAME=DIR", help="folders with val-*.tar")
     parser.add_argument("--quant", nargs="+", help="presets, with overrides after commas: ivit8_true8,quant/gelu=lut")
     parser.add_argument("--config-dir", type=Path, metavar="DIR", help="with more presets in its folder quant/")
-    parser.add_argument("--against", metavar="PRESET", help="test the difference of every row from this one")
+    parser.add_argument(
+        "--against", nargs="+", default=[], metavar="PRESET", help="test how much better these are than every other one"
+    )
     parser.add_argument("--limit", type=int, help="evaluate at most so many images of each set")
     parser.add_argument("--check", type=int, default=8, help="images of each set that both runtimes execute too")
     parser.add_argument("--json", type=Path, help="also write the figures to this file, and resume from it")
@@ -80,8 +82,9 @@ def main(arguments: list[str]) -> int:
         else sorted(path.stem for path in (options.config_dir / "quant").glob("*.yaml"))
     )
     presets = options.quant or [*(name for name in preset_names() if name != "fp32"), *own]
-    if options.against not in (None, *presets):
-        raise IntVitError(f"--against {options.against}: not among the presets {', '.join(presets)}")
+    for name in options.against:
+        if name not in presets:
+            raise IntVitError(f"--against {name}: not among the presets {', '.join(presets)}")
     data = replace(photo_config(), eval_batch_size=BATCH)
     source = argparse.Namespace(
         model=options.model, quant="lut8", calibration=options.calibration, calibration_images=options.images
@@ -96,8 +99,8 @@ def main(arguments: list[str]) -> int:
         _print_row(rows[-1])
         if options.json:
             write_json(options.json, {"settings": _settings(options), "rows": rows})
-    if options.against is not None:
-        print_paired(rows[1:], options.against, [images.name for images in sets])
+    for name in options.against:
+        print_paired(rows[1:], name, [images.name for images in sets])
     return 1 if any(row["mismatches"] for row in rows) else 0
 
 
