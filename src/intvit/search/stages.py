@@ -169,18 +169,19 @@ class Search:
             Budget({name: limit * (share if name in limited else 1.0) for name, limit in self.budget.limits.items()})
             for share in shares
         ]
-        with phases.begin("curve", len(budgets)) as step:
-            mixes = [mix for budget in budgets if (mix := additive.mix(Weights(), budget)) is not None]
+        mixes = [mix for budget in budgets if (mix := additive.mix(Weights(), budget)) is not None]
+        with phases.begin("curve", max(1, len(mixes))) as step:
             judged = self.trials.measure(mixes, 0, self.options.search_images, step)
         return [Found(mix, result) for mix, result in zip(mixes, judged, strict=True)]
 
     def _finals(self, presets: list[Found], mixes: list[Found], phases: Phases) -> tuple[list[Found], Found]:
-        """Finalists on the final images, the best first, and the winner.
+        """Presets within the budget and the best mixes on the final images, the best first, and the winner.
 
         A mix wins only where its lead over the best preset is larger than the lead's standard error.
         """
         within = [entry.mix for entry in presets if self.budget.fits(entry.judged.used)]
-        meeting = [*within, *(entry.mix for entry in mixes[:FINALISTS])]
+        changed = [entry.mix for entry in mixes if entry.mix.overrides]
+        meeting = [*within, *changed[:FINALISTS]]
         if not meeting:
             raise IntVitError(f"--budget {self.budget}: no mix is within it; narrower --bits, or a larger budget")
         first, count = self.options.search_images, self.options.final_images
