@@ -166,21 +166,28 @@ def validation_loader(config: DataConfig, *, rank: int = 0, world_size: int = 1)
 
 
 def calibration_loader(
-    config: DataConfig, images: int | None = None, *, rank: int = 0, world_size: int = 1, augmented: bool = False
+    config: DataConfig, images: int | None = None, *, rank: int = 0, world_size: int = 1
 ) -> ShardLoader:
     """Training images under the evaluation transform, in a fixed order that soon has touched all classes.
 
-    augmented: under the random transform of training instead, the same at every call. `images`: only so many, shared by
-    the ranks. Of shards that `intvit shards create` has shuffled a few suffice, and
+    `images`: only so many, shared by the ranks. Of shards that `intvit shards create` has shuffled a few suffice, and
     remote ones are not all fetched.
     """
     index = open_split(config, "train")
-    groups = index.counts if index.shuffled else np.array([len(index)])
-    batches = calibration_batches(groups, config.eval_batch_size, images=images, rank=rank, world_size=world_size)
-    if not augmented:
-        return _fixed(config, index, batches)
+    return _fixed(config, index, _spread(config, index, images, rank, world_size))
+
+
+def augmented_loader(config: DataConfig, images: int) -> ShardLoader:
+    """The same images as `calibration_loader` under the random transform of training, alike at every call."""
+    index = open_split(config, "train")
+    batches = _spread(config, index, images, 0, 1)
     dataset = ShardDataset(index, train_transform(config), config.seed, config.on_bad_sample == "skip")
     return ShardLoader(dataset, lambda epoch: batches, len(batches), config, {})
+
+
+def _spread(config: DataConfig, index: ShardIndex, images: int | None, rank: int, world_size: int) -> Batches:
+    groups = index.counts if index.shuffled else np.array([len(index)])
+    return calibration_batches(groups, config.eval_batch_size, images=images, rank=rank, world_size=world_size)
 
 
 def _fixed(config: DataConfig, index: ShardIndex, batches: Batches) -> ShardLoader:

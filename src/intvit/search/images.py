@@ -12,7 +12,7 @@ from torch import Tensor
 
 from intvit.analysis.presets import first_images
 from intvit.analysis.subject import Subject
-from intvit.data.loading import calibration_loader
+from intvit.data.loading import augmented_loader, calibration_loader
 from intvit.errors import IntVitError
 
 
@@ -26,8 +26,8 @@ def search_images(subject: Subject, folder: str | None, calibration: str | None,
     skipped = 0 if folder else len(subject.calibration)
     data = replace(subject.data, root=root)
     parts = [
-        first_images(calibration_loader(data, skipped + count, augmented=augmented), None)[0][skipped:]
-        for augmented in (False, True)
+        first_images(loader(data, skipped + count), None)[0][skipped:]
+        for loader in (calibration_loader, augmented_loader)
     ]
     if len(parts[0]) < count:
         raise IntVitError(
