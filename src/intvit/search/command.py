@@ -16,6 +16,8 @@ import argparse
 import hashlib
 import os
 import shlex
+import signal
+import sys
 import time
 from pathlib import Path
 
@@ -61,6 +63,14 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     """Search, write preset and report, say in a few lines what was found."""
     options = _parser().parse_args(arguments)
+    try:
+        return _search(options, arguments)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def _search(options: argparse.Namespace, arguments: list[str]) -> int:
     logger, began = logger_config(options.logger), time.perf_counter()
     with holding(options.out, patience=1.0), Phases() as phases:
         with phases.begin("calibrating", 1) as step:

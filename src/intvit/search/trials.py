@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ import torch
 from intvit.errors import IntVitError
 from intvit.search.budget import Usage
 from intvit.search.judge import Judge, Judged, Mix
+from intvit.sweeps.trials import end_with_parent
 
 JOURNAL = "measurements.jsonl"
 
@@ -123,6 +126,9 @@ def workers(judge: Judge, jobs: int) -> Iterator[Executor | None]:
 
 def _begin(judge: Judge, threads: int) -> None:
     global _judge
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the search, which ends its workers
+    if sys.platform == "linux":
+        end_with_parent()
     torch.set_num_threads(threads)
     _judge = judge
 
