@@ -40,6 +40,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "certify": ("intvit.analysis.certify", "what every operator of a checkpoint may reach; is an accumulator enough?"),
     "golden": ("intvit.analysis.golden", "golden vectors of chosen images for test benches: .npy and hex memory files"),
     "results": ("intvit.analysis.results", "finished runs side by side: what differs, what they reached"),
+    "search": ("intvit.search.command", "families and bit widths for every layer under a budget, as a quant preset"),
     "sweep": ("intvit.sweeps.sweep", "search for the best run with Optuna, in processes or SLURM jobs"),
 }
 

@@ -8,6 +8,7 @@ import torch
 from tests.data.synthetic_shards import write_split
 
 from intvit.analysis import bench_presets
+from intvit.analysis.paired import binomial_p, paired
 from intvit.analysis.presets import compose_quant
 from intvit.cli import main
 from intvit.errors import IntVitError
@@ -37,7 +38,7 @@ def test_the_table_the_file_and_resuming(command: list[str], capsys, monkeypatch
     assert row["sets"]["photos"]["agreement"] in (0.0, 50.0, 100.0)
 
     measured = []
-    monkeypatch.setattr(bench_presets, "_row", lambda options, data, preset, *rest: measured.append(preset) or row)
+    monkeypatch.setattr(bench_presets, "_row", lambda options, subject, preset, *rest: measured.append(preset) or row)
     assert main([*command, "--quant", "lut8", "ivit8"]) == 0
     assert measured == ["ivit8"]
     assert len(json.loads(Path(command[-1]).read_text())["rows"]) == 3
@@ -49,3 +50,27 @@ def test_figures_of_other_settings_are_not_mixed_in(command: list[str], tmp_path
         IntVitError, match=r"figures.json holds figures for --model deit_s, not deit_t; name another file"
     ):
         bench_presets.main(command[2:])
+
+
+def test_presets_of_a_folder_are_tested_against_one_of_them(command: list[str], tmp_path: Path, capsys) -> None:
+    (tmp_path / "more" / "quant").mkdir(parents=True)
+    (tmp_path / "more" / "quant" / "found.yaml").write_text("defaults:\n  - w4a8\n  - _self_\nname: found\n")
+    more = ["--config-dir", str(tmp_path / "more"), "--quant", "w4a8", "found", "--against", "found"]
+    assert main([*command, *more]) == 0
+    said = capsys.readouterr().out
+    assert "found minus another preset on photos" in said
+    line = said.splitlines()[-1].split()
+    assert line == ["w4a8", "+0.00", "±", "0.00", "1", "+0.00", "±", "0.00", "1", "+0.0000", "±", "0.0000", "1"]
+    with pytest.raises(IntVitError, match="--against lut9: not among the presets w4a8, found"):
+        bench_presets.main([*command[2:], *more, "--against", "lut9"])
+
+
+def test_paired_tests_are_exact() -> None:
+    assert binomial_p(0, 0) == 1.0
+    assert binomial_p(5, 0) == 2 / 2**5
+    assert binomial_p(1, 9) == binomial_p(9, 1) == 2 * (1 + 10) / 2**10
+    assert binomial_p(4, 4) == 1.0
+    ones, zeros = {"images": {"top1": [1, 1, 1, 0]}}, {"images": {"top1": [0, 1, 0, 0]}}
+    mean, error, p = paired(ones, zeros, "top1")
+    assert (mean, p) == (50.0, 0.5)
+    assert error == pytest.approx(100 * (1 / 3 / 4) ** 0.5)

@@ -21,7 +21,7 @@ from intvit.analysis.presets import logger_config
 from intvit.analysis.progress import Phases, stepped
 from intvit.analysis.report import Column, Plot, Report, Table
 from intvit.analysis.sensitivity import EVERYWHERE, Effect, Measured, Sensitivity, changes
-from intvit.analysis.subject import BATCH, Subject, open_subject, positive, subject_options
+from intvit.analysis.subject import BATCH, Subject, open_subject, positive, preset_option, subject_options
 from intvit.program.recording import record
 
 
@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", metavar="CKPT", help="run folder, .ckpt, or weights (.safetensors, .pth)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the report")
     subject_options(parser)
+    preset_option(parser)
     parser.add_argument("--data", metavar="DIR", help="folder with val-*.tar (default: the run's own data)")
     parser.add_argument("--images", type=positive, default=64, metavar="N", help="images to measure on (default 64)")
     parser.add_argument(

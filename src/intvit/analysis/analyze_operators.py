@@ -29,7 +29,7 @@ from intvit.analysis.operator_widths import widths
 from intvit.analysis.presets import logger_config
 from intvit.analysis.progress import Phases, stepped
 from intvit.analysis.report import Column, Plot, Report, Table
-from intvit.analysis.subject import BATCH, open_subject, subject_options
+from intvit.analysis.subject import BATCH, open_subject, preset_option, subject_options
 
 SHARES = (0.02, 0.05, 0.1, 0.25)  # standard deviation of a stream's rows over its range
 
@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", metavar="CKPT", nargs="?", help="run folder, .ckpt, or weights; default none")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the report")
     subject_options(parser)
+    preset_option(parser)
     parser.add_argument("--logger", default="csv", help="csv, or wandb with overrides: wandb,logger.wandb.offline=true")
     return parser
 

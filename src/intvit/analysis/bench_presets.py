@@ -1,9 +1,12 @@
 """`intvit bench presets`: top-1 of every quantization preset on given weights, after calibration, without training.
 
 Calibration images come from training shards with the evaluation transform; accuracy is measured on validation shards
-of one or more folders. `agreement` is the share of images whose first class is the float model's. The first
-`--check` images of every set also run through the exported program on both runtimes, and differing scores are counted.
-With `--json` every row is written as it is measured, and the same command goes on after the rows that the file holds.
+of one or more folders. `agreement` is the share of images whose first class is the float model's, `divergence` the mean
+KL divergence of the class probabilities from the float model's, in bits. The first `--check` images of every set also
+run through the model and its program on torch and numpy, and differing scores are counted. `--config-dir DIR` adds the
+presets of DIR/quant, such as those of `intvit search`; `--against PRESET` tests how much better it is than each other
+one on the same images. With `--json` every row is written as it is measured, and the same command goes on after the
+rows that the file holds.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,15 +24,18 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
-from intvit.analysis.presets import first_images, photo_config, photo_model, preset_names
+from intvit.analysis.distances import divergence
+from intvit.analysis.paired import print_paired
+from intvit.analysis.presets import compose_quant, first_images, photo_config, preset_names
+from intvit.analysis.subject import Subject, read_subject
 from intvit.data.config import DataConfig
-from intvit.data.loading import calibration_loader, validation_loader
+from intvit.data.loading import validation_loader
 from intvit.errors import IntVitError
-from intvit.models import MODELS, load_weights
-from intvit.program import load_checkpoint, save_checkpoint
+from intvit.files import write_json
+from intvit.models import MODELS
+from intvit.program import Program, load_checkpoint, save_checkpoint
 from intvit.program.recording import record
-from intvit.quant import calibrate
-from intvit.runtime import load_runtime
+from intvit.runtime import fastest_runtime, load_runtime
 
 BATCH = 32
 
@@ -46,6 +52,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=int, default=256, help="calibration images")
     parser.add_argument("--data", required=True, nargs="+", metavar="NAME=DIR", help="folders with val-*.tar")
     parser.add_argument("--quant", nargs="+", help="presets, with overrides after commas: ivit8_true8,quant/gelu=lut")
+    parser.add_argument("--config-dir", type=Path, metavar="DIR", help="with more presets in its folder quant/")
+    parser.add_argument(
+        "--against", nargs="+", default=[], metavar="PRESET", help="test how much better these are than every other one"
+    )
     parser.add_argument("--limit", type=int, help="evaluate at most so many images of each set")
     parser.add_argument("--check", type=int, default=8, help="images of each set that both runtimes execute too")
     parser.add_argument("--json", type=Path, help="also write the figures to this file, and resume from it")
@@ -54,35 +64,43 @@ def _parser() -> argparse.ArgumentParser:
 
 @dataclass
 class ImageSet:
-    """Images uint8 (N, 3, H, W), labels (N,), and the float model's first class for each."""
+    """Images uint8 (N, 3, H, W), labels (N,), and the float model's class probabilities (N, classes)."""
 
     name: str
     images: Tensor
     labels: Tensor
-    reference: Tensor | None = None
-
-    def batches(self, count: int | None = None) -> Iterator[Tensor]:
-        """Batches of the first `count` images."""
-        return iter(self.images[:count].split(BATCH))
+    reference: Tensor
 
 
 def main(arguments: list[str]) -> int:
     """Evaluate the presets, print the table; exit code 1 when a runtime's scores differ."""
     options = _parser().parse_args(arguments)
     done = _resumed(options)
+    own = (
+        []
+        if options.config_dir is None
+        else sorted(path.stem for path in (options.config_dir / "quant").glob("*.yaml"))
+    )
+    presets = options.quant or [*(name for name in preset_names() if name != "fp32"), *own]
+    for name in options.against:
+        if name not in presets:
+            raise IntVitError(f"--against {name}: not among the presets {', '.join(presets)}")
     data = replace(photo_config(), eval_batch_size=BATCH)
-    sets = [_load(*_named(text), data, options.limit) for text in options.data]
-    calibration = first_images(calibration_loader(replace(data, root=options.calibration)), options.images)[0]
-    _float_reference(options, data, sets)
-    presets = options.quant or [name for name in preset_names() if name != "fp32"]
+    source = argparse.Namespace(
+        model=options.model, quant="lut8", calibration=options.calibration, calibration_images=options.images
+    )
+    subject = read_subject(options.weights, source)
+    sets = [_load(*_named(text), data, options.limit, subject.model) for text in options.data]
     rows = [_float_row(sets)]
-    _print_header(sets, len(calibration))
+    _print_header(sets, len(subject.calibration))
     _print_row(rows[0])
     for preset in presets:
-        rows.append(done.get(preset) or _row(options, data, preset, calibration, sets))
+        rows.append(done.get(preset) or _row(options, subject, preset, sets))
         _print_row(rows[-1])
         if options.json:
-            _write(options, rows)
+            write_json(options.json, {"settings": _settings(options), "rows": rows})
+    for name in options.against:
+        print_paired(rows[1:], name, [images.name for images in sets])
     return 1 if any(row["mismatches"] for row in rows) else 0
 
 
@@ -107,12 +125,6 @@ def _resumed(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     return {row["preset"]: row for row in held["rows"] if row["preset"] != "float"}
 
 
-def _write(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
-    partial = options.json.with_name(options.json.name + ".partial")
-    partial.write_text(json.dumps({"settings": _settings(options), "rows": rows}, indent=1) + "\n")
-    partial.replace(options.json)
-
-
 def _named(text: str) -> tuple[str, str]:
     name, separator, folder = text.partition("=")
     if not separator:
@@ -120,52 +132,30 @@ def _named(text: str) -> tuple[str, str]:
     return name, folder
 
 
-def _load(name: str, folder: str, data: DataConfig, limit: int | None) -> ImageSet:
-    return ImageSet(name, *first_images(validation_loader(replace(data, root=folder)), limit))
-
-
-def _model(options: argparse.Namespace, data: DataConfig, preset: str) -> nn.Module:
-    model = photo_model(options.model, preset, data)
-    load_weights(model, options.weights)
-    return model.eval()
-
-
 @torch.no_grad()
-def _predictions(model: nn.Module, images: ImageSet, title: str) -> Tensor:
-    batches = list(images.batches())
-    return torch.cat([model(batch).argmax(1) for batch in track(batches, f"{title}, {images.name}", transient=True)])
-
-
-def _float_reference(options: argparse.Namespace, data: DataConfig, sets: list[ImageSet]) -> None:
-    model = _model(options, data, "fp32")
-    for images in sets:
-        images.reference = _predictions(model, images, "float")
-
-
-def _top1(predictions: Tensor | None, images: ImageSet) -> float:
-    return 100.0 * float((predictions == images.labels).double().mean())
+def _load(name: str, folder: str, data: DataConfig, limit: int | None, model: nn.Module) -> ImageSet:
+    images, labels = first_images(validation_loader(replace(data, root=folder)), limit)
+    batches = track(images.split(BATCH), f"float, {name}", transient=True)
+    return ImageSet(name, images, labels, torch.cat(list(map(model, batches))).double().softmax(1))
 
 
 def _float_row(sets: list[ImageSet]) -> dict[str, Any]:
-    figures = {images.name: {"top1": _top1(images.reference, images), "agreement": 100.0} for images in sets}
+    figures = {images.name: {"top1": _float_top1(images), "agreement": 100.0, "divergence": 0.0} for images in sets}
     return {"preset": "float", "sets": figures, "mean_change": 0.0, "mismatches": 0, "checked": 0, "seconds": 0.0}
 
 
-def _row(
-    options: argparse.Namespace, data: DataConfig, preset: str, calibration: Tensor, sets: list[ImageSet]
-) -> dict[str, Any]:
+def _float_top1(images: ImageSet) -> float:
+    return 100.0 * float((images.reference.argmax(1) == images.labels).double().mean())
+
+
+def _row(options: argparse.Namespace, subject: Subject, preset: str, sets: list[ImageSet]) -> dict[str, Any]:
     start = time.perf_counter()
-    model = _model(options, data, preset)
-    calibrate(model, calibration.split(BATCH))
-    figures: dict[str, Any] = {}
-    changes = []
-    for images in sets:
-        predictions = _predictions(model, images, preset)
-        top1 = _top1(predictions, images)
-        agreement = 100.0 * float((predictions == images.reference).double().mean())
-        figures[images.name] = {"top1": top1, "agreement": agreement}
-        changes.append(top1 - _top1(images.reference, images))
+    name, *overrides = preset.split(",")
+    model = subject.calibrated(compose_quant(name, overrides, options.config_dir))
+    program = record(model)
+    figures = {images.name: _figures(program, images, preset) for images in sets}
     checked = [images.images[: options.check] for images in sets] if options.check else []
+    changes = [figures[images.name]["top1"] - _float_top1(images) for images in sets]
     return {
         "preset": preset,
         "sets": figures,
@@ -173,6 +163,21 @@ def _row(
         "mismatches": mismatches(model, torch.cat(checked)) if checked else 0,
         "checked": sum(map(len, checked)),
         "seconds": time.perf_counter() - start,
+    }
+
+
+def _figures(program: Program, images: ImageSet, title: str) -> dict[str, Any]:
+    """Of one set; `images` holds what every image gave, for paired tests."""
+    runtime = fastest_runtime(program)
+    batches = track(images.images.split(BATCH), f"{title}, {images.name}", transient=True)
+    logits = torch.cat([torch.from_numpy(runtime(batch.numpy())) for batch in batches]).double() * program.score_scale
+    right, same = (logits.argmax(1) == classes for classes in (images.labels, images.reference.argmax(1)))
+    divergences = divergence(logits.softmax(1), images.reference)
+    return {
+        "top1": 100.0 * float(right.double().mean()),
+        "agreement": 100.0 * float(same.double().mean()),
+        "divergence": float(divergences.mean()),
+        "images": {"top1": right.int().tolist(), "agreement": same.int().tolist(), "divergence": divergences.tolist()},
     }
 
 
@@ -191,12 +196,15 @@ def mismatches(model: nn.Module, images: Tensor, names: Sequence[str] = ("torch"
 
 def _print_header(sets: list[ImageSet], calibration: int) -> None:
     print(f"calibrated on {calibration} images; {', '.join(f'{s.name}: {len(s.labels)} images' for s in sets)}")
-    columns = "".join(f"{images.name + ' top-1':>20}{'agreement':>11}" for images in sets)
+    columns = "".join(f"{images.name + ' top-1':>20}{'agreement':>11}{'divergence':>12}" for images in sets)
     print(f"{'preset':<32}{columns}{'mean change':>13}{'mismatches':>12}{'minutes':>9}", flush=True)
 
 
 def _print_row(row: dict[str, Any]) -> None:
-    columns = "".join(f"{figures['top1']:>20.2f}{figures['agreement']:>11.2f}" for figures in row["sets"].values())
+    columns = "".join(
+        f"{figures['top1']:>20.2f}{figures['agreement']:>11.2f}{figures['divergence']:>12.4f}"
+        for figures in row["sets"].values()
+    )
     checked = f"{row['mismatches']}/{row['checked']}"
     print(
         f"{row['preset']:<32}{columns}{row['mean_change']:>13.2f}{checked:>12}{row['seconds'] / 60:>9.1f}", flush=True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +18,13 @@ from intvit.quant import QuantConfig
 from intvit.training.config import LoggerConfig
 
 
-def compose_quant(preset: str, overrides: list[str] | None = None) -> QuantConfig:
-    """The `quant` group composed as train.py would: `compose_quant("ivit8", ["quant/gelu=lut"])`."""
-    return build(QuantConfig, _compose([f"+quant={preset}", *(overrides or [])], "quant"), "quant")
+def compose_quant(preset: str, overrides: list[str] | None = None, directory: Path | None = None) -> QuantConfig:
+    """The `quant` group composed as train.py would: `compose_quant("ivit8", ["quant/gelu=lut"])`.
+
+    directory: with further presets in its folder quant/, what train.py calls --config-dir.
+    """
+    search = [] if directory is None else [f"hydra.searchpath=[{directory.resolve()}]"]
+    return build(QuantConfig, _compose([f"+quant={preset}", *(overrides or []), *search], "quant"), "quant")
 
 
 def photo_config() -> DataConfig:
@@ -65,6 +70,7 @@ def logger_config(preset: str) -> LoggerConfig:
     return build(LoggerConfig, _compose([f"+logger={name}", *overrides], "logger"), "logger")
 
 
-def preset_names() -> list[str]:
-    """Every preset of the `quant` group, sorted."""
-    return sorted(path.stem for path in (config_directory() / "quant").glob("*.yaml"))
+def preset_names(directory: Path | None = None) -> list[str]:
+    """Every preset of the `quant` group, sorted; directory: with further ones in its folder quant/, behind them."""
+    folders = [config_directory()] if directory is None else [config_directory(), directory]
+    return [name for folder in folders for name in sorted(path.stem for path in (folder / "quant").glob("*.yaml"))]

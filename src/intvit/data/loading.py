@@ -174,9 +174,20 @@ def calibration_loader(
     remote ones are not all fetched.
     """
     index = open_split(config, "train")
+    return _fixed(config, index, _spread(config, index, images, rank, world_size))
+
+
+def augmented_loader(config: DataConfig, images: int) -> ShardLoader:
+    """The same images as `calibration_loader` under the random transform of training, alike at every call."""
+    index = open_split(config, "train")
+    batches = _spread(config, index, images, 0, 1)
+    dataset = ShardDataset(index, train_transform(config), config.seed, config.on_bad_sample == "skip")
+    return ShardLoader(dataset, lambda epoch: batches, len(batches), config, {})
+
+
+def _spread(config: DataConfig, index: ShardIndex, images: int | None, rank: int, world_size: int) -> Batches:
     groups = index.counts if index.shuffled else np.array([len(index)])
-    batches = calibration_batches(groups, config.eval_batch_size, images=images, rank=rank, world_size=world_size)
-    return _fixed(config, index, batches)
+    return calibration_batches(groups, config.eval_batch_size, images=images, rank=rank, world_size=world_size)
 
 
 def _fixed(config: DataConfig, index: ShardIndex, batches: Batches) -> ShardLoader:

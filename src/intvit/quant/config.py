@@ -179,12 +179,16 @@ class QuantConfig(SiteConfig):
     def _default_site(self) -> SiteConfig:
         return SiteConfig(**{part.name: getattr(self, part.name) for part in dataclasses.fields(SiteConfig)})
 
+    @property
+    def sites(self) -> list[str]:
+        """Every module that a model has asked for, sorted."""
+        return sorted(self._sites)  # type: ignore[attr-defined]
+
     def check_overrides(self) -> None:
         """Raise QuantConfigError for an override that matches none of the sites that a model has asked for."""
-        names = sorted(self._sites)  # type: ignore[attr-defined]
         for pattern in self.overrides:
-            if not any(fnmatchcase(name, pattern) for name in names):
-                raise QuantConfigError(f"quant.overrides[{pattern}]: matches none of {', '.join(names)}")
+            if not any(fnmatchcase(name, pattern) for name in self.sites):
+                raise QuantConfigError(f"quant.overrides[{pattern}]: matches none of {', '.join(self.sites)}")
 
 
 _PARTS: dict[str, type] = {

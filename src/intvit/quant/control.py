@@ -64,12 +64,17 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     kept: list[Tensor] = []
     for images in batches:
         model(images)
-        if sum(map(len, kept)) * world_size() < CORRECTION_IMAGES:
+        if wants_correction(kept):
             kept.append(images)
     finish_calibration(model)
     # Every rank corrects with as many batches as the rank that has fewest.
     count = -int(all_reduce(torch.tensor(-len(kept)), "max"))
     correct_biases(model, kept[:count])
+
+
+def wants_correction(kept: list[Tensor]) -> bool:
+    """Whether bias correction takes another batch beside `kept`."""
+    return sum(map(len, kept)) * world_size() < CORRECTION_IMAGES
 
 
 @torch.no_grad()
@@ -113,6 +118,36 @@ def adopt_ranges(model: nn.Module, base: nn.Module, statistics: dict[str, list[C
     set_mode(model, "integer")
 
 
+Known = dict[tuple[Any, ...], dict[str, Tensor]]  # buffers of quantizers and linear layers, by name and form
+
+
+@torch.no_grad()
+def find_ranges(model: nn.Module, statistics: dict[str, list[Collected]], known: Known) -> None:
+    """All ranges and weight clips from `collect_statistics`, as `calibrate` on the same batches finds them.
+
+    known: ranges that earlier calls found for other quantizations of the same weights; new ones are added. Leaves the
+    model in eval and integer mode, without bias correction.
+    """
+    for layer in layers(model):
+        if isinstance(layer, Quantizer):
+            key, names = (layer.name, *layer.form()), ("statistic", "clip", "factors")
+        elif isinstance(layer, Linear):
+            key, names = (layer.name, layer.bits, layer.search_clip), ("clip",)
+        else:
+            continue
+        buffers = {name: getattr(layer, name) for name in names if getattr(layer, name) is not None}
+        if key in known:
+            for name, buffer in buffers.items():
+                buffer.copy_(known[key][name])
+            continue
+        if isinstance(layer, Quantizer):
+            layer.collected = statistics[layer.name]
+        layer.finish()
+        known[key] = {name: buffer.clone() for name, buffer in buffers.items()}
+    model.eval()
+    set_mode(model, "integer")
+
+
 @torch.no_grad()
 def correct_biases(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Bias correction (arXiv 1906.04721, section 4.2) of a model with ranges; leaves it in integer mode.
@@ -126,7 +161,7 @@ def correct_biases(model: nn.Module, batches: Iterable[Tensor]) -> None:
     corrected = [layer for layer in layers(model) if isinstance(layer, Linear) and layer.corrected]
     for layer in corrected:
         layer.start_correction()
-    for images in batches:
+    for images in batches if corrected else ():
         for mode in ("float", "integer"):
             set_mode(model, mode)
             model(images)

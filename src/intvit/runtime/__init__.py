@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from intvit.errors import IntVitError
 from intvit.program.checkpoint import load_checkpoint
 from intvit.program.program import Program, ProgramError
 
@@ -45,6 +46,14 @@ def load_runtime(program: Program, name: str, **options: Any) -> Runtime:
         raise ProgramError(f"unknown runtime {name!r}; there are {', '.join(sorted(RUNTIMES))}")
     module, runtime = RUNTIMES[name]
     return getattr(import_module(module), runtime)(program, **options)
+
+
+def fastest_runtime(program: Program, threads: int = 1) -> Runtime:
+    """The native runtime where it is compiled, else torch's."""
+    try:
+        return load_runtime(program, "native", threads=threads)
+    except IntVitError:
+        return load_runtime(program, "torch")
 
 
 def check_images(program: Program, images: np.ndarray) -> None:

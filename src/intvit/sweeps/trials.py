@@ -56,7 +56,7 @@ class Trials:
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "WANDB_RUN_GROUP": self.folder.name},
                 start_new_session=True,  # Ctrl-C is for the sweep, which ends its trials in order
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+                preexec_fn=end_with_parent if sys.platform == "linux" else None,
             )
 
     def _launcher(self, number: int) -> list[str]:
@@ -96,6 +96,6 @@ class Trials:
         return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """A killed sweep leaves no trial behind that the resumed one would meet."""
     ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)

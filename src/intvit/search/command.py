@@ -1,0 +1,111 @@
+"""`intvit search CKPT --budget BUDGET... --out DIR`: families and bit widths for every layer, under a budget.
+
+CKPT is a weights file with timm's key names or a run of train.py, of which the weights are taken. Budgets, all of
+which hold: bytes=4.5M, bitops=60G, accumulator=24, widest=8 or no16 (no tensor of 16 bits between operators); instead
+of an amount a preset's name: as much as it uses. Nothing is trained.
+
+First every change of one layer is measured alone; an additive model of them makes mixes that fill the budget; Optuna
+searches over the model's weights, each mix measured; the same once more with changes of the best mix. Then the best
+mixes and every preset within the budget meet on other images. The winner is written: train.py --config-dir DIR
+quant=found schedule=calibrate makes the same integers. The same command goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+
+from torch import Tensor
+
+from intvit.analysis.presets import logger_config
+from intvit.analysis.progress import Phases
+from intvit.analysis.subject import Subject, positive, read_subject, subject_options
+from intvit.files import holding, write_json, write_text
+from intvit.search.budget import Usage, parse
+from intvit.search.images import search_images
+from intvit.search.judge import Judge, Mix
+from intvit.search.page import report
+from intvit.search.preset_file import NAME, preset_text
+from intvit.search.stages import Search, integer_presets
+from intvit.search.trials import JOURNAL, Journal, Trials, workers
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="intvit search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", metavar="CKPT", help="weights (.safetensors, .pth), run folder or .ckpt")
+    parser.add_argument("--budget", required=True, nargs="+", metavar="BUDGET", help="see above")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="of the preset, the report, the journal")
+    subject_options(parser, calibration_images=256)  # as schedule=calibrate
+    parser.add_argument("--search", metavar="DIR", help="folder with train-*.tar (default: behind the calibration's)")
+    parser.add_argument("--alone-images", type=positive, default=48, metavar="N", help="for a single change (48)")
+    parser.add_argument("--search-images", type=positive, default=128, metavar="N", help="for a mix (128)")
+    parser.add_argument(
+        "--final-images", type=positive, default=384, metavar="N", help="others, for the last ones (384)"
+    )
+    parser.add_argument("--trials", type=positive, default=64, metavar="N", help="mixes that Optuna draws, twice (64)")
+    parser.add_argument("--bits", type=positive, nargs="+", default=[3, 4, 5, 6, 7], metavar="B", help="widths to try")
+    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes (1); changes no result")
+    parser.add_argument("--seed", type=int, default=0, help="of Optuna (0)")
+    parser.add_argument("--fresh", action="store_true", help="forget what an earlier search in DIR measured")
+    parser.add_argument("--logger", default="csv", help="csv, or wandb with overrides: wandb,logger.wandb.offline=true")
+    parser.set_defaults(quant="lut8")  # any preset: the weights are what counts
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """Search, write preset and report, say in a few lines what was found."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _search(options, arguments)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def _search(options: argparse.Namespace, arguments: list[str]) -> int:
+    logger, began = logger_config(options.logger), time.perf_counter()
+    with holding(options.out, patience=1.0), Phases() as phases:
+        with phases.begin("calibrating", 1) as step:
+            subject = read_subject(options.checkpoint, options)
+            count = options.search_images + options.final_images
+            images = search_images(subject, options.search, options.calibration, count)
+            journal = Journal(options.out / JOURNAL, _settings(options, subject, images), fresh=options.fresh)
+            judge = Judge(subject, images, prove=any(text.startswith("accumulator") for text in options.budget))
+            step()
+        budget = parse(options.budget, lambda name, prove: _preset_usage(judge, name))
+        with workers(judge, options.jobs) as pool:
+            search = Search(options, subject, budget, Trials(judge, journal, pool))
+            outcome = search.run(phases)
+    notes = [f"Found by {shlex.join(['intvit', 'search', *arguments])}", f"Budget: {budget}."]
+    write_text(options.out / "quant" / f"{NAME}.yaml", preset_text(outcome.winner.mix, search.sites, notes))
+    page = report(outcome, budget, shlex.join(["intvit", "search", *arguments]))
+    page.facts |= {
+        "images": f"{len(subject.calibration)} calibration, {len(images)} search, {options.final_images} of them final",
+        "mixes measured": f"{search.trials.count} now, {len(journal.held)} in all",
+        "CPU": f"{sum(os.times()[:4]):.0f} s",
+    }
+    write_json(options.out / "search.json", outcome.figures(budget))
+    page.finish(options.out, logger.wandb, began)
+    return 0
+
+
+def _settings(options: argparse.Namespace, subject: Subject, images: Tensor) -> dict[str, object]:
+    """What measurements depend on, and what leads the search; where it writes and how it runs is neither."""
+    digest = hashlib.sha256()
+    for tensor in (*subject.model.parameters(), subject.calibration, images):
+        digest.update(tensor.detach().numpy().tobytes())
+    kept = "checkpoint budget model calibration calibration_images search alone_images search_images final_images"
+    settings = {key: getattr(options, key) for key in (*kept.split(), "trials", "bits", "seed")}
+    return {**settings, "weights and images": digest.hexdigest()[:16]}
+
+
+def _preset_usage(judge: Judge, name: str) -> Usage | None:
+    return judge.used(Mix(name, {})) if name in integer_presets() else None

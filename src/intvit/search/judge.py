@@ -1,0 +1,137 @@
+"""What a quantization does to the scores: the model calibrated with it, recorded, and run on the search's images.
+
+A judge is plain data beside the model, so that worker processes get a copy. Programs run on the native runtime where
+it is compiled, else on torch's: equal integers, fifteen times the speed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from intvit.analysis.distances import divergence
+from intvit.analysis.presets import compose_quant
+from intvit.analysis.subject import BATCH, Subject, joined
+from intvit.program import Program
+from intvit.program.recording import record
+from intvit.quant import QuantConfig, set_mode
+from intvit.runtime import fastest_runtime
+from intvit.search.budget import Usage, usage
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A preset (of the quant group) and quant.overrides behind its own."""
+
+    preset: str
+    overrides: dict[str, Any]
+
+    def quant(self) -> QuantConfig:
+        """The config that train.py would compose."""
+        base = _preset(self.preset)
+        return replace(base, overrides=joined(base.overrides, self.overrides))
+
+
+_preset = cache(compose_quant)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A mix on N images. divergences: KL of the class probabilities from the float model's, in bits, for each image.
+
+    same: whether the first class is the float model's. program: hash of all integers of the program. moved: mean KL
+    divergence from another mix, where it was asked for: what a small change does, with less noise than from float.
+    """
+
+    divergences: list[float]
+    same: list[bool]
+    used: Usage
+    program: str
+    moved: float | None = None
+
+    @property
+    def divergence(self) -> float:
+        """Mean over the images."""
+        return sum(self.divergences) / len(self.divergences)
+
+    @property
+    def agreement(self) -> float:
+        """Percent of images whose first class is the float model's."""
+        return 100.0 * sum(self.same) / len(self.same)
+
+
+def gain(better: Judged, worse: Judged) -> tuple[float, float]:
+    """(mean, standard error) of how much smaller the divergence of `better` is on the same images, in bits."""
+    differences = np.array(worse.divergences) - np.array(better.divergences)
+    return float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(len(differences))
+
+
+class Judge:
+    """Measures mixes on `images`, uint8 (N, C, H, W)."""
+
+    def __init__(self, subject: Subject, images: Tensor, *, prove: bool) -> None:
+        self.subject, self.images, self.prove = subject, images, prove
+        set_mode(subject.model, "float")
+        with torch.no_grad():
+            self.reference = torch.cat([subject.model(batch) for batch in images.split(BATCH)]).double().softmax(1)
+        self._known: dict[str, Tensor] = {}
+        subject.collect()
+
+    def program(self, mix: Mix) -> Program:
+        """The integer program of a mix, calibrated as train.py's schedule=calibrate does it."""
+        return record(self.subject.calibrated(mix.quant()))
+
+    def used(self, mix: Mix) -> Usage:
+        """What the program of a mix uses; no image is run."""
+        return usage(self.program(mix), prove=self.prove)
+
+    def measure(self, mix: Mix, first: int, count: int, against: Mix | None = None) -> Judged:
+        """The mix on `count` images from number `first` on; against: the mix that `moved` is from."""
+        program, here = self.program(mix), slice(first, first + count)
+        logits, reference = self._logits(program, here), self.reference[here]
+        probabilities = logits.softmax(1)
+        moved = None
+        if against is not None:
+            moved = float(divergence(probabilities, self._probabilities(against, here)).mean())
+        return Judged(
+            divergences=divergence(probabilities, reference).tolist(),
+            same=(logits.argmax(1) == reference.argmax(1)).tolist(),
+            used=usage(program, prove=self.prove),
+            program=program_hash(program),
+            moved=moved,
+        )
+
+    def _logits(self, program: Program, here: slice) -> Tensor:
+        runtime = fastest_runtime(program)
+        scores = np.concatenate([runtime(batch.numpy()) for batch in self.images[here].split(BATCH)])
+        return torch.from_numpy(scores).double() * program.score_scale
+
+    def _probabilities(self, mix: Mix, here: slice) -> Tensor:
+        key = repr((mix, here))
+        if key not in self._known:
+            self._known = {key: self._logits(self.program(mix), here).softmax(1)}
+        return self._known[key]
+
+
+def program_hash(program: Program) -> str:
+    """Sixteen hexadecimal digits over all operators and integers; names of classes and provenance left out."""
+    digest = hashlib.sha256()
+    for operator in program.operators:
+        digest.update(repr((operator.op, operator.name, operator.inputs, _sorted(operator.attributes))).encode())
+        for role, name in sorted(operator.constants.items()):
+            constant = program.constants[name]
+            digest.update(repr((role, constant.array.shape, constant.bits, constant.signed)).encode())
+            digest.update(np.ascontiguousarray(constant.array.astype(np.int64)).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _sorted(attributes: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return sorted(attributes.items())

@@ -1,0 +1,83 @@
+"""What a search may change: slots, each a key of one site's quantization, with the values that it may take.
+
+Widths, families and the residual's width are those of `sensitivity.changes`; ranges' observers come in addition.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from intvit.analysis.layer_error import kind_of
+from intvit.analysis.sensitivity import EVERYWHERE, changes
+from intvit.analysis.subject import Subject, joined
+from intvit.quant import layers
+from intvit.quant.config import OBSERVERS
+from intvit.quant.layers import GELU, AttentionCore, LayerNorm, Linear
+
+WIDTHS = ("weight", "activation")  # keys of `bits` that budgets ask for; the others feed no product
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One key of one site. options: value -> the quant.overrides that set it; the value of the base is not among them.
+
+    kind: the operator's (of KIND_COLORS).
+    """
+
+    site: str
+    kind: str
+    part: str
+    key: str
+    base: Any
+    options: dict[Any, dict[str, Any]]
+
+    @property
+    def group(self) -> str:
+        """Slots that are weighed alike: `blocks.*.mlp.fc1 bits.weight`, or a whole kind: `gelu observer.activation`."""
+        place = re.sub(r"\d+", "*", self.site) if self.is_width else self.kind
+        return f"{place} {self.part}.{self.key}"
+
+    @property
+    def is_width(self) -> bool:
+        """Whether smaller values cost accuracy and save resources; else options are there for accuracy."""
+        return self.part == "bits" and self.key in WIDTHS
+
+
+def slots(subject: Subject, widths: list[int], widest: float) -> list[Slot]:
+    """Every slot of a model. widest: largest width of a residual stream."""
+    found: dict[tuple[str, str, str], Slot] = {}
+    for change in changes(subject, widths):
+        if change.site == EVERYWHERE:
+            continue
+        ((part, values),) = change.overrides[change.site].items()
+        key, value = next(iter(values.items()))
+        if key == "logits" or (key == "residual" and value > widest):
+            continue
+        base = getattr(getattr(subject.quant.site(change.site), part), key)
+        slot = found.setdefault((change.site, part, key), Slot(change.site, change.kind, part, key, base, {}))
+        slot.options[value] = change.overrides
+    return [*found.values(), *_observers(subject)]
+
+
+def _observers(subject: Subject) -> Iterator[Slot]:
+    for layer in layers(subject.model):
+        if isinstance(layer, LayerNorm) and not layer.output.stream:
+            key = "layernorm"
+        elif isinstance(layer, AttentionCore | GELU) or (isinstance(layer, Linear) and layer.output is not None):
+            key = "activation"
+        else:
+            continue
+        base = getattr(subject.quant.site(layer.name).observer, key)
+        options = {value: {layer.name: {"observer": {key: value}}} for value in OBSERVERS if value != base}
+        yield Slot(layer.name, kind_of(layer), "observer", key, base, options)
+
+
+def merged(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Several quant.overrides as one, patterns in alphabetical order."""
+    result: dict[str, Any] = {}
+    for part in parts:
+        result = joined(result, part)
+    return {pattern: result[pattern] for pattern in sorted(result)}

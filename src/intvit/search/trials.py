@@ -1,0 +1,137 @@
+"""Measurements in several processes, each kept in a journal as it ends: a search that is started again looks them up.
+
+The search itself is a function of the measurements alone, so that it comes to the same end however often it was
+interrupted and however many processes measured.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from intvit.errors import IntVitError
+from intvit.search.budget import Usage
+from intvit.search.judge import Judge, Judged, Mix
+from intvit.sweeps.trials import end_with_parent
+
+JOURNAL = "measurements.jsonl"
+
+
+class Journal:
+    """One JSON line for each measurement behind a first line of settings. A line that a kill cut short is dropped."""
+
+    def __init__(self, path: Path, settings: Mapping[str, Any], *, fresh: bool) -> None:
+        """Raises IntVitError where the file was begun with other settings."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path, self.held = path, dict[str, Judged]()
+        whole = b"" if fresh or not path.exists() else path.read_bytes()
+        whole = whole[: whole.rfind(b"\n") + 1]
+        lines = [json.loads(line) for line in whole.splitlines()]
+        if lines:
+            _compare(path, lines[0]["settings"], json.loads(json.dumps(settings)))
+        self._file = path.open("r+b" if path.exists() else "wb")
+        self._file.truncate(len(whole))
+        self._file.seek(0, os.SEEK_END)
+        if not lines:
+            self._write({"settings": settings})
+        for line in lines[1:]:
+            used = Usage(**line["judged"].pop("used"))
+            self.held[line["key"]] = Judged(**line["judged"], used=used)
+
+    def add(self, key: str, judged: Judged) -> None:
+        """Keep a measurement, also if the machine fails the next moment."""
+        self.held[key] = judged
+        self._write({"key": key, "judged": asdict(judged)})
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(line).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def _compare(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for key in sorted({*before, *now}):
+        if before.get(key) != now.get(key):
+            raise IntVitError(
+                f"{path.parent} holds a search with {key} {before.get(key)}, not {now.get(key)}; "
+                "name another --out, or start over with --fresh"
+            )
+
+
+class Trials:
+    """Measures mixes that the journal does not hold."""
+
+    def __init__(self, judge: Judge, journal: Journal, pool: Executor | None) -> None:
+        self.judge, self._journal, self._pool = judge, journal, pool
+        self.count = 0  # measured by this process, not looked up
+
+    def measure(
+        self,
+        mixes: Sequence[Mix],
+        first: int,
+        count: int,
+        step: Callable[..., None] = lambda: None,
+        against: Mix | None = None,
+    ) -> list[Judged]:
+        """Every mix on `count` images from number `first` on, as `Judge.measure`; each one calls `step` at its end."""
+        other = None if against is None else [against.preset, against.overrides]
+        keys = [json.dumps([mix.preset, mix.overrides, first, count, other]) for mix in mixes]
+        missing = {key: mix for key, mix in zip(keys, mixes, strict=True) if key not in self._journal.held}
+        for _ in range(len(keys) - len(missing)):
+            step()
+        for key, judged in self._measured(missing, first, count, against):
+            self._journal.add(key, judged)
+            self.count += 1
+            step()
+        return [self._journal.held[key] for key in keys]
+
+    def _measured(self, mixes: Mapping[str, Mix], *how: Any) -> Iterator[tuple[str, Judged]]:
+        if self._pool is None:
+            yield from ((key, self.judge.measure(mix, *how)) for key, mix in mixes.items())
+            return
+        keys: dict[Future[Judged], str] = {self._pool.submit(_measure, mix, *how): key for key, mix in mixes.items()}
+        for future in as_completed(keys):
+            yield keys[future], future.result()
+
+
+_judge: Judge  # of a worker process
+
+
+@contextmanager
+def workers(judge: Judge, jobs: int) -> Iterator[Executor | None]:
+    """A pool of processes that hold a copy of the judge; None for one job, which needs none."""
+    if jobs == 1:
+        yield None
+        return
+    context = multiprocessing.get_context("spawn")  # forked children of a process with threads may hang
+    threads = max(1, torch.get_num_threads() // jobs)
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(judge, threads)) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _begin(judge: Judge, threads: int) -> None:
+    global _judge
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the search, which ends its workers
+    if sys.platform == "linux":
+        end_with_parent()
+    torch.set_num_threads(threads)
+    _judge = judge
+
+
+def _measure(mix: Mix, *how: Any) -> Judged:
+    return _judge.measure(mix, *how)

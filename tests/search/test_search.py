@@ -1,0 +1,181 @@
+"""`intvit search`: what it finds is within the budget, survives interruptions, and is what train.py then makes."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.tiny_runs import TINY, tiny
+
+from intvit.analysis.presets import compose_quant
+from intvit.analysis.subject import read_subject
+from intvit.cli import main
+from intvit.configuration import config_directory
+from intvit.errors import IntVitError
+from intvit.files import write_text
+from intvit.program.recording import record
+from intvit.quant import calibrate
+from intvit.search import command, stages
+from intvit.search.budget import Usage, usage
+from intvit.search.judge import Judge, Mix, program_hash
+from intvit.search.preset_file import compact
+from intvit.training.entry import train
+from intvit.training.restore import build_model, restore_run
+
+COUNTS = {"calibration-images": 32, "alone-images": 4, "search-images": 8, "final-images": 8, "trials": 8}
+SMALL = [*(text for name, count in COUNTS.items() for text in (f"--{name}", str(count))), "--bits", "4", "6"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("search") / "run"
+    train(tiny("quant=lut8", "schedule.qat=null", "schedule.frozen=null"), folder)
+    return folder
+
+
+def search(run: Path, out: Path, *more: str) -> dict[str, Any]:
+    assert main(["search", str(run), "--out", str(out), *SMALL, *more]) == 0
+    return json.loads((out / "search.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def found(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("search") / "found"
+    search(run, out, "--budget", "bytes=w6a6", "bitops=w6a6")
+    return out
+
+
+def test_train_with_the_found_preset_makes_the_measured_program(run: Path, found: Path, tmp_path: Path) -> None:
+    _, _, model, _, _ = restore_run(str(run))
+    torch.save(dict(model.named_parameters()), tmp_path / "weights.pth")
+    preset = ["--config-dir", str(found), "quant=found", "schedule=calibrate", "schedule.calibrate.images=32"]
+    config = [setting for setting in TINY if not setting.startswith("schedule.")]
+    folder = tmp_path / "run"
+    train_py = config_directory().parent / "train.py"
+    command = [sys.executable, str(train_py), *preset, *config, f"model.weights={tmp_path / 'weights.pth'}"]
+    subprocess.run([*command, f"hydra.run.dir={folder}"], check=True, cwd=tmp_path, capture_output=True)
+    program = record(restore_run(str(folder))[2])
+    figures = json.loads((found / "search.json").read_text())
+    assert program_hash(program) == figures["program"]
+    assert usage(program, prove=False).bytes == figures["bytes"] <= figures["budget"]["bytes"]
+    assert usage(program, prove=False).bitops == figures["bitops"] <= figures["budget"]["bitops"]
+
+
+@pytest.mark.parametrize("preset", ["ivit8", "ibert8_true8", "ivit_paper", "w4a8"])
+def test_one_collection_of_statistics_gives_the_program_of_every_preset(run: Path, preset: str) -> None:
+    options = argparse.Namespace(calibration=None, calibration_images=32)
+    subject = read_subject(str(run), options)
+    subject.calibration_batch = 8
+    subject.calibrated(compose_quant("lut8"))  # ranges that both have are known then
+    whole = build_model(subject.config, compose_quant(preset), load=False)
+    whole.load_state_dict(dict(subject.model.named_parameters()), strict=False)
+    calibrate(whole, subject.calibration.split(8))
+    assert program_hash(record(subject.calibrated(compose_quant(preset)))) == program_hash(record(whole))
+
+
+def test_every_preset_within_the_budget_meets_the_mixes(found: Path) -> None:
+    page = (found / "report.html").read_text()
+    assert "w6a6" in page
+    assert (found / "pareto.png").stat().st_size > 10_000
+    final = (found / "final.csv").read_text()
+    assert "\nw6a6," in final
+    assert "\nlut8," not in final  # beyond the budget
+
+
+def test_an_interrupted_search_and_one_with_two_processes_find_the_same(
+    run: Path, found: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = (found / "measurements.jsonl").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    out = tmp_path / "again"
+    out.mkdir()
+    (out / "measurements.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]) + lines[len(lines) // 2][:-9])
+    search(run, out, "--budget", "bytes=w6a6", "bitops=w6a6", "--jobs", "2")
+    for name in ("search.json", "quant/found.yaml", "mixes.csv", "alone.csv", "final.csv"):
+        texts = [(folder / name).read_text().splitlines() for folder in (found, out)]
+        first, second = ([line for line in text if not line.startswith("# Found by")] for text in texts)
+        assert first == second, name
+    assert sorted((out / "measurements.jsonl").read_bytes().splitlines()) == sorted(whole.splitlines())
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(Judge, "measure", refuse)
+    assert search(run, out, "--budget", "bytes=w6a6", "bitops=w6a6") == json.loads((found / "search.json").read_text())
+    with pytest.raises(IntVitError, match=r"holds a search with seed 0, not 1; name another --out, or .* --fresh"):
+        command.main([str(run), "--out", str(out), *SMALL, "--budget", "bytes=w6a6", "bitops=w6a6", "--seed", "1"])
+
+
+def test_a_kill_leaves_what_was_written_before(found: Path, run: Path, tmp_path: Path) -> None:
+    """Nothing but the journal is written before the end."""
+    out = tmp_path / "killed"
+
+    class Killed(Exception):
+        pass
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages.Search, "_finals", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            command.main([str(run), "--out", str(out), *SMALL, "--budget", "widest=8"])
+    assert [path.name for path in out.iterdir()] == ["measurements.jsonl"]
+
+
+def test_budgets_of_sums_and_of_tensors_hold_on_the_recorded_program(run: Path, tmp_path: Path) -> None:
+    figures = search(run, tmp_path, "--budget", "accumulator=17", "no16", "--trials", "4")
+    assert figures["budget"] == {"accumulator": 17.0, "widest": 8.0}
+    assert figures["widest"] <= 8
+    rows = (tmp_path / "mixes.csv").read_text().splitlines()
+    columns = rows[0].split(",")
+    accumulator, stage = columns.index("accumulator"), columns.index("stage")
+    mixes = [row.split(",") for row in rows[1:] if row.split(",")[stage] == "search"]
+    assert mixes
+    assert all(int(row[accumulator]) <= 17 for row in mixes)
+
+
+@pytest.mark.parametrize("budget", ["size=3", "bytes=", "bytes", "bytes=w5a5", "bitops=-3", "16"])
+def test_an_unknown_budget_is_refused_in_one_line(run: Path, tmp_path: Path, budget: str) -> None:
+    with pytest.raises(IntVitError, match=f"--budget {budget}.*(bitops=AMOUNT|no amount)"):
+        command.main([str(run), "--out", str(tmp_path), *SMALL, "--budget", budget])
+
+
+def test_a_budget_below_everything_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(IntVitError, match=r"no mix is within it; narrower --bits, or a larger budget"):
+        command.main([str(run), "--out", str(tmp_path), *SMALL, "--budget", "bytes=10"])
+
+
+def test_patterns_give_every_site_what_the_mix_gives_it() -> None:
+    base = compose_quant("lut8_true8")
+    sites = ["embed", *(f"blocks.{i}.{part}" for i in range(12) for part in ("attn.qkv", "add1", "mlp.act"))]
+    generator = torch.Generator().manual_seed(0)
+    for largest in (6, 7, 8):
+        bits = torch.randint(4, 9, (len(sites),), generator=generator).clamp(max=largest).tolist()
+        overrides: dict[str, Any] = {
+            site: {"bits": {"weight": bit}} for site, bit in zip(sites, bits, strict=True) if bit != 8
+        }
+        overrides.setdefault("embed", {})["observer"] = {"activation": "minmax"}
+        short = compact(base, overrides, sites)
+        long, quant = Mix("lut8_true8", overrides).quant(), Mix("lut8_true8", short).quant()
+        assert all(long.site(site) == quant.site(site) for site in sites)
+    alike = {site: {"bits": {"weight": 4}} for site in sites if "qkv" in site}
+    assert compact(base, alike, sites) == {"blocks.*.attn.qkv": {"bits": {"weight": 4}}}
+    alike["blocks.3.attn.qkv"] = {"bits": {"weight": 6}}
+    assert list(compact(base, alike, sites)) == ["blocks.*.attn.qkv", "blocks.3.attn.qkv"]
+
+
+def test_a_journal_is_whole_or_shorter(tmp_path: Path) -> None:
+    write_text(tmp_path / "measurements.jsonl", '{"settings": {"seed": 0}}\n{"key": "a", "jud')
+    journal = command.Journal(tmp_path / "measurements.jsonl", {"seed": 0}, fresh=False)
+    assert journal.held == {}
+    assert (tmp_path / "measurements.jsonl").read_text() == '{"settings": {"seed": 0}}\n'
+    assert os.listdir(tmp_path) == ["measurements.jsonl"]
+    with pytest.raises(IntVitError, match="seed 0, not 1"):
+        command.Journal(tmp_path / "measurements.jsonl", {"seed": 1}, fresh=False)
+
+
+def test_usage_names_the_widest_sum() -> None:
+    assert Usage(1.0, 1, 8, {"a": 17, "b": 20}).accumulator == 20
