@@ -212,7 +212,7 @@ class Builder:
     def requantize(self, name: str, x: str, bits: int, *, signed: bool = True, ratio: float | None = None) -> str:
         if ratio is None:
             ratio = 2.0 ** (bits - 1) / self.spread(x) * self.rng.uniform(0.4, 1.2)
-        if self.wide and bits < 32 and self.rng.random() < 0.2:  # so large that all values are clamped, from beyond 32 bits
+        if self.wide and bits < 32 and self.rng.random() < 0.2:  # all values clamped from beyond 32 bits
             ratio *= 2.0**22
         cap = 53 - (bits - 1 if signed else bits)
         constants = self.dyadic(ratio, self.values[x].shape[-1], cap, signs=bits < 32)
