@@ -71,3 +71,12 @@ def test_a_label_outside_the_classes_is_named() -> None:
     images, _ = batch(2)
     with pytest.raises(IntVitError, match=r"label 7 in the training data, but data.num_classes=4"):
         task().change(images, torch.tensor([0, 7]))
+
+
+def test_the_feature_error_joins_the_teachers_share() -> None:
+    distilling = task(distillation={"alpha": 0.5, "features": 3.0})
+    logits, teacher, labels = torch.randn(3, CLASSES), torch.randn(3, CLASSES), torch.tensor([0, 1, 2])
+    without = distilling.loss(logits, labels, teacher)
+    assert float(distilling.loss(logits, labels, teacher, torch.tensor(0.25)) - without) == pytest.approx(0.375)
+    with pytest.raises(IntVitError, match=r"features=-1.0: expected at least 0"):
+        task(distillation={"features": -1.0})

@@ -133,7 +133,8 @@ def test_without_quantization_the_summary_has_no_integer_figures(tmp_path: Path)
 def test_distillation_without_labels_keeps_its_teacher_across_a_resume(
     tmp_path: Path,
 ) -> None:
-    overrides = ["schedule.loss.distillation.alpha=1.0", "schedule.calibrate.measure=true"]
+    teacher = "schedule.loss.distillation"
+    overrides = [f"{teacher}.alpha=1.0", f"{teacher}.features=1.0", "schedule.calibrate.measure=true"]
     train_and_stop(12, tiny(*overrides), tmp_path)
     summary = train(tiny("ckpt=last", *overrides), tmp_path)
     assert {*summary["before_qat"]} == {"float", "integer"}

@@ -57,6 +57,10 @@ class QTensor:
             scale = scale / power_of_two(self.factors)
         return (self.values.double() * scale).float()
 
+    def differentiable(self) -> Tensor:
+        """`real` with the gradient that the handle carries."""
+        return Real.apply(self.handle, self)
+
     def _move(self, function: Any) -> QTensor:
         return replace(self, values=function(self.values), handle=function(self.handle))
 
@@ -191,6 +195,18 @@ def take(x: Tensor, axis: int, index: Tensor) -> Tensor:
 
 def _with(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
     return (*shape[:axis], size, *shape[axis + 1 :])
+
+
+class Real(torch.autograd.Function):
+    """Real values of a QTensor in place of its handle; identity gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, values_handle: Tensor, x: QTensor) -> Tensor:
+        return x.real()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
 
 
 class Concat(torch.autograd.Function):

@@ -17,15 +17,17 @@ from intvit.errors import IntVitError
 
 @dataclass(frozen=True)
 class DistillationConfig:
-    """Loss against a float teacher: alpha * KL(teacher, student at `temperature`) + (1 - alpha) * task loss.
+    """Loss against a float teacher: alpha * (KL(teacher, student at `temperature`) + features * E) + (1 - alpha) * task
+    loss, where E is the relative squared error of the outputs of every LayerNorm.
 
-    alpha: 0 is no distillation.
+    alpha: 0 is no distillation; features: 0 compares the scores alone.
     weights: file with weights for a teacher of the model's own architecture; null: the model's own float copy from
     the moment of calibration, which teaches the integer phases.
     """
 
     alpha: float = 0.0
     temperature: float = 1.0
+    features: float = 0.0
     weights: str | None = None
 
     def __post_init__(self) -> None:
@@ -33,6 +35,8 @@ class DistillationConfig:
             raise IntVitError(f"schedule.loss.distillation.alpha={self.alpha}: expected 0 to 1")
         if self.temperature <= 0.0:
             raise IntVitError(f"schedule.loss.distillation.temperature={self.temperature}: expected above 0")
+        if self.features < 0.0:
+            raise IntVitError(f"schedule.loss.distillation.features={self.features}: expected at least 0")
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,11 @@ class TrainingTask:
         self._erase = _erasing(config)
 
     @property
+    def uses_features(self) -> bool:
+        """Whether the teacher is compared inside as well."""
+        return self.config.distillation.alpha > 0.0 and self.config.distillation.features > 0.0
+
+    @property
     def uses_labels(self) -> bool:
         """False when the teacher alone teaches."""
         return self.config.distillation.alpha < 1.0
@@ -89,7 +98,9 @@ class TrainingTask:
             reals = self._erase((reals - mean) / std) * std + mean
         return reals.round_().clamp_(0, 255).to(torch.uint8), targets
 
-    def loss(self, logits: Tensor, targets: Tensor, teacher_logits: Tensor | None) -> Tensor:
+    def loss(
+        self, logits: Tensor, targets: Tensor, teacher_logits: Tensor | None, feature_error: Tensor | None = None
+    ) -> Tensor:
         """Scalar loss of logits (B, classes); without teacher logits the task loss alone."""
         alpha, temperature = self.config.distillation.alpha, self.config.distillation.temperature
         if teacher_logits is None or alpha == 0.0:
@@ -101,6 +112,8 @@ class TrainingTask:
             reduction="batchmean",
             log_target=True,
         )
+        if feature_error is not None:
+            divergence = divergence + self.config.distillation.features * feature_error
         return divergence if alpha == 1.0 else alpha * divergence + (1.0 - alpha) * self._task_loss(logits, targets)
 
     def _task_loss(self, logits: Tensor, targets: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from intvit.quant.observer import all_reduce
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training.accuracy import Accuracy
 from intvit.training.config import TrainConfig
+from intvit.training.features import feature_error, norm_outputs
 from intvit.training.losses import TrainingTask
 from intvit.training.optimizer import build_optimizer, set_rates
 from intvit.training.restore import STATE, build_teacher
@@ -150,12 +151,20 @@ class TrainingModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
         images, targets = self.task.change(*batch)
-        logits = self.model(images)
-        loss = self.task.loss(logits, targets, self._teacher_logits(images))
+        loss = self._loss(images, targets)
         # Lightning's own reduction waits for all ranks twice.
         self.log("train/loss", all_reduce(loss.detach(), "mean"), on_step=True, on_epoch=False)
         self.log("train/lr", self._optimizer().param_groups[0]["lr"], on_step=True, on_epoch=False)
         return loss
+
+    def _loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        if not (self._teacher and self.task.uses_features):
+            return self.task.loss(self.model(images), targets, self._teacher_logits(images))
+        with norm_outputs(self._teacher[0]) as aims:
+            teacher_logits = self._teacher_logits(images)
+        with norm_outputs(self.model) as outputs:
+            logits = self.model(images)
+        return self.task.loss(logits, targets, teacher_logits, feature_error(outputs, aims))
 
     @torch.no_grad()
     def _teacher_logits(self, images: Tensor) -> Tensor | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -80,8 +78,7 @@ class Scores(Linear):
             return super().forward(x)
         if isinstance(x, Symbol):
             return self.record(x)
-        scores = self.scores(x)
-        return ScoresGradient.apply(scores.handle, scores.values, scores.scale)
+        return self.scores(x).differentiable()
 
     def score_scale(self, x: QTensor | Symbol) -> float:
         """Real value of one score step: the largest possible |accumulator| maps to SCORE_LIMIT."""
@@ -133,15 +130,3 @@ class MeanScores(Scores):
     @property
     def bias(self) -> Tensor:
         return torch.stack([part.bias for part in self.parts]).mean(0)
-
-
-class ScoresGradient(torch.autograd.Function):
-    """Integer scores as float32 logits; identity gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, scores_handle: Tensor, scores: Tensor, scale: float) -> Tensor:
-        return scores.double().mul_(scale).float()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return gradient, None, None
