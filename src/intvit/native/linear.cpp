@@ -83,7 +83,6 @@ private:
                 const int8_t* panel = reinterpret_cast<const int8_t*>(panels.data()) + p * COLUMNS * padded;
                 for (int64_t r = 0; r < size; r += TILE_ROWS) {
                     const int count_rows = int(std::min<int64_t>(TILE_ROWS, size - r));
-                    prefetch(p + 1, r, std::min(r + TILE_ROWS, size), size);
                     tile_beside(a + r * padded, padded, count_rows, panel, (width + 15) / 16, sums,
                                 [&](int most) { waiting.finish(most); });
                     require_exact(a + r * padded, padded, count_rows, panel, width, zero_point(), offset.data() + p * COLUMNS);
@@ -94,14 +93,6 @@ private:
             }
             waiting.finish(TILE_ROWS);
         }
-    }
-
-    // While rows begin .. end - 1 of `rows` meet one panel: asks for their share of the panel after it, which lies far away,
-    // for all weights together are larger than the near caches.
-    void prefetch(int64_t panel, int64_t begin, int64_t end, int64_t rows) const {
-        const int64_t bytes = COLUMNS * padded_depth(depth), last = panel < panel_count(columns) ? bytes * end / rows : 0;
-        for (int64_t place = bytes * begin / rows / 64 * 64; place < last; place += 64)
-            __builtin_prefetch(panels.data() + panel * bytes + place, 0, 2);
     }
 
     const View x, out, residual;
