@@ -14,7 +14,8 @@ from setuptools.command.build_py import build_py
 AVX512 = [*(f"-mavx512{name}" for name in ("f", "bw", "dq", "vl", "vnni", "vbmi")), "-mprefer-vector-width=512"]
 X86_PATHS = {"avx2": ["-mavx2"], "avx512": AVX512, "amx": [*AVX512, "-mamx-tile", "-mamx-int8"]}
 # -fwrapv: overflow of a signed integer wraps; a program that breaks its proven bounds is wrong, never undefined.
-FLAGS = ["-std=c++17", "-O3", "-g0", "-fwrapv", "-fvisibility=hidden", "-Wno-maybe-uninitialized", "-pthread"]
+FLAGS = ["-std=c++17", "-O3", "-g0", "-fwrapv", "-fvisibility=hidden", "-pthread"]
+FLAGS += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # of gcc's own intrinsics
 
 
 class BuildWithPresets(build_py):

@@ -1,7 +1,9 @@
 """Shared by every test: one thread per worker, and the folder with real photos and weights where there is one."""
 
 import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,28 @@ def test_data() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"INTVIT_TEST_DATA={folder}: no such folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def _emulated_amx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from intvit.runtime import native_runtime
+    from tests.runtime.fuzz_native import PATHS
+
+    compiler, folder = shutil.which("g++"), tmp_path_factory.mktemp("emulated_amx")
+    if compiler is None or "avx512" not in native_runtime.supported():
+        pytest.skip("the AMX path with emulated tiles needs g++ and AVX-512")
+    flags = ["-std=c++17", "-O2", "-fwrapv", "-shared", "-fPIC", "-pthread", "-Wno-maybe-uninitialized", *PATHS["amx"]]
+    subprocess.run([compiler, *flags, native_runtime.FOLDER / "library.cpp", "-o", folder / "amx.so"], check=True)
+    return folder
+
+
+@pytest.fixture
+def emulated_amx(_emulated_amx: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name of the native runtime's only path during the test: AMX, with its tiles' instructions in plain C++."""
+    from intvit.runtime import native_runtime
+
+    monkeypatch.setattr(native_runtime, "FOLDER", _emulated_amx)
+    return "amx"
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,13 @@
 """The contract on every path of the native runtime: every preset, a ViT and a Swin, equal to the numpy runtime."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from intvit.program import Program
 from intvit.program.recording import record
 from intvit.quant import calibrate
 from intvit.runtime import load_runtime
@@ -27,26 +30,40 @@ def small_swin(preset: str) -> nn.Module:
     return model
 
 
-@pytest.mark.skipif(not PATHS, reason="the native runtime is not compiled here")
-def test_every_path_preset_and_architecture(capsys: pytest.CaptureFixture) -> None:
+def cases(preset: str) -> Iterator[tuple[str, Program, np.ndarray]]:
+    """Name, program and images of a small model of each architecture."""
+    for name, model, images in (
+        ("vit", prepared(small_model(preset)), torch.cat((random_images(4, 1), extreme_images(4)))),
+        ("swin", small_swin(preset), images_of_size(2, 56)),
+    ):
+        yield name, record(model), images.numpy()
+
+
+def assert_no_image_differs(paths: list[str], capsys: pytest.CaptureFixture) -> None:
     matrix = {}
     for preset in PRESETS:
-        vit = prepared(small_model(preset))
-        images = torch.cat((random_images(4, 1), extreme_images(4)))
-        cases = {"vit": (vit, images), "swin": (small_swin(preset), images_of_size(2, 56))}
-        for name, (model, images) in cases.items():
-            program = record(model)
-            expected = load_runtime(program, "numpy")(images.numpy())
-            for path in PATHS:
-                scores = NativeRuntime(program, threads=2, path=path)(images.numpy())
+        for name, program, images in cases(preset):
+            expected = load_runtime(program, "numpy")(images)
+            for path in paths:
+                scores = NativeRuntime(program, threads=2, path=path)(images)
                 matrix[preset, f"{name} {path}"] = int((scores != expected).any(1).sum())
-    columns = [f"{name} {path}" for name in ("vit", "swin") for path in PATHS]
+    columns = [f"{name} {path}" for name in ("vit", "swin") for path in paths]
     with capsys.disabled():
         print(f"\nimages that differ{'':<4}" + "".join(f"{column:<14}" for column in columns))
         for preset in PRESETS:
             print(f"{preset:<22}" + "".join(f"{matrix[preset, column]:<14}" for column in columns))
-    assert len(matrix) == len(PRESETS) * 2 * len(PATHS)
+    assert len(matrix) == len(PRESETS) * 2 * len(paths)
     assert set(matrix.values()) == {0}
+
+
+@pytest.mark.skipif(not PATHS, reason="the native runtime is not compiled here")
+def test_every_path_preset_and_architecture(capsys: pytest.CaptureFixture) -> None:
+    assert_no_image_differs(PATHS, capsys)
+
+
+@pytest.mark.xdist_group("emulated_amx")
+def test_every_preset_with_emulated_amx_tiles(emulated_amx: str, capsys: pytest.CaptureFixture) -> None:
+    assert_no_image_differs([emulated_amx], capsys)
 
 
 def test_the_trace_names_equal_operators_on_a_swin() -> None:

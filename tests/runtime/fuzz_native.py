@@ -32,6 +32,7 @@ from intvit.errors import IntVitError
 from intvit.program import Constant, Program, bounds, check, load_checkpoint, save_checkpoint
 from intvit.runtime import load_runtime, native_runtime
 from intvit.runtime.lowering import lower
+from intvit.runtime.native_plan import Kind
 from intvit.runtime.native_runtime import Engine, NativeRuntime
 from tests.program.random_programs import images_for, random_program
 
@@ -48,7 +49,8 @@ FLAGS = [
 ]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 AVX512 = [f"-mavx512{name}" for name in ("f", "bw", "dq", "vl", "vnni", "vbmi")]
-PATHS = {"scalar": [], "avx512": AVX512, "amx": [*AVX512, "-mamx-tile", "-mamx-int8"]}
+AMX = [*AVX512, "-mamx-tile", "-mamx-int8", "-DINTVIT_EMULATE_AMX"]  # whose tiles' loads and stores the sanitizers see
+PATHS = {"scalar": [], "avx2": ["-mavx2"], "avx512": AVX512, "amx": AMX}
 NUMBERS = (0, 1, -1, 2, 3, 7, 8, 31, 32, 62, 63, 64, 127, 128, 255, 256, 2**31 - 1, 2**31, -(2**31), 2**53, 2**63 - 1)
 EQUAL, RAN = "ran, equal to numpy", "plan accepted, ran"
 
@@ -209,12 +211,16 @@ class Fuzzer:
             for _ in range(self.random.choice([1, 1, 2, 4])):
                 step = steps[self.random.randrange(len(steps))]
                 view = self.random.choice([*step.inputs, step.output])
-                what = self.random.choice(["kind", "view", "axis", "attribute", "buffer", "constant"])
+                what = self.random.choice(["kind", "view", "alias", "axis", "attribute", "buffer", "constant"])
                 if what == "kind":
                     step.kind = self.random.randrange(-1, 13)
                 elif what == "view":
                     name = self.random.choice(["buffer", "type", "rank", "offset"])
                     setattr(view, name, self.number(getattr(view, name)) % 2**31)
+                elif what == "alias":  # a step, best one that moves bytes, reads what it writes, a few entries beside
+                    moves = [step for step in steps if step.kind in (Kind.COPY, Kind.GATHER)]
+                    step = self.random.choice(moves or [step])
+                    step.inputs[0].buffer, step.inputs[0].offset = step.output.buffer, self.random.randrange(9)
                 elif what == "axis":
                     array, axis = self.random.choice([view.shape, view.strides]), self.random.randrange(6)
                     array[axis] = ctypes.c_int64(self.number(array[axis])).value

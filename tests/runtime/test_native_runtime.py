@@ -1,13 +1,10 @@
 """The native runtime equals numpy on every path, with any number of threads, fused and operator by operator."""
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from intvit import native
 from intvit.errors import IntVitError
 from intvit.program import Program
 from intvit.runtime import load_runtime, native_runtime
@@ -15,7 +12,6 @@ from intvit.runtime.native_plan import Kind
 from intvit.runtime.native_runtime import NativeRuntime
 from tests.program.random_programs import images_for, random_program
 
-SOURCES = Path(native.__file__).parent
 PATHS = native_runtime.supported()
 needs_library = pytest.mark.skipif(not PATHS, reason="the native runtime is not compiled here")
 
@@ -85,30 +81,15 @@ def test_without_a_library_the_error_says_what_to_do(monkeypatch: pytest.MonkeyP
         load_runtime(random_program(0), "native")
 
 
-AVX512 = [f"-mavx512{name}" for name in ("f", "bw", "dq", "vl", "vnni", "vbmi")]
-
-
-def compile_amx(target: Path, *flags: str) -> None:
-    compiler = shutil.which("g++") or pytest.skip("no g++ to compile the AMX path with")
-    command = [compiler, "-std=c++17", "-O2", "-fwrapv", "-shared", "-fPIC", "-pthread", "-Wno-maybe-uninitialized"]
-    features = [*AVX512, "-mamx-tile", "-mamx-int8"]
-    subprocess.run([*command, *features, *flags, SOURCES / "library.cpp", "-o", target], check=True)
-
-
-needs_avx512 = pytest.mark.skipif("avx512" not in PATHS, reason="the AMX path uses AVX-512 around its tiles")
-
-
-@needs_avx512
-def test_the_amx_path_is_equal_with_emulated_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compile_amx(tmp_path / "amx.so", "-DINTVIT_EMULATE_AMX")
-    monkeypatch.setattr(native_runtime, "FOLDER", tmp_path)
-    for seed in range(24):
-        program = random_program(seed, wide=seed % 4 == 0)
-        runtime = NativeRuntime(program, threads=1 + seed % 2, path="amx")
+@pytest.mark.xdist_group("emulated_amx")  # compiled once
+def test_the_amx_path_is_equal_with_emulated_tiles(emulated_amx: str) -> None:
+    for seed in range(48):
+        program = random_program(seed, wide=seed % 2 == 0)
+        runtime = NativeRuntime(program, threads=1 + seed % 3, path=emulated_amx)
         assert runtime.path == "amx"
         assert_equal(program, runtime, seed)
 
 
-@needs_avx512
+@pytest.mark.skipif("avx512" not in PATHS, reason="the AMX path uses AVX-512 around its tiles")
 def test_the_amx_path_compiles() -> None:
     assert "amx" in native_runtime.available()

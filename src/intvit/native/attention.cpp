@@ -93,7 +93,6 @@ private:
     template <class Logit> void run_rows(int64_t head, int64_t first, int64_t stop, const Memory& memory) const {
         uint8_t* const base = memory.scratch;
         int8_t *const keys = reinterpret_cast<int8_t*>(base + key_panels), *const values = reinterpret_cast<int8_t*>(base + value_panels);
-        memset(keys, 0, packed_bytes(length, depth));
         pack_transposed(at<int8_t>(memory, key, head), key.strides[key.rank - 2], length, depth, 128, nullptr, keys,
                         reinterpret_cast<int32_t*>(base + key_offset));
         pack_rows(at<int8_t>(memory, value, head), value.strides[value.rank - 2], width, length, values);
@@ -116,19 +115,22 @@ private:
 
     template <class Logit, class Bias>
     void compute_logits(int64_t head, int64_t row, int count, const Memory& memory, Logit* x) const {
-        int32_t* const accumulators = reinterpret_cast<int32_t*>(memory.scratch + sums);
+        int32_t *accumulators = reinterpret_cast<int32_t*>(memory.scratch + sums), *spare = accumulators + TILE_ROWS * COLUMNS;
         const int32_t* const offset = reinterpret_cast<const int32_t*>(memory.scratch + key_offset);
         const bool added = mode == Epilogue::ADDED;
         const int64_t stride = added ? bias.strides[bias.rank - 2] : 0, padded = padded_depth(depth);
         const Bias* other = added ? at<Bias>(memory, bias, head) + row * stride : nullptr;
+        WaitingRows<Logit, Bias> waiting(logits, offset, panel_count(length) * COLUMNS, stride);
         for (int64_t start = 0; start < length; start += COLUMNS) {
             const int columns = int(std::min<int64_t>(COLUMNS, length - start));
             const int8_t* panel = reinterpret_cast<const int8_t*>(memory.scratch + key_panels) + start * padded;
-            tile(memory.scratch + rows, padded, count, panel, (columns + 15) / 16, accumulators);
+            tile_beside(memory.scratch + rows, padded, count, panel, (columns + 15) / 16, accumulators,
+                        [&](int most) { waiting.finish(most); });
             require_exact(memory.scratch + rows, padded, count, panel, columns, 128, offset + start);
-            logits.apply(accumulators, count, offset + start, start, added ? columns : Epilogue::with_room(columns),
-                         added ? other + start : nullptr, stride, x + start, panel_count(length) * COLUMNS);
+            waiting.start(accumulators, count, start, columns, added ? other + start : nullptr, x + start);
+            std::swap(accumulators, spare);
         }
+        waiting.finish(TILE_ROWS);
     }
 
     // Logits of one row -> its bytes in the planes (low, and high if there are more than 8 bits). Returns their sum.
@@ -136,9 +138,9 @@ private:
         const int64_t padded = padded_depth(length);
         const uint8_t* excluded = mask.buffer < 0 ? nullptr : at<uint8_t>(memory, mask, head) + row * mask.strides[mask.rank - 2];
         uint8_t *low = memory.scratch + planes + r * padded, *high = low + TILE_ROWS * padded;
-        memset(low + length, 0, padded - length);
         if (sizeof(Logit) == 1 && softmax.bytes_suffice())
-            return softmax.run_bytes(reinterpret_cast<const int8_t*>(x), excluded, length, low);
+            return softmax.run_bytes(reinterpret_cast<const int8_t*>(x), excluded, length, padded, low);
+        memset(low + length, 0, padded - length);
         uint32_t* p = reinterpret_cast<uint32_t*>(memory.scratch + probabilities);
         const int64_t total = softmax.run(x, excluded, length, p);
         for (int64_t i = 0; i < length; i++) low[i] = uint8_t(p[i]);

@@ -1,6 +1,8 @@
 // From the accumulators of a tile to values: add the columns' offsets, then multiply, shift, clamp and store, with a residual
 // in the sum if there is one.
 #pragma once
+#include <algorithm>
+
 #include "lanes.h"
 #include "step.h"
 #include "tile.h"
@@ -11,18 +13,18 @@ public:
 
     // constants first..first+2 of the plan: multipliers, multipliers of the residual, shifts, [columns] int64 each.
     Epilogue(const Plan& plan, Mode mode, int32_t low, int32_t high, int first, int64_t columns) : mode(mode), low(low), high(high) {
+        groups.resize(round_up(columns, COLUMNS) / LANES);
         if (mode == ACCUMULATORS) return;
         const vector<int64_t> x = plan.copy<int64_t>(first, I64, columns), shift = plan.copy<int64_t>(first + 2, I64, columns);
         const vector<int64_t> y = mode == ADDED ? plan.copy<int64_t>(first + 1, I64, columns) : vector<int64_t>(columns);
-        groups.resize(round_up(columns, COLUMNS) / LANES);
         for (int64_t c = 0; c < int64_t(groups.size()) * LANES; c++) {
             const bool real = c < columns;
             if (real) {
                 check(x[c], y[c], shift[c]);
                 const int64_t most = (std::abs(x[c]) << 31) + (std::abs(y[c]) << 16) + (int64_t(1) << (shift[c] - 1));
-                narrow &= most >> shift[c] <= INT32_MAX;
+                fast &= mode == ADDED ? most >> shift[c] <= INT32_MAX : shift[c] >= 32;
             }
-            groups[c / LANES].set(c % LANES, real ? x[c] : 0, real ? y[c] : 0, real ? shift[c] : 1);
+            groups[c / LANES].set(c % LANES, real ? x[c] : 0, real ? y[c] : 0, real ? shift[c] : 32);
         }
     }
 
@@ -38,24 +40,16 @@ public:
                int64_t residual_stride, Out* out, int64_t stride) const {
 #ifdef INTVIT_AVX512
         if constexpr (sizeof(Out) <= 2)
-            if (narrow && columns == COLUMNS) {
+            if (fast) {
                 const Multipliers* m = groups.data() + start / LANES;
-                if (mode == ADDED) return whole_rows<true>(sums, rows, offset, m, residual, residual_stride, out, stride);
-                return whole_rows<false>(sums, rows, offset, m, residual, residual_stride, out, stride);
+                if (mode == ADDED) return all_rows<true>(sums, rows, offset, m, columns, residual, residual_stride, out, stride);
+                return all_rows<false>(sums, rows, offset, m, columns, residual, residual_stride, out, stride);
             }
 #endif
         for (int r = 0; r < rows; r++, sums += COLUMNS, out += stride) {
             apply_row(sums, offset, start, columns, residual, out);
             if (mode == ADDED) residual += residual_stride;
         }
-    }
-
-    // How many columns to apply to where all rows have room for a whole panel: with vectors whole rows are faster.
-    static int with_room(int columns) {
-#ifdef INTVIT_AVX512
-        return COLUMNS;
-#endif
-        return columns;
     }
 
     int64_t bytes() const { return int64_t(groups.size() * sizeof(Multipliers)); }
@@ -77,10 +71,10 @@ private:
 
 #ifdef INTVIT_AVX512
     template <bool TWO, class Out, class Residual>
-    void whole_rows(const int32_t* sums, int rows, const int32_t* offset, const Multipliers* m, const Residual* residual,
-                    int64_t residual_stride, Out* out, int64_t stride) const {
+    void all_rows(const int32_t* sums, int rows, const int32_t* offset, const Multipliers* m, int columns,
+                  const Residual* residual, int64_t residual_stride, Out* out, int64_t stride) const {
         const auto part = [&](auto count) {
-            some_rows<TWO, count>(sums, offset, m, residual, residual_stride, out, stride);
+            some_rows<TWO, count>(sums, offset, m, columns, residual, residual_stride, out, stride);
             sums += count * COLUMNS;
             out += count * stride;
             if (TWO) residual += count * residual_stride;
@@ -91,28 +85,64 @@ private:
         if (rows == 1) part(std::integral_constant<int, 1>());
     }
 
-    // A few rows of 64 columns at once, which share what they load of the multipliers.
+    // A few rows at once, which share what they load of the multipliers.
     template <bool TWO, int ROWS, class Out, class Residual>
-    void some_rows(const int32_t* sums, const int32_t* offset, const Multipliers* m, const Residual* residual,
+    void some_rows(const int32_t* sums, const int32_t* offset, const Multipliers* m, int columns, const Residual* residual,
                    int64_t residual_stride, Out* out, int64_t stride) const {
-        Lanes x[ROWS][COLUMNS / LANES];
+        Lanes x[ROWS][COLUMNS / LANES] = {};
 #pragma GCC unroll 4
         for (int i = 0; i < COLUMNS / LANES; i++) {
+            const int count = std::min<int>(columns - i * LANES, LANES);
+            if (count <= 0) break;
             const Multipliers group = m[i];
             const Lanes bias = load(offset + i * LANES);
 #pragma GCC unroll 4
             for (int r = 0; r < ROWS; r++) {
-                const Lanes other = TWO ? load(residual + r * residual_stride + i * LANES, LANES) : zero();
-                x[r][i] = multiply_shift<TWO>(add(load(sums + r * COLUMNS + i * LANES), bias), other, group, NoClamp());
+                const Lanes other = TWO ? load(residual + r * residual_stride + i * LANES, count) : zero();
+                const Lanes sum = add(load(sums + r * COLUMNS + i * LANES), bias);
+                x[r][i] = TWO ? multiply_shift<true>(sum, other, group, NoClamp()) : multiply_shift_high(sum, group);
             }
         }
 #pragma GCC unroll 4
-        for (int r = 0; r < ROWS; r++) store_row(out + r * stride, x[r], low, high);
+        for (int r = 0; r < ROWS; r++) store_row(out + r * stride, x[r], columns, low, high);
     }
 #endif
 
     Mode mode;
     int32_t low, high;
-    bool narrow = true;  // every result fits int32 before it is clamped
+    bool fast = true;  // every result fits int32 before it is clamped, and one product's shift leaves its lower half alone
     vector<Multipliers> groups;
+};
+
+// The sums of a tile that wait for their epilogue, which is worked off a few rows at a time beside the next tile.
+template <class Out, class Residual> class WaitingRows {
+public:
+    // offsets: of all columns. Strides of the output's and the residual's rows count entries.
+    WaitingRows(const Epilogue& epilogue, const int32_t* offsets, int64_t stride, int64_t residual_stride)
+        : epilogue(epilogue), offsets(offsets), stride(stride), residual_stride(residual_stride) {}
+
+    void start(const int32_t* new_sums, int new_rows, int64_t first_column, int new_columns, const Residual* new_residual,
+               Out* new_out) {
+        sums = new_sums, rows = new_rows, column = first_column, columns = new_columns, residual = new_residual, out = new_out;
+    }
+
+    void finish(int most) {
+        const int now = std::min(most, rows);
+        if (now <= 0) return;
+        epilogue.apply(sums, now, offsets + column, column, columns, residual, residual_stride, out, stride);
+        rows -= now;
+        sums += now * COLUMNS;
+        out += now * stride;
+        if (residual) residual += now * residual_stride;
+    }
+
+private:
+    const Epilogue& epilogue;
+    const int32_t* const offsets;
+    const int64_t stride, residual_stride;
+    const int32_t* sums = nullptr;
+    int rows = 0, columns = 0;
+    int64_t column = 0;
+    const Residual* residual = nullptr;
+    Out* out = nullptr;
 };

@@ -34,39 +34,40 @@ public:
     }
 
     void run(int64_t begin, int64_t end, const Memory& memory) const override {
-        int64_t* y = reinterpret_cast<int64_t*>(memory.scratch);
-        for (int64_t row = begin; row < end; row++) {
-            const uint8_t* from = memory.at(x) + row * size * size_of(x.type);
-            uint8_t* to = memory.at(out) + row * size * size_of(out.type);
-            if (lanes && run_lanes(from, to)) continue;
-            widen(from, x.type, 1, size, y);
-            if (!channel_shift.empty())
-                for (int64_t c = 0; c < size; c++) y[c] <<= channel_shift[c];
-            scale(y, method == EXACT ? center_exactly(y) : center(y));
-            narrow(y, size, out.type, to);
+        enum { BATCH = 8 };  // rows whose divisions the processor does at the same time
+        const auto from = [&](int64_t row) { return memory.at(x) + row * size * size_of(x.type); };
+        const auto to = [&](int64_t row) { return memory.at(out) + row * size * size_of(out.type); };
+        for (int64_t first = begin; first < end; first += BATCH) {
+            const int64_t stop = std::min<int64_t>(first + BATCH, end);
+            LayerNormLanes::Moments moments[BATCH];
+            LayerNormLanes::Factors factors[BATCH];
+            for (int64_t row = first; lanes && row < stop; row++) moments[row - first] = lanes->moments(from(row));
+            for (int64_t row = first; lanes && row < stop; row++) factors[row - first] = factors_of(moments[row - first]);
+            for (int64_t row = first; row < stop; row++)
+                if (!lanes || !lanes->scale(from(row), to(row), factors[row - first], normalizer_shift))
+                    run_row(from(row), to(row), reinterpret_cast<int64_t*>(memory.scratch));
         }
     }
 
 private:
-    // The same with vectors. False where a row's values are too large for them.
-    bool run_lanes(const uint8_t* from, uint8_t* to) const {
-        const LayerNormLanes::Moments moments = lanes->moments(from);
+    LayerNormLanes::Factors factors_of(const LayerNormLanes::Moments& moments) const {
         const int64_t sum = moments.sum, count = size;
-        int64_t center, spread, farthest, reciprocal;  // y = count * x - sum, or x - mean
-        if (method == EXACT) {
-            spread = count * moments.squares - sum * sum;  // sum(y^2) / count
-            const int64_t root = integer_sqrt(spread);
-            center = sum;
-            farthest = (integer_sqrt(count) + 1) * (root + 1);
-            reciprocal = root > 0 ? (int64_t(1) << 40) / root : 0;
-        } else {
-            center = floor_divide(2 * sum + count, 2 * count);
-            spread = moments.squares - 2 * center * sum + count * center * center;  // sum(y^2)
-            const int64_t root = integer_sqrt(spread);
-            farthest = root + 1;
-            reciprocal = spread > 0 ? INT32_MAX / std::max<int64_t>(root, 1) : 0;
+        if (method == EXACT) {  // y = count * x - sum
+            const int64_t root = integer_sqrt(count * moments.squares - sum * sum);  // of sum(y^2) / count
+            return {count, sum, root_of_size * (root + 1), root > 0 ? (int64_t(1) << 40) / root : 0};
         }
-        return lanes->scale(from, to, method == EXACT ? count : 1, center, farthest, reciprocal, normalizer_shift);
+        const int64_t mean = floor_divide(2 * sum + count, 2 * count);  // y = x - mean
+        const int64_t root = integer_sqrt(moments.squares - 2 * mean * sum + count * mean * mean);  // of sum(y^2)
+        return {1, mean, root + 1, root > 0 ? INT32_MAX / root : 0};
+    }
+
+    // Any row, without vectors. y: room for its values.
+    void run_row(const uint8_t* from, uint8_t* to, int64_t* y) const {
+        widen(from, x.type, 1, size, y);
+        if (!channel_shift.empty())
+            for (int64_t c = 0; c < size; c++) y[c] <<= channel_shift[c];
+        scale(y, method == EXACT ? center_exactly(y) : center(y));
+        narrow(y, size, out.type, to);
     }
 
     // y = clamp((((y * reciprocal) >> k) * multiplier + bias + 2^(shift-1)) >> shift)
@@ -113,7 +114,7 @@ private:
     }
 
     const View x, out;
-    const int64_t size;
+    const int64_t size, root_of_size = integer_sqrt(size) + 1;
     const Method method;
     const int64_t low, high, normalizer_shift, newton_steps, square_shift;
     const vector<int64_t> multiplier;

@@ -12,6 +12,10 @@ public:
     struct Moments {
         int64_t sum, squares;
     };
+    // y = scale * x - center, with |y| <= farthest, times reciprocal.
+    struct Factors {
+        int64_t scale, center, farthest, reciprocal;
+    };
 
 #ifdef INTVIT_AVX512
 
@@ -47,33 +51,28 @@ public:
         return {_mm512_reduce_add_epi32(sum), _mm512_reduce_add_epi64(_mm512_add_epi64(even, odd))};
     }
 
-    // v = ((scale * x - center) * reciprocal) >> k, and then the output. farthest: at least |scale * x - center|.
-    // False, and nothing is written, where a product might leave its lane.
-    bool scale(const uint8_t* row, uint8_t* out, int64_t scale, int64_t center, int64_t farthest, int64_t reciprocal,
-               int64_t k) const {
-        const int64_t factor = scale * reciprocal;
-        if (factor > INT32_MAX || farthest > INT32_MAX || (farthest * reciprocal) >> k > INT32_MAX) return false;
-        const __m512i f = _mm512_set1_epi64(factor), offset = _mm512_set1_epi64(-center * reciprocal);
+    // v = (y * reciprocal) >> k, and then the output. False, and nothing is written, where a product might leave its lane.
+    bool scale(const uint8_t* row, uint8_t* out, const Factors& y, int64_t k) const {
+        const int64_t factor = y.scale * y.reciprocal;
+        if (factor > INT32_MAX || y.farthest > INT32_MAX || (y.farthest * y.reciprocal) >> k > INT32_MAX) return false;
+        const __m512i f = _mm512_set1_epi64(factor), offset = _mm512_set1_epi64(-y.center * y.reciprocal);
         const __m128i places = _mm_cvtsi64_si128(k);
         const auto lanes = [&](int64_t c) __attribute__((always_inline)) {
             const __m512i x = load_lanes(row, c);
             const Multipliers& m = groups[c / LANES];
-            const auto half = [&](__m512i y, int odd) __attribute__((always_inline)) {
-                const __m512i v = _mm512_sra_epi64(_mm512_add_epi64(_mm512_mul_epi32(y, f), offset), places);
+            const auto half = [&](__m512i x, int odd) __attribute__((always_inline)) {
+                const __m512i v = _mm512_sra_epi64(_mm512_add_epi64(_mm512_mul_epi32(x, f), offset), places);
                 return half_of_lanes<false>(v, zero(), m, odd);
             };
             return join_lanes(half(x, 0), half(odd_lanes(x), 1));
         };
-        const Lanes least = _mm512_set1_epi32(low), most = _mm512_set1_epi32(high);
-        int8_t* target = reinterpret_cast<int8_t*>(out);
-        int64_t c = 0;
-        for (; c + 4 * LANES <= size; c += 4 * LANES) {
-            const Lanes y[4] = {lanes(c), lanes(c + LANES), lanes(c + 2 * LANES), lanes(c + 3 * LANES)};
-            store_row(target + c, y, low, high);
+        for (int64_t c = 0; c < size; c += 4 * LANES) {
+            Lanes values[4] = {};
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++)
+                if (c + i * LANES < size) values[i] = lanes(c + i * LANES);
+            store_row(reinterpret_cast<int8_t*>(out) + c, values, int(std::min<int64_t>(size - c, 4 * LANES)), low, high);
         }
-        for (; c < size; c += LANES)
-            store(target + c, _mm512_min_epi32(_mm512_max_epi32(lanes(c), least), most),
-                  int(std::min<int64_t>(size - c, LANES)));
         return true;
     }
 
@@ -115,7 +114,7 @@ private:
         return nullptr;
     }
     Moments moments(const uint8_t*) const { return {0, 0}; }
-    bool scale(const uint8_t*, uint8_t*, int64_t, int64_t, int64_t, int64_t, int64_t) const { return false; }
+    bool scale(const uint8_t*, uint8_t*, const Factors&, int64_t) const { return false; }
     int64_t bytes() const { return 0; }
 
 #endif

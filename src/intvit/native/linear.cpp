@@ -74,23 +74,7 @@ private:
         const uint8_t* source = memory.at(x);
         const Residual* other = mode == Epilogue::ADDED ? reinterpret_cast<const Residual*>(memory.at(residual)) : nullptr;
         Out* target = reinterpret_cast<Out*>(memory.at(out));
-        struct {  // the tile before, whose sums wait for their epilogue
-            const int32_t* sums;
-            int rows;
-            int64_t start;
-            int width;
-            const Residual* residual;
-            Out* out;
-        } done = {nullptr, 0, 0, 0, nullptr, nullptr};
-        const auto finish_rows = [&](int most) {
-            const int now = std::min(most, done.rows);
-            epilogue.apply(done.sums, now, offset.data() + done.start, done.start, done.width, done.residual,
-                           done.residual ? columns : 0, done.out, columns);
-            done.rows -= now;
-            done.sums += now * COLUMNS;
-            done.out += now * columns;
-            if (done.residual) done.residual += now * columns;
-        };
+        WaitingRows<Out, Residual> waiting(epilogue, offset.data(), columns, columns);
         for (int64_t unit = begin; unit < end; unit++) {
             const int64_t first = unit / groups * chunk, size = std::min(chunk, rows - first), group = unit % groups;
             copy_rows(source + first * depth, depth, size, depth, x.type == I8 ? 0x80 : 0, a);
@@ -99,15 +83,15 @@ private:
                 const int8_t* panel = reinterpret_cast<const int8_t*>(panels.data()) + p * COLUMNS * padded;
                 for (int64_t r = 0; r < size; r += TILE_ROWS) {
                     const int count_rows = int(std::min<int64_t>(TILE_ROWS, size - r));
-                    tile_beside(a + r * padded, padded, count_rows, panel, (width + 15) / 16, sums, finish_rows);
+                    tile_beside(a + r * padded, padded, count_rows, panel, (width + 15) / 16, sums,
+                                [&](int most) { waiting.finish(most); });
                     require_exact(a + r * padded, padded, count_rows, panel, width, zero_point(), offset.data() + p * COLUMNS);
-                    finish_rows(TILE_ROWS);
                     const int64_t place = (first + r) * columns + p * COLUMNS;
-                    done = {sums, count_rows, p * COLUMNS, width, other ? other + place : nullptr, target + place};
+                    waiting.start(sums, count_rows, p * COLUMNS, width, other ? other + place : nullptr, target + place);
                     std::swap(sums, spare);
                 }
             }
-            finish_rows(TILE_ROWS);
+            waiting.finish(TILE_ROWS);
         }
     }
 

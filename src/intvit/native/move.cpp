@@ -1,4 +1,5 @@
-// Steps that move entries: strided copies, gathers of rows, and tables.
+// Steps that move entries: strided copies and gathers of rows. memmove, because in a plan that no check has seen input and
+// output may overlap.
 #include <algorithm>
 
 #include "step.h"
@@ -33,7 +34,7 @@ private:
             const int64_t stop = std::min(end, row + group - row % group);
             for (; row < stop; row++, from += next_x, to += next_out)
                 if (step_x == 1 && step_out == 1)
-                    memcpy(to, from, n * sizeof(T));
+                    memmove(to, from, n * sizeof(T));
                 else
                     for (int64_t i = 0; i < n; i++) to[i * step_out] = from[i * step_x];
         }
@@ -66,7 +67,7 @@ public:
                 if (index[m] < 0)
                     memset(to, 0, bytes);
                 else
-                    memcpy(to, from + index[m] * bytes, bytes);
+                    memmove(to, from + index[m] * bytes, bytes);
         }
     }
 

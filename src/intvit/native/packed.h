@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "lanes.h"
+#include "bytes.h"
 #include "step.h"
 #include "tile.h"
 
@@ -17,11 +17,14 @@ inline int64_t packed_bytes(int64_t columns, int64_t depth) { return panel_count
 
 #ifdef INTVIT_AVX512
 
-// Sixteen rows of 64 bytes -> columns c.. of a panel from depth k: a transposition of groups of four bytes. Adds each row's sum
-// to `sums`.
-inline void transpose_rows(const int8_t* b, int64_t stride, int8_t* panel, int64_t k, int64_t c, Lanes& sums) {
+// Bytes k .. k + 63 of sixteen rows -> columns c.. of a panel: a transposition of groups of four bytes. There are `rows` rows of
+// `depth` bytes; zeros stand for what is beyond them. Adds each row's sum to `sums`.
+inline void transpose_rows(const int8_t* b, int64_t stride, int64_t rows, int64_t depth, int8_t* panel, int64_t k, int64_t c,
+                           Lanes& sums) {
+    const __mmask64 part = first_bytes(depth - k);
+    const int64_t groups = std::min<int64_t>(16, (padded_depth(depth) - k) / 4);
     __m512i x[16], y[16];
-    for (int i = 0; i < 16; i++) x[i] = _mm512_loadu_si512(b + i * stride);
+    for (int i = 0; i < 16; i++) x[i] = _mm512_maskz_loadu_epi8(i < rows ? part : 0, b + i * stride + k);
     for (int i = 0; i < 16; i += 2) {
         y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
         y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
@@ -37,16 +40,19 @@ inline void transpose_rows(const int8_t* b, int64_t stride, int8_t* panel, int64
         const __m512i column[4] = {_mm512_shuffle_i32x4(even, even2, 0x88), _mm512_shuffle_i32x4(odd, odd2, 0x88),
                                    _mm512_shuffle_i32x4(even, even2, 0xDD), _mm512_shuffle_i32x4(odd, odd2, 0xDD)};
         for (int i = 0; i < 4; i++) {  // quarters of the rows
+            if (4 * i + j >= groups) break;
             _mm512_storeu_si512(panel + place_in_panel(k + 16 * i + 4 * j, c), column[i]);
             sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(1), column[i]);
         }
     }
 }
 
-// Four rows of 64 bytes -> depth k .. k + 3 of the 64 columns of a panel: an interleaving of bytes.
-inline void interleave_rows(const int8_t* b, int64_t stride, int8_t* panel, int64_t k) {
+// Four rows of at most 64 bytes -> depth k .. k + 3 of the 64 columns of a panel: an interleaving of bytes. There are `rows` rows
+// of `width` bytes; zeros stand for what is beyond them.
+inline void interleave_rows(const int8_t* b, int64_t stride, int64_t rows, int64_t width, int8_t* panel, int64_t k) {
+    const __mmask64 part = first_bytes(width);
     __m512i x[4], y[4];
-    for (int i = 0; i < 4; i++) x[i] = _mm512_loadu_si512(b + i * stride);
+    for (int i = 0; i < 4; i++) x[i] = _mm512_maskz_loadu_epi8(i < rows ? part : 0, b + i * stride);
     for (int i = 0; i < 4; i += 2) {
         y[i] = _mm512_unpacklo_epi8(x[i], x[i + 1]);
         y[i + 1] = _mm512_unpackhi_epi8(x[i], x[i + 1]);
@@ -65,45 +71,45 @@ inline void interleave_rows(const int8_t* b, int64_t stride, int8_t* panel, int6
 
 #endif
 
-// Column c is row c of b, whose rows are `stride` apart: a linear layer's weight, or the keys. offset[c] = bias[c] - zero *
-// sum(column c), for all columns of the panels; bias may be null. The panels are zeroed by the caller where nothing is packed.
+// Column c is row c of b, whose rows are `stride` apart: a linear layer's weight, or the keys. offset[c] = bias[c] - zero_point *
+// sum(column c), with room for all columns of the panels; bias may be null. Zeros fill the depth up to its padded one.
 inline void pack_transposed(const int8_t* b, int64_t stride, int64_t columns, int64_t depth, int zero_point,
                             const int32_t* bias, int8_t* panels, int32_t* offset) {
-    const int64_t whole = depth / 4 * 4, padded = padded_depth(depth);
-    const auto panel_of = [&](int64_t column) { return panels + column / COLUMNS * COLUMNS * padded; };
-    int64_t c = 0;
-    const auto finish = [&](int64_t column, int32_t sum) {
-        offset[column] = int32_t(uint32_t(bias ? bias[column] : 0) - uint32_t(zero_point) * uint32_t(sum));
-    };
+    const int64_t padded = padded_depth(depth);
 #ifdef INTVIT_AVX512
-    for (; depth % 64 == 0 && c + LANES <= columns; c += LANES) {
+    for (int64_t c = 0; c < columns; c += LANES) {
+        int8_t* panel = panels + c / COLUMNS * COLUMNS * padded;
+        const __mmask16 part = first(int(std::min<int64_t>(columns - c, LANES)));
         Lanes sums = zero();
-        for (int64_t k = 0; k < depth; k += 64) transpose_rows(b + c * stride + k, stride, panel_of(c), k, c % COLUMNS, sums);
-        alignas(64) int32_t lanes[LANES];
-        _mm512_store_si512(lanes, sums);
-        for (int i = 0; i < LANES; i++) finish(c + i, lanes[i]);
+        for (int64_t k = 0; k < depth; k += 64)
+            transpose_rows(b + c * stride, stride, columns - c, depth, panel, k, c % COLUMNS, sums);
+        const Lanes start = bias ? _mm512_maskz_loadu_epi32(part, bias + c) : zero();
+        _mm512_storeu_si512(offset + c, _mm512_sub_epi32(start, _mm512_mullo_epi32(sums, _mm512_set1_epi32(zero_point))));
     }
-#endif
-    for (; c < columns; c++) {
+#else
+    const int64_t whole = depth / 4 * 4;
+    for (int64_t c = 0; c < columns; c++) {
         const int8_t* row = b + c * stride;
-        int8_t* panel = panel_of(c);
+        int8_t* panel = panels + c / COLUMNS * COLUMNS * padded;
         for (int64_t k = 0; k < whole; k += 4) memcpy(panel + place_in_panel(k, c % COLUMNS), row + k, 4);
-        for (int64_t k = whole; k < depth; k++) panel[place_in_panel(k, c % COLUMNS)] = row[k];
+        for (int64_t k = whole; k < padded; k++) panel[place_in_panel(k, c % COLUMNS)] = k < depth ? row[k] : 0;
         int32_t sum = 0;
         for (int64_t k = 0; k < depth; k++) sum += row[k];  // < 2^31: checked depth < 2^23
-        finish(c, sum);
+        offset[c] = int32_t(uint32_t(bias ? bias[c] : 0) - uint32_t(zero_point) * uint32_t(sum));
     }
+#endif
 }
 
-// Column c is column c of b [depth][columns], whose rows are `stride` apart: the values.
+// Column c is column c of b [depth][columns], whose rows are `stride` apart: the values. What is beyond the depth meets rows that
+// are zero there.
 inline void pack_rows(const int8_t* b, int64_t stride, int64_t columns, int64_t depth, int8_t* panels) {
     const int64_t padded = padded_depth(depth);
     for (int64_t start = 0; start < columns; start += COLUMNS, panels += COLUMNS * padded) {
         const int64_t width = std::min<int64_t>(COLUMNS, columns - start);
-        int64_t k = 0;
 #ifdef INTVIT_AVX512
-        for (; width == COLUMNS && k + 4 <= depth; k += 4) interleave_rows(b + k * stride + start, stride, panels, k);
-#endif
+        for (int64_t k = 0; k < depth; k += 4) interleave_rows(b + k * stride + start, stride, depth - k, width, panels, k);
+#else
+        int64_t k = 0;
         for (; k + 4 <= depth; k += 4)
             for (int64_t c = 0; c < width; c += 16) {
                 const int8_t* row = b + k * stride + start + c;
@@ -114,6 +120,7 @@ inline void pack_rows(const int8_t* b, int64_t stride, int64_t columns, int64_t 
             }
         for (; k < depth; k++)
             for (int64_t c = 0; c < width; c++) panels[place_in_panel(k, c)] = b[k * stride + start + c];
+#endif
     }
 }
 

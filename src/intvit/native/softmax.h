@@ -45,8 +45,8 @@ public:
         return sum;
     }
 
-    // The same where bytes suffice.
-    int64_t run_bytes(const int8_t* x, const uint8_t* mask, int64_t n, uint8_t* p) const;
+    // The same where bytes suffice. p has `room` entries, at most n rounded up to 64; the others become 0.
+    int64_t run_bytes(const int8_t* x, const uint8_t* mask, int64_t n, int64_t room, uint8_t* p) const;
 
 private:
     const Normalization normalization;
@@ -57,7 +57,7 @@ private:
 
 #ifdef INTVIT_AVX512
 
-inline int64_t SoftmaxRow::run_bytes(const int8_t* x, const uint8_t* mask, int64_t n, uint8_t* p) const {
+inline int64_t SoftmaxRow::run_bytes(const int8_t* x, const uint8_t* mask, int64_t n, int64_t room, uint8_t* p) const {
     const ByteTable weights(byte_table.data());
     __m512i most = _mm512_set1_epi8(-128);
     if (mask)
@@ -76,14 +76,14 @@ inline int64_t SoftmaxRow::run_bytes(const int8_t* x, const uint8_t* mask, int64
         if (mask) kept = _mm512_mask_testn_epi8_mask(kept, _mm512_maskz_loadu_epi8(kept, mask + i), _mm512_set1_epi8(1));
         const __m512i weight = _mm512_maskz_mov_epi8(kept, weights.at(distance));
         total = _mm512_add_epi64(total, _mm512_sad_epu8(weight, _mm512_setzero_si512()));
-        _mm512_mask_storeu_epi8(p + i, first_bytes(n - i), weight);
+        _mm512_mask_storeu_epi8(p + i, first_bytes(room - i), weight);
     }
     return _mm512_reduce_add_epi64(total);
 }
 
 #else
 
-inline int64_t SoftmaxRow::run_bytes(const int8_t* x, const uint8_t* mask, int64_t n, uint8_t* p) const {
+inline int64_t SoftmaxRow::run_bytes(const int8_t* x, const uint8_t* mask, int64_t n, int64_t room, uint8_t* p) const {
     int most = -128;
     for (int64_t i = 0; i < n; i++)
         if (!mask || !mask[i]) most = std::max<int>(most, x[i]);
@@ -92,6 +92,7 @@ inline int64_t SoftmaxRow::run_bytes(const int8_t* x, const uint8_t* mask, int64
         p[i] = mask && mask[i] ? 0 : byte_table[most - x[i]];
         total += p[i];
     }
+    for (int64_t i = n; i < room; i++) p[i] = 0;
     return total;
 }
 

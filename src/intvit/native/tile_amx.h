@@ -91,7 +91,8 @@ inline bool amx_permitted() {
 template <class Work>
 inline void tile_beside(const uint8_t* a, int64_t depth, int, const int8_t* panel, int groups, int32_t* sums, Work&& work) {
     const int64_t row = 4 * COLUMNS;  // bytes of a row of sums
-    int done = 0;
+    const int steps = int(depth / DEPTH);
+    int step = 0, done = 0;
     asm volatile("" : : : "memory");  // gcc's intrinsics of loads do not say that they read memory
     _tile_zero(0);
     _tile_zero(1);
@@ -113,7 +114,7 @@ inline void tile_beside(const uint8_t* a, int64_t depth, int, const int8_t* pane
             _tile_loadd(6, panel + 3072, 64);
             _tile_dpbusd(3, 4, 6);
         }
-        const int due = int(TILE_ROWS * (k + DEPTH) / depth);  // evenly: the processor looks only some hundred instructions ahead
+        const int due = TILE_ROWS * ++step / steps;  // evenly: the processor looks only some hundred instructions ahead
         if (due > done) work(due - done);
         done = due;
     }
