@@ -21,7 +21,7 @@ from intvit.analysis.presets import logger_config
 from intvit.analysis.progress import Phases, stepped
 from intvit.analysis.report import Column, Plot, Report, Table
 from intvit.analysis.sensitivity import EVERYWHERE, Effect, Measured, Sensitivity, changes
-from intvit.analysis.subject import BATCH, Subject, open_subject, positive, preset_option, subject_options
+from intvit.analysis.subject import BATCH, Subject, open_subject, positive, preset_option, subject_options, width
 from intvit.program.recording import record
 
 
@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         "--sensitivity-images", type=positive, default=16, metavar="N", help="of these, for each change (default 16)"
     )
     parser.add_argument(
-        "--bits", type=positive, nargs="+", default=[4], metavar="B", help="widths of weights and activations to try"
+        "--bits", type=width, nargs="+", default=[4], metavar="B", help="widths of weights and activations to try"
     )
     parser.add_argument("--logger", default="csv", help="csv, or wandb with overrides: wandb,logger.wandb.offline=true")
     return parser

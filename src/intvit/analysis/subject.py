@@ -26,6 +26,7 @@ from intvit.quant import (
     find_ranges,
     set_mode,
 )
+from intvit.quant.config import OPERAND_BITS
 from intvit.quant.control import Known, wants_correction
 from intvit.quant.quantizer import Collected
 from intvit.training.config import ModelConfig
@@ -132,6 +133,14 @@ def positive(text: str) -> int:
     """The argument as a number of at least 1."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected a number of at least 1")
+    return int(text)
+
+
+def width(text: str) -> int:
+    """The argument as a width that operands of a matrix product may have."""
+    low, high = OPERAND_BITS
+    if not text.isdigit() or not low <= int(text) <= high:
+        raise argparse.ArgumentTypeError(f"{text}: expected a width from {low} to {high}")
     return int(text)
 
 
