@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,14 +17,17 @@ from intvit.analysis.presets import compose_quant
 from intvit.analysis.subject import read_subject
 from intvit.cli import main
 from intvit.configuration import config_directory
+from intvit.data.digits import digits_root
 from intvit.errors import IntVitError
 from intvit.files import write_text
 from intvit.program.recording import record
 from intvit.quant import calibrate
 from intvit.search import command, stages
 from intvit.search.budget import Usage, usage
+from intvit.search.images import search_images
 from intvit.search.judge import Judge, Mix, program_hash
 from intvit.search.preset_file import compact
+from intvit.search.trials import Trials, workers
 from intvit.training.entry import train
 from intvit.training.restore import build_model, restore_run
 
@@ -78,6 +82,18 @@ def test_one_collection_of_statistics_gives_the_program_of_every_preset(run: Pat
     assert program_hash(record(subject.calibrated(compose_quant(preset)))) == program_hash(record(whole))
 
 
+def test_images_of_the_search_are_never_those_of_calibration(run: Path) -> None:
+    """Also where --search names the folder that calibration reads, by whatever path."""
+    subject = read_subject(str(run), argparse.Namespace(calibration=None, calibration_images=32))
+    root = digits_root()
+    behind = search_images(subject, None, None, 16)
+    for folder in (str(root), f"{root}/../{root.name}"):
+        images = search_images(subject, folder, None, 16)
+        assert len(images) == 16
+        assert not any((image == seen).all() for image in images[::2] for seen in subject.calibration)
+        assert torch.equal(images, behind)
+
+
 def test_every_preset_within_the_budget_meets_the_mixes(found: Path) -> None:
     page = (found / "report.html").read_text()
     assert "w6a6" in page
@@ -107,8 +123,28 @@ def test_an_interrupted_search_and_one_with_two_processes_find_the_same(
 
     monkeypatch.setattr(Judge, "measure", refuse)
     assert search(run, out, "--budget", "bytes=w6a6", "bitops=w6a6") == json.loads((found / "search.json").read_text())
+    same = [os.path.relpath(run), "--out", str(out), *SMALL, "--budget", "bytes=w6a6", "bitops=w6a6"]
+    assert command.main(same) == 0  # where things lie is no part of it
     with pytest.raises(IntVitError, match=r"holds a search with seed 0, not 1; name another --out, or .* --fresh"):
-        command.main([str(run), "--out", str(out), *SMALL, "--budget", "bytes=w6a6", "bitops=w6a6", "--seed", "1"])
+        command.main([*same, "--seed", "1"])
+    monkeypatch.setattr(command, "compose_quant", lambda _: compose_quant("lut8"))
+    with pytest.raises(IntVitError, match="holds a search with presets"):
+        command.main(same)
+
+
+class Dying(Judge):
+    """Killed by the system in the middle of a measurement, as for want of memory."""
+
+    def __init__(self) -> None: ...
+
+    def measure(self, *_: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_ends_the_search_in_one_line(tmp_path: Path) -> None:
+    journal = command.Journal(tmp_path / "measurements.jsonl", {}, fresh=False)
+    with pytest.raises(IntVitError, match=r"worker process was killed.*--jobs"), workers(Dying(), 2) as pool:
+        Trials(Dying(), journal, pool).measure([Mix("lut8", {})], 0, 1)
 
 
 def test_a_kill_leaves_what_was_written_before(found: Path, run: Path, tmp_path: Path) -> None:
@@ -175,6 +211,15 @@ def test_a_journal_is_whole_or_shorter(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["measurements.jsonl"]
     with pytest.raises(IntVitError, match="seed 0, not 1"):
         command.Journal(tmp_path / "measurements.jsonl", {"seed": 1}, fresh=False)
+
+
+@pytest.mark.parametrize("text", ['{"settings": {"seed": 0}}\n{"key": "a"}\n', "[]\n", '{"settings": 3}\n', "\0\n"])
+def test_a_file_that_is_no_journal_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    write_text(tmp_path / "measurements.jsonl", text)
+    with pytest.raises(IntVitError, match=r"measurements.jsonl: line \d is no measurement; .*--fresh"):
+        command.Journal(tmp_path / "measurements.jsonl", {"seed": 0}, fresh=False)
+    assert (tmp_path / "measurements.jsonl").read_text() == text
+    assert command.Journal(tmp_path / "measurements.jsonl", {"seed": 0}, fresh=True).held == {}
 
 
 def test_usage_names_the_widest_sum() -> None:

@@ -58,19 +58,14 @@ class Budget:
         """Whether a program that uses so much is within every limit."""
         return all(getattr(used, name) <= limit for name, limit in self.limits.items())
 
-    @property
-    def proves(self) -> bool:
-        """Whether usage must be taken with `prove`."""
-        return "accumulator" in self.limits
-
     def __str__(self) -> str:
         return ", ".join(f"{name} at most {limit:,.0f}" for name, limit in self.limits.items())
 
 
-def parse(texts: Sequence[str], preset_usage: Callable[[str, bool], Usage | None]) -> Budget:
+def parse(texts: Sequence[str], preset_usage: Callable[[str], Usage | None]) -> Budget:
     """`bytes=4.5M`, `bitops=w6a6` (as much as that preset uses), `accumulator=24`, `no16`; all of them hold.
 
-    preset_usage(name, prove): what a preset uses, None where there is no such preset. Raises IntVitError.
+    preset_usage(name): what a preset uses, None where there is no such preset. Raises IntVitError.
     """
     limits: dict[str, float] = {}
     for text in texts:
@@ -80,7 +75,7 @@ def parse(texts: Sequence[str], preset_usage: Callable[[str, bool], Usage | None
             raise IntVitError(f"--budget {text}: expected one of {choices}, {NO16}; AMOUNT: 24, 4.5M, 60G or a preset")
         limit = _amount(amount)
         if limit is None:
-            used = preset_usage(amount, name == "accumulator")
+            used = preset_usage(amount)
             if used is None:
                 raise IntVitError(f"--budget {text}: {amount} is no amount (24, 4.5M, 60G) and no preset of quant/")
             limit = float(getattr(used, name))

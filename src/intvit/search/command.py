@@ -19,13 +19,15 @@ import shlex
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
-from intvit.analysis.presets import logger_config
+from intvit import __version__
+from intvit.analysis.presets import compose_quant, logger_config
 from intvit.analysis.progress import Phases
-from intvit.analysis.subject import Subject, positive, read_subject, subject_options
+from intvit.analysis.subject import Subject, positive, read_subject, subject_options, width
 from intvit.files import holding, write_json, write_text
 from intvit.search.budget import Usage, parse
 from intvit.search.images import search_images
@@ -51,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         "--final-images", type=positive, default=384, metavar="N", help="others, for the last ones (384)"
     )
     parser.add_argument("--trials", type=positive, default=64, metavar="N", help="mixes that Optuna draws, twice (64)")
-    parser.add_argument("--bits", type=positive, nargs="+", default=[3, 4, 5, 6, 7], metavar="B", help="widths to try")
+    parser.add_argument("--bits", type=width, nargs="+", default=[3, 4, 5, 6, 7], metavar="B", help="widths to try")
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes (1); changes no result")
     parser.add_argument("--seed", type=int, default=0, help="of Optuna (0)")
     parser.add_argument("--fresh", action="store_true", help="forget what an earlier search in DIR measured")
@@ -80,7 +82,7 @@ def _search(options: argparse.Namespace, arguments: list[str]) -> int:
             journal = Journal(options.out / JOURNAL, _settings(options, subject, images), fresh=options.fresh)
             judge = Judge(subject, images, prove=any(text.startswith("accumulator") for text in options.budget))
             step()
-        budget = parse(options.budget, lambda name, prove: _preset_usage(judge, name))
+        budget = parse(options.budget, lambda name: _preset_usage(judge, name))
         with workers(judge, options.jobs) as pool:
             search = Search(options, subject, budget, Trials(judge, journal, pool))
             outcome = search.run(phases)
@@ -98,13 +100,18 @@ def _search(options: argparse.Namespace, arguments: list[str]) -> int:
 
 
 def _settings(options: argparse.Namespace, subject: Subject, images: Tensor) -> dict[str, object]:
-    """What measurements depend on, and what leads the search; where it writes and how it runs is neither."""
-    digest = hashlib.sha256()
+    """What measurements depend on, and what leads the search; folders and how it runs are neither."""
+    digest = hashlib.sha256(repr(replace(subject.config, weights=None)).encode())
     for tensor in (*subject.model.parameters(), subject.calibration, images):
         digest.update(tensor.detach().numpy().tobytes())
-    kept = "checkpoint budget model calibration calibration_images search alone_images search_images final_images"
-    settings = {key: getattr(options, key) for key in (*kept.split(), "trials", "bits", "seed")}
-    return {**settings, "weights and images": digest.hexdigest()[:16]}
+    presets = repr([(name, compose_quant(name)) for name in integer_presets()])
+    kept = ("budget", "alone_images", "search_images", "final_images", "trials", "bits", "seed")
+    return {
+        **{key: getattr(options, key) for key in kept},
+        "weights and images": digest.hexdigest()[:16],
+        "presets": hashlib.sha256(presets.encode()).hexdigest()[:16],
+        "version": __version__,
+    }
 
 
 def _preset_usage(judge: Judge, name: str) -> Usage | None:
