@@ -174,14 +174,26 @@ def test_budgets_of_sums_and_of_tensors_hold_on_the_recorded_program(run: Path, 
 
 
 @pytest.mark.parametrize("budget", ["size=3", "bytes=", "bytes", "bytes=w5a5", "bitops=-3", "16"])
-def test_an_unknown_budget_is_refused_in_one_line(run: Path, tmp_path: Path, budget: str) -> None:
+def test_an_unknown_budget_is_refused_in_one_line(tmp_path: Path, budget: str) -> None:
+    """Before anything is read or written."""
     with pytest.raises(IntVitError, match=f"--budget {budget}.*(bitops=AMOUNT|no amount)"):
+        command.main(["absent", "--out", str(tmp_path / "out"), *SMALL, "--budget", "no16", budget])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("budget", ["bytes=10", "bitops=10", "accumulator=5"])
+def test_a_budget_below_everything_is_refused_before_changes_are_measured(
+    run: Path, tmp_path: Path, budget: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages.Search, "_alone", lambda *_: pytest.fail("measured changes"))
+    name = budget.partition("=")[0]
+    with pytest.raises(IntVitError, match=f"no mix is within it, the narrowest has {name} .*; narrower --bits, or a"):
         command.main([str(run), "--out", str(tmp_path), *SMALL, "--budget", budget])
 
 
-def test_a_budget_below_everything_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(IntVitError, match=r"no mix is within it; narrower --bits, or a larger budget"):
-        command.main([str(run), "--out", str(tmp_path), *SMALL, "--budget", "bytes=10"])
+def test_no_preset_with_tensors_so_narrow_is_said(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(IntVitError, match="--budget widest at most 4: no preset has tensors that narrow"):
+        command.main([str(run), "--out", str(tmp_path), *SMALL, "--budget", "widest=4"])
 
 
 def test_patterns_give_every_site_what_the_mix_gives_it() -> None:

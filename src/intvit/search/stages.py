@@ -83,6 +83,7 @@ class Search:
         base = self._base(presets)
         self.subject.quant = base.mix.quant()
         price, others = self._price(base)
+        self._check_reach(base, price, presets)
         alone = self._alone(base, [*price.slots, *others], phases)
         additive = Additive(base.mix.preset, price, added_alone(price.slots, alone), alone, self.trials.judge.used)
         found = self._refine(additive, phases, "mixes")
@@ -120,6 +121,16 @@ class Search:
         self.subject.calibrated(quant)
         self.sites = quant.sites
         return Price(program, widths, base.judged.used), [slot for slot in found if not slot.is_width]
+
+    def _check_reach(self, base: Found, price: Price, presets: list[Found]) -> None:
+        """Raise IntVitError where neither a preset nor the narrowest mix is within the budget."""
+        narrowest = merged(slot.options[min(slot.options)] for slot in price.slots)
+        used = self.trials.judge.used(Mix(base.mix.preset, narrowest))
+        if not any(map(self.budget.fits, [used, *(entry.judged.used for entry in presets)])):
+            raise IntVitError(
+                f"--budget {self.budget}: no mix is within it, the narrowest has {self.budget.used(used)}; "
+                "narrower --bits, or a larger budget"
+            )
 
     def _alone(self, base: Found, tried: list[Slot], phases: Phases) -> list[Alone]:
         """Every option alone, beside the base."""
@@ -183,7 +194,9 @@ class Search:
         changed = [entry.mix for entry in mixes if entry.mix.overrides]
         meeting = [*within, *changed[:FINALISTS]]
         if not meeting:
-            raise IntVitError(f"--budget {self.budget}: no mix is within it; narrower --bits, or a larger budget")
+            raise IntVitError(
+                f"--budget {self.budget}: no mix of {self.options.trials} trials is within it; more --trials"
+            )
         first, count = self.options.search_images, self.options.final_images
         with phases.begin("final", len(meeting)) as step:
             judged = self.trials.measure(meeting, first, count, step)
