@@ -186,6 +186,9 @@ _WIDTHS = (
 _REAL = "The integers that every layer reads, on calibration images, through every family with the layer's own scales."
 
 
+_NAMES = {"softmax": "Softmax", "gelu": "GELU", "layernorm": "LayerNorm"}
+
+
 def _findings(
     softmax: list[dict[str, Any]],
     gelu: list[dict[str, Any]],
@@ -212,5 +215,5 @@ def _findings(
         else:
             best = f"nearest is {ordered[0]}, mean error {means[ordered[0]]:.3g}, the rounding alone {rounding:.3g}"
         rest = "" if ordered[-1] in close else f"; farthest is {ordered[-1]} with {means[ordered[-1]]:.3g}"
-        sentences.append(f"{name}, {where}: {best}{rest}.")
+        sentences.append(f"{_NAMES[name]}, {where}: {best}{rest}.")
     return sentences
