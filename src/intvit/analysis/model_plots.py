@@ -21,7 +21,7 @@ def depth(entries: list[tuple[str, Effect]]) -> Figure:
         upper.plot(names, [effect.divergence for _, effect in entries], color=DARK, marker="o", markersize=4)
         upper.set_ylabel("divergence, bits")
         upper.set_ylim(bottom=0)
-        upper.set_title("Scores against the float model's, integers up to a block and float behind it")
+        upper.set_title("Integers up to a block, float behind it")
         for key, color, label in (("agreement", DARK, "first class as float's"), ("top1", LIGHT, "top-1")):
             values = [getattr(effect, key) for _, effect in entries]
             lower.plot(names, values, color=color, marker="o", markersize=4, label=label)
@@ -33,18 +33,20 @@ def depth(entries: list[tuple[str, Effect]]) -> Figure:
 
 
 def layer_error(errors: LayerErrors) -> Figure:
-    """Two SQNRs of every layer, in the order of computation."""
+    """Two SQNRs of every layer in the order of computation; thin lines lead the eye along a kind."""
     shown = list(errors.layers.values())
     panels = (("sqnr", "Against the float model"), ("own_sqnr", "The layer's own error"))
     with plot(2, height=4.8, sharex=True) as (figure, axes):
         for axis, (key, title) in zip(axes, panels, strict=True):
             for kind in dict.fromkeys(error.kind for error in shown):
+                if kind == "constant" and key == "sqnr":
+                    continue  # far above all others, and the panel below says it
                 at = [i for i, e in enumerate(shown) if e.kind == kind and math.isfinite(getattr(e, key))]
-                axis.plot(at, [getattr(shown[i], key) for i in at], label=kind, **_points(kind))
+                axis.plot(at, [getattr(shown[i], key) for i in at], label=kind, linewidth=0.6, **_points(kind))
             axis.set_ylabel("SQNR, dB")
             axis.set_title(title)
         axes[-1].set_xlabel("layers in the order of computation, by block")
-        legend_below(figure, *axes[0].get_legend_handles_labels())
+        legend_below(figure, *axes[-1].get_legend_handles_labels())
         block_ticks(axes[-1], [error.layer for error in shown])
     return figure
 
@@ -55,8 +57,8 @@ def ranges(errors: LayerErrors) -> Figure:
     with plot(2, height=4.2, sharex=True) as (figure, (upper, lower)):
         for kind in dict.fromkeys(error.kind for error in shown):
             at = [i for i, error in enumerate(shown) if error.kind == kind]
-            upper.plot(at, [max(shown[i].saturation or 0.0, 1e-5) for i in at], label=kind, **_points(kind))
-            lower.plot(at, [shown[i].range_used for i in at], **_points(kind))
+            upper.plot(at, [max(shown[i].saturation or 0.0, 1e-5) for i in at], ls="", label=kind, **_points(kind))
+            lower.plot(at, [shown[i].range_used for i in at], ls="", **_points(kind))
         upper.set_yscale("log")
         upper.set_ylabel("saturated codes, %")
         upper.set_title("Codes at an end of their width (none: 0.00001), and the largest code")
@@ -105,7 +107,7 @@ def everywhere(measured: list[Measured]) -> Figure:
         axes.margins(y=0.02)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel("moved, bits; beside the bars also the first classes as float's, %")
+        axes.set_xlabel("moved, bits; first classes as float's, %")
         axes.set_title("One change in all places at once")
     return figure
 
@@ -113,7 +115,7 @@ def everywhere(measured: list[Measured]) -> Figure:
 def sites(measured: list[Measured]) -> Figure:
     """What every change in one place does: a row for each change, a column for each block, shared by its places."""
     alone = [m for m in measured if m.change.site != EVERYWHERE]
-    groups = _groups([m.change.site for m in alone])
+    groups = block_of([m.change.site for m in alone])
     columns, floor = list(dict.fromkeys(groups.values())), _floor(alone)
     cells: dict[str, dict[str, list[float]]] = {}  # change -> column -> values in the order of computation
     for m in alone:
@@ -139,7 +141,7 @@ def sites(measured: list[Measured]) -> Figure:
     return figure
 
 
-def _groups(names: list[str]) -> dict[str, str]:
+def block_of(names: list[str]) -> dict[str, str]:
     """Block of every site; `in` and `out` for those before and after all blocks."""
     groups: dict[str, str] = {}
     for name in dict.fromkeys(names):
@@ -175,8 +177,7 @@ def _floor(measured: list[Measured]) -> float:
 
 
 def _points(kind: str) -> dict[str, Any]:
-    """Dots joined by a thin line, which the eye follows through the other kinds."""
-    return {"color": KIND_COLORS[kind], "marker": "o", "ms": 3, "linewidth": 0.6}
+    return {"color": KIND_COLORS[kind], "marker": "o", "ms": 3}
 
 
 def _short(name: str) -> str:

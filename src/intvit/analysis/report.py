@@ -173,8 +173,8 @@ def _plain(value: Any) -> Any:
 
 
 def _breakable(text: str) -> Markup:
-    """Names of modules may go on in the next line behind a dot that a letter follows."""
-    return Markup(re.sub(r"\.(?=[A-Za-z])", ".<wbr>", str(escape(text))))
+    """Names may go on in the next line behind a dot or an underscore that a letter follows."""
+    return Markup(re.sub(r"([._])(?=[A-Za-z])", r"\1<wbr>", str(escape(text))))
 
 
 def _sortable(value: Any) -> Any:

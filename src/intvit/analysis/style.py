@@ -30,6 +30,7 @@ KIND_COLORS = {
     "residual": "#7b5ea7",
     "input": "#8a8a8a",
     "pooling": "#e07a2f",
+    "constant": "#b5a08c",
 }
 DARK, LIGHT, INK = "#2a6f97", "#89c2d9", "#333333"
 WIDTH = 5.6  # inches: letters of 8 pixels on a phone, and those of the text around on a desktop

@@ -35,7 +35,7 @@ class Outcome:
 
     presets: all of them on the search images. alone: single changes. mixes: those of Optuna, the best first. curve: of
     the additive model at other budgets. finalists: on the final images, presets within the budget among them, the
-    best first; winner: one of them.
+    best first; winner: one of them. widths: slots that the budget asks for.
     """
 
     presets: list[Found]
@@ -44,6 +44,7 @@ class Outcome:
     curve: list[Found]
     finalists: list[Found]
     winner: Found
+    widths: list[Slot]
 
     @property
     def best_preset(self) -> Found | None:
@@ -61,6 +62,7 @@ class Outcome:
             "bytes": winner.used.bytes,
             "bitops": winner.used.bitops,
             "widest": winner.used.widest,
+            "accumulator": winner.used.accumulator if winner.used.sums else None,
             "divergence": winner.divergence,
             "agreement": winner.agreement,
         }
@@ -92,7 +94,7 @@ class Search:
             found = self._refine(additive.with_added(added), phases, "mixes again", found)
         curve = self._curve(additive, phases)
         finalists, winner = self._finals(presets, found, phases)
-        return Outcome(presets, alone, found, curve, finalists, winner)
+        return Outcome(presets, alone, found, curve, finalists, winner, list(price.slots))
 
     def _base(self, presets: list[Found]) -> Found:
         """What mixes begin with: the preset nearest to float of those that differ in widths at most from the budget.
@@ -155,9 +157,7 @@ class Search:
 
     def _around(self, best: Found, price: Price, phases: Phases) -> Added:
         """What widths add beside the best mix: errors as large as a narrow budget asks for do not just add up."""
-        widths = [
-            best.mix.overrides.get(slot.site, {}).get(slot.part, {}).get(slot.key, slot.base) for slot in price.slots
-        ]
+        widths = [slot.value_in(best.mix.overrides) for slot in price.slots]
         tried = [
             (i, bits) for i, slot in enumerate(price.slots) for bits in neighbours(slot, widths[i]) if bits is not None
         ]
