@@ -136,7 +136,8 @@ _SWAP = (
 _SITES = "One operator in one place, everything else as configured; the places of a block share its column."
 _ENERGY = (
     "ISSCC 2014 (Horowitz), 45 nm: 8-bit products 0.2 pJ, 32-bit 3.1 pJ, additions 0.1 pJ, float32 MACs 4.6 pJ, "
-    "weights from DRAM once an image, activations through 1 MB of SRAM. For comparison of programs, not of chips."
+    "weights from DRAM once an image, activations through 1 MB of SRAM; float32 without its functions. For comparison "
+    "of programs, not of chips."
 )
 _EFFECT_COLUMNS = (
     Column("top1", "top-1 %", ".2f"),

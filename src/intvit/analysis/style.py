@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,7 +61,7 @@ def line_of(family: str) -> dict[str, Any]:
     return {"color": FAMILY_COLORS[family], "linestyle": "--" if "paper" in family else "-", "label": family}
 
 
-def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+def legend_below(figure: Figure, handles: Iterable[Any], labels: Iterable[str]) -> None:
     """One legend for all axes, at the lower end of the figure, four entries in a row."""
     place: dict[str, Any] = {"loc": "outside lower center", "ncols": 4, "columnspacing": 1.5, "handlelength": 1.5}
     figure.legend(list(handles), list(labels), **place)

@@ -64,7 +64,10 @@ _PARETO = (
     "Mean KL divergence of the class probabilities from the float model's. Full dots are within the whole budget, and "
     "nothing within it lies below the line of the front."
 )
-_FINALISTS = "Presets within the budget (dark) and the best mixes (light) on images by which nothing was chosen before."
+_FINALISTS = (
+    "Presets within the budget (dark) and the best mixes (light) on images by which nothing was chosen before. Bars: "
+    "standard error of the difference from what was found, on the same images."
+)
 _FINAL_TEXT = (
     "Behind: how much farther from float than the best row, with the standard error of that difference on the same "
     "images."
@@ -151,13 +154,17 @@ def _final_rows(outcome: Outcome) -> list[dict[str, Any]]:
 def _found_rows(outcome: Outcome) -> list[dict[str, Any]]:
     """One row for each key of layers whose names differ in numbers only; layers as the preset has them are left out."""
     rows: dict[tuple[str, str], list[str]] = {}
-    for site, parts in outcome.winner.mix.overrides.items():
+    for site, parts in sorted(outcome.winner.mix.overrides.items(), key=lambda item: _numbers(item[0])):
         for part, values in parts.items():
             for key, value in values.items():
-                layer = ".".join(re.findall(r"\d+", site))
+                layer = ".".join(map(str, _numbers(site)))
                 text = f"{layer}: {value}" if layer else str(value)
                 rows.setdefault((re.sub(r"\d+", "*", site), f"{part}.{key}"), []).append(text)
     return [{"layers": name, "key": key, "values": ", ".join(values)} for (name, key), values in rows.items()]
+
+
+def _numbers(site: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", site)]
 
 
 def _alone_rows(outcome: Outcome) -> list[dict[str, Any]]:

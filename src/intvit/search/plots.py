@@ -11,6 +11,7 @@ import numpy as np
 from intvit.analysis.model_plots import block_of
 from intvit.analysis.style import DARK, INK, KIND_COLORS, LIGHT, Figure, legend_below, plain_logarithmic, plot
 from intvit.search.budget import Budget
+from intvit.search.judge import gain
 
 if TYPE_CHECKING:
     from intvit.search.stages import Outcome
@@ -93,21 +94,20 @@ def _front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def finalists(outcome: Outcome) -> Figure:
-    """Mean divergence of the finalists with its standard error, the best on top."""
+    """Mean divergence of the finalists, the best on top, with the standard error of the difference from the winner."""
     shown = outcome.finalists[::-1]
     with plot(height=0.3 * len(shown) + 1.1) as (figure, axes):
         for y, entry in enumerate(shown):
-            values = np.array(entry.judged.divergences)
             color = FOUND if entry is outcome.winner else LIGHT if entry.mix.overrides else DARK
-            error = values.std(ddof=1) / math.sqrt(len(values))
-            axes.errorbar(values.mean(), y, xerr=error, color=color, marker="o", ms=5, capsize=3)
+            _, error = gain(outcome.winner.judged, entry.judged)
+            axes.errorbar(entry.judged.divergence, y, xerr=error, color=color, marker="o", ms=5, capsize=3)
         names = [f"found: {label(entry)}" if entry is outcome.winner else label(entry) for entry in shown]
         axes.set_yticks(range(len(shown)), names)
         axes.set_xlim(left=0)
         axes.margins(y=0.05)
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel("divergence from float, bits, with its standard error")
-        axes.set_title(f"Presets within the budget and the best mixes on {len(shown[0].judged.same)} other images")
+        axes.set_xlabel("divergence from float, bits")
+        axes.set_title(f"Finalists on {len(shown[0].judged.same)} images")
     return figure
 
 
