@@ -161,6 +161,17 @@ def test_a_width_that_no_product_takes_is_refused_at_once(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["analyze operators", "analyze model", "search"])
+def test_a_file_in_the_place_of_the_folder_is_refused_at_once(
+    run: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    more = ["--budget", "no16"] if command == "search" else []
+    with pytest.raises(SystemExit):
+        main([*command.split(), str(run), *more, "--out", str(tmp_path / "file")])
+    assert "is a file; expected a folder" in capsys.readouterr().err
+
+
 def test_what_can_not_be_analyzed_is_one_line(run: Path, tmp_path: Path) -> None:
     from intvit.analysis import analyze_model
 

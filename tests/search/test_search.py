@@ -183,6 +183,13 @@ def test_an_unknown_budget_is_refused_in_one_line(tmp_path: Path, budget: str) -
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("option", ["--alone-images", "--search-images", "--final-images"])
+def test_one_image_has_no_standard_error(tmp_path: Path, option: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["absent", "--out", str(tmp_path / "out"), "--budget", "no16", option, "1"])
+    assert "expected a number of at least 2" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("budget", ["bytes=10", "bitops=10", "accumulator=5"])
 def test_a_budget_below_everything_is_refused_before_changes_are_measured(
     run: Path, tmp_path: Path, budget: str, monkeypatch: pytest.MonkeyPatch

@@ -11,7 +11,6 @@ import argparse
 import shlex
 import time
 from dataclasses import asdict
-from pathlib import Path
 
 from intvit.analysis import model_plots as plots
 from intvit.analysis.block_cache import blocks
@@ -21,7 +20,16 @@ from intvit.analysis.presets import logger_config
 from intvit.analysis.progress import Phases, stepped
 from intvit.analysis.report import Column, Plot, Report, Table
 from intvit.analysis.sensitivity import EVERYWHERE, Effect, Measured, Sensitivity, changes
-from intvit.analysis.subject import BATCH, Subject, open_subject, positive, preset_option, subject_options, width
+from intvit.analysis.subject import (
+    BATCH,
+    Subject,
+    open_subject,
+    out_option,
+    positive,
+    preset_option,
+    subject_options,
+    width,
+)
 from intvit.program.recording import record
 
 
@@ -30,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="intvit analyze model", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint", metavar="CKPT", help="run folder, .ckpt, or weights (.safetensors, .pth)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the report")
+    out_option(parser, "folder of the report")
     subject_options(parser)
     preset_option(parser)
     parser.add_argument("--data", metavar="DIR", help="folder with val-*.tar (default: the run's own data)")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
-from pathlib import Path
 from typing import Any
 
 from intvit.analysis import operator_curves, operator_error
@@ -29,7 +28,7 @@ from intvit.analysis.operator_widths import widths
 from intvit.analysis.presets import logger_config
 from intvit.analysis.progress import Phases, stepped
 from intvit.analysis.report import Column, Plot, Report, Table
-from intvit.analysis.subject import BATCH, open_subject, preset_option, subject_options
+from intvit.analysis.subject import BATCH, open_subject, out_option, preset_option, subject_options
 
 SHARES = (0.02, 0.05, 0.1, 0.25)  # standard deviation of a stream's rows over its range
 
@@ -39,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="intvit analyze operators", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint", metavar="CKPT", nargs="?", help="run folder, .ckpt, or weights; default none")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the report")
+    out_option(parser, "folder of the report")
     subject_options(parser)
     preset_option(parser)
     parser.add_argument("--logger", default="csv", help="csv, or wandb with overrides: wandb,logger.wandb.offline=true")

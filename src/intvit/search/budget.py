@@ -12,7 +12,7 @@ from intvit.program import Program, bounds
 ACCUMULATOR = 32  # bits: values of this width are sums and scores, not stored tensors
 NO16 = "no16"
 BUDGETS = {
-    "bytes": "weights and other constants, as `intvit analyze model` counts them",
+    "bytes": "weights and other constants at their widths (on disk 5 to 7 bits take a whole byte)",
     "bitops": "MACs of an image times the widths of both operands",
     "accumulator": "bits of the widest sum, proven for every image",
     "widest": f"bits of the widest tensor between operators; {NO16} is widest=8",

@@ -18,14 +18,13 @@ import signal
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 from torch import Tensor
 
 from intvit import __version__
 from intvit.analysis.presets import compose_quant, logger_config
 from intvit.analysis.progress import Phases, stepped
-from intvit.analysis.subject import Subject, positive, read_subject, subject_options, width
+from intvit.analysis.subject import Subject, out_option, positive, read_subject, several, subject_options, width
 from intvit.files import holding, write_json, write_text
 from intvit.search.budget import BUDGETS, budget_of, parse
 from intvit.search.images import search_images
@@ -47,13 +46,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--budget", required=True, nargs="+", metavar="BUDGET", help="one or more, all of which hold: see below"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="of the preset, the report, the journal")
+    out_option(parser, "of the preset, the report, the journal")
     subject_options(parser, calibration_images=256)  # as schedule=calibrate
     parser.add_argument("--search", metavar="DIR", help="folder with train-*.tar (default: that of calibration)")
-    parser.add_argument("--alone-images", type=positive, default=48, metavar="N", help="for a single change (48)")
-    parser.add_argument("--search-images", type=positive, default=128, metavar="N", help="for a mix (128)")
+    parser.add_argument("--alone-images", type=several, default=48, metavar="N", help="for a single change (48)")
+    parser.add_argument("--search-images", type=several, default=128, metavar="N", help="for a mix (128)")
     parser.add_argument(
-        "--final-images", type=positive, default=384, metavar="N", help="others, for the last ones (384)"
+        "--final-images", type=several, default=384, metavar="N", help="others, for the last ones (384)"
     )
     parser.add_argument("--trials", type=positive, default=64, metavar="N", help="mixes that Optuna draws, twice (64)")
     parser.add_argument(
