@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -70,17 +69,18 @@ def _panel(axis: Any, outcome: Outcome, budget: Budget, name: str) -> None:
         axis.axvline(budget.limits[name] / unit, color=INK, linestyle=":", linewidth=1.0, label="budget")
     _name_presets(axis, [(*at(entry), entry.mix.preset) for entry in outcome.presets])
     axis.margins(x=0.3)
+    axis.locator_params(axis="x", nbins=4)
     axis.set_xlabel(heading)
 
 
 def _name_presets(axis: Any, points: list[tuple[float, float, str]]) -> None:
     """Names beside the points: to the left of those at the right edge, apart where points of one place lie close."""
     lowest: dict[float, float] = {}
-    middle = (min(x for x, _, _ in points) + max(x for x, _, _ in points)) / 2
+    left, right = (pick(x for x, _, _ in points) for pick in (min, max))
     for x, y, name in sorted(points, key=lambda point: point[1]):
-        near = next((known for known in lowest if math.isclose(known, x, rel_tol=0.03)), x)
+        near = next((known for known in lowest if abs(known - x) <= 0.2 * (right - left)), x)
         place = lowest[near] = max(y, lowest.get(near, 0.0) * 1.17)
-        side = "right" if x > middle else "left"
+        side = "right" if x > (left + right) / 2 else "left"
         axis.text(x, place, f"  {name}  ", fontsize=6.5, va="center", ha=side, color=INK)
 
 
