@@ -149,6 +149,29 @@ def test_costs_are_counted_in_the_program() -> None:
             assert four.energy < eight.energy
 
 
+@pytest.mark.parametrize("command", ["analyze model", "search"])
+@pytest.mark.parametrize("width", ["0", "1", "9", "x"])
+def test_a_width_that_no_product_takes_is_refused_at_once(
+    run: Path, tmp_path: Path, command: str, width: str, capsys: pytest.CaptureFixture
+) -> None:
+    more = ["--budget", "no16"] if command == "search" else []
+    with pytest.raises(SystemExit):
+        main([*command.split(), str(run), "--out", str(tmp_path / "out"), *more, "--bits", "4", width])
+    assert "from 2 to 8" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["analyze operators", "analyze model", "search"])
+def test_a_file_in_the_place_of_the_folder_is_refused_at_once(
+    run: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    more = ["--budget", "no16"] if command == "search" else []
+    with pytest.raises(SystemExit):
+        main([*command.split(), str(run), *more, "--out", str(tmp_path / "file")])
+    assert "is a file; expected a folder" in capsys.readouterr().err
+
+
 def test_what_can_not_be_analyzed_is_one_line(run: Path, tmp_path: Path) -> None:
     from intvit.analysis import analyze_model
 

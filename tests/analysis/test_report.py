@@ -85,6 +85,7 @@ def test_the_page_fits_a_phone(report: Report, browser: Browser, tmp_path: Path)
     browser.open(report.write(tmp_path / "out"), 390, 844)
     assert browser.evaluate("document.documentElement.scrollWidth") <= 390  # wide tables scroll inside their frames
     assert browser.evaluate("document.querySelector('#wide .scroll').scrollWidth") > 390
+    assert 300 < browser.evaluate("document.querySelector('#curve img').getBoundingClientRect().right") <= 390
     assert browser.evaluate("parseFloat(getComputedStyle(document.querySelector('#layers td')).fontSize)") >= 13
     links = browser.evaluate("[...document.querySelectorAll('a[href^=\"#\"]')].map(a => a.getAttribute('href'))")
     assert "#curve" in links

@@ -102,6 +102,13 @@ def test_every_site_and_every_operator_is_swapped() -> None:
     replace(small.quant, overrides=alone[-1].overrides)  # a valid quant.overrides as it stands
 
 
+@pytest.mark.parametrize("width", range(2, 9))
+def test_every_change_is_a_valid_override_at_every_width(width: int) -> None:
+    small = subject("deit_t", "lut8")
+    for change in changes(small, [width]):
+        replace(small.quant, overrides=change.overrides)
+
+
 def test_integers_up_to_the_last_block_leave_float_behind_it() -> None:
     small = subject("deit_t", "lut8")
     measured, labels = images("deit_t", 4, 2), torch.tensor([0, 1, 2, 3])

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,14 +17,17 @@ from intvit.analysis.presets import compose_quant
 from intvit.analysis.subject import read_subject
 from intvit.cli import main
 from intvit.configuration import config_directory
+from intvit.data.digits import digits_root
 from intvit.errors import IntVitError
 from intvit.files import write_text
 from intvit.program.recording import record
 from intvit.quant import calibrate
 from intvit.search import command, stages
 from intvit.search.budget import Usage, usage
+from intvit.search.images import search_images
 from intvit.search.judge import Judge, Mix, program_hash
 from intvit.search.preset_file import compact
+from intvit.search.trials import Trials, workers
 from intvit.training.entry import train
 from intvit.training.restore import build_model, restore_run
 
@@ -78,10 +82,23 @@ def test_one_collection_of_statistics_gives_the_program_of_every_preset(run: Pat
     assert program_hash(record(subject.calibrated(compose_quant(preset)))) == program_hash(record(whole))
 
 
+def test_images_of_the_search_are_never_those_of_calibration(run: Path) -> None:
+    """Also where --search names the folder that calibration reads, by whatever path."""
+    subject = read_subject(str(run), argparse.Namespace(calibration=None, calibration_images=32))
+    root = digits_root()
+    behind = search_images(subject, None, None, 16)
+    for folder in (str(root), f"{root}/../{root.name}"):
+        images = search_images(subject, folder, None, 16)
+        assert len(images) == 16
+        assert not any((image == seen).all() for image in images[::2] for seen in subject.calibration)
+        assert torch.equal(images, behind)
+
+
 def test_every_preset_within_the_budget_meets_the_mixes(found: Path) -> None:
     page = (found / "report.html").read_text()
     assert "w6a6" in page
-    assert (found / "pareto.png").stat().st_size > 10_000
+    for name in ("pareto", "finalists", "widths"):
+        assert (found / f"{name}.png").stat().st_size > 10_000, name
     final = (found / "final.csv").read_text()
     assert "\nw6a6," in final
     assert "\nlut8," not in final  # beyond the budget
@@ -107,8 +124,28 @@ def test_an_interrupted_search_and_one_with_two_processes_find_the_same(
 
     monkeypatch.setattr(Judge, "measure", refuse)
     assert search(run, out, "--budget", "bytes=w6a6", "bitops=w6a6") == json.loads((found / "search.json").read_text())
+    same = [os.path.relpath(run), "--out", str(out), *SMALL, "--budget", "bytes=w6a6", "bitops=w6a6"]
+    assert command.main(same) == 0  # where things lie is no part of it
     with pytest.raises(IntVitError, match=r"holds a search with seed 0, not 1; name another --out, or .* --fresh"):
-        command.main([str(run), "--out", str(out), *SMALL, "--budget", "bytes=w6a6", "bitops=w6a6", "--seed", "1"])
+        command.main([*same, "--seed", "1"])
+    monkeypatch.setattr(command, "compose_quant", lambda _: compose_quant("lut8"))
+    with pytest.raises(IntVitError, match="holds a search with presets"):
+        command.main(same)
+
+
+class Dying(Judge):
+    """Killed by the system in the middle of a measurement, as for want of memory."""
+
+    def __init__(self) -> None: ...
+
+    def measure(self, *_: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_ends_the_search_in_one_line(tmp_path: Path) -> None:
+    journal = command.Journal(tmp_path / "measurements.jsonl", {}, fresh=False)
+    with pytest.raises(IntVitError, match=r"worker process was killed.*--jobs"), workers(Dying(), 2) as pool:
+        Trials(Dying(), journal, pool).measure([Mix("lut8", {})], 0, 1)
 
 
 def test_a_kill_leaves_what_was_written_before(found: Path, run: Path, tmp_path: Path) -> None:
@@ -128,6 +165,7 @@ def test_a_kill_leaves_what_was_written_before(found: Path, run: Path, tmp_path:
 def test_budgets_of_sums_and_of_tensors_hold_on_the_recorded_program(run: Path, tmp_path: Path) -> None:
     figures = search(run, tmp_path, "--budget", "accumulator=17", "no16", "--trials", "4")
     assert figures["budget"] == {"accumulator": 17.0, "widest": 8.0}
+    assert figures["accumulator"] <= 17
     assert figures["widest"] <= 8
     rows = (tmp_path / "mixes.csv").read_text().splitlines()
     columns = rows[0].split(",")
@@ -138,14 +176,33 @@ def test_budgets_of_sums_and_of_tensors_hold_on_the_recorded_program(run: Path, 
 
 
 @pytest.mark.parametrize("budget", ["size=3", "bytes=", "bytes", "bytes=w5a5", "bitops=-3", "16"])
-def test_an_unknown_budget_is_refused_in_one_line(run: Path, tmp_path: Path, budget: str) -> None:
+def test_an_unknown_budget_is_refused_in_one_line(tmp_path: Path, budget: str) -> None:
+    """Before anything is read or written."""
     with pytest.raises(IntVitError, match=f"--budget {budget}.*(bitops=AMOUNT|no amount)"):
+        command.main(["absent", "--out", str(tmp_path / "out"), *SMALL, "--budget", "no16", budget])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--alone-images", "--search-images", "--final-images"])
+def test_one_image_has_no_standard_error(tmp_path: Path, option: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["absent", "--out", str(tmp_path / "out"), "--budget", "no16", option, "1"])
+    assert "expected a number of at least 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("budget", ["bytes=10", "bitops=10", "accumulator=5"])
+def test_a_budget_below_everything_is_refused_before_changes_are_measured(
+    run: Path, tmp_path: Path, budget: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages.Search, "_alone", lambda *_: pytest.fail("measured changes"))
+    name = budget.partition("=")[0]
+    with pytest.raises(IntVitError, match=f"no mix is within it, the narrowest has {name} .*; narrower --bits, or a"):
         command.main([str(run), "--out", str(tmp_path), *SMALL, "--budget", budget])
 
 
-def test_a_budget_below_everything_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(IntVitError, match=r"no mix is within it; narrower --bits, or a larger budget"):
-        command.main([str(run), "--out", str(tmp_path), *SMALL, "--budget", "bytes=10"])
+def test_no_preset_with_tensors_so_narrow_is_said(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(IntVitError, match="--budget widest at most 4: no preset has tensors that narrow"):
+        command.main([str(run), "--out", str(tmp_path), *SMALL, "--budget", "widest=4"])
 
 
 def test_patterns_give_every_site_what_the_mix_gives_it() -> None:
@@ -175,6 +232,15 @@ def test_a_journal_is_whole_or_shorter(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["measurements.jsonl"]
     with pytest.raises(IntVitError, match="seed 0, not 1"):
         command.Journal(tmp_path / "measurements.jsonl", {"seed": 1}, fresh=False)
+
+
+@pytest.mark.parametrize("text", ['{"settings": {"seed": 0}}\n{"key": "a"}\n', "[]\n", '{"settings": 3}\n', "\0\n"])
+def test_a_file_that_is_no_journal_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    write_text(tmp_path / "measurements.jsonl", text)
+    with pytest.raises(IntVitError, match=r"measurements.jsonl: line \d is no measurement; .*--fresh"):
+        command.Journal(tmp_path / "measurements.jsonl", {"seed": 0}, fresh=False)
+    assert (tmp_path / "measurements.jsonl").read_text() == text
+    assert command.Journal(tmp_path / "measurements.jsonl", {"seed": 0}, fresh=True).held == {}
 
 
 def test_usage_names_the_widest_sum() -> None:

@@ -11,7 +11,6 @@ import argparse
 import shlex
 import time
 from dataclasses import asdict
-from pathlib import Path
 
 from intvit.analysis import model_plots as plots
 from intvit.analysis.block_cache import blocks
@@ -21,7 +20,16 @@ from intvit.analysis.presets import logger_config
 from intvit.analysis.progress import Phases, stepped
 from intvit.analysis.report import Column, Plot, Report, Table
 from intvit.analysis.sensitivity import EVERYWHERE, Effect, Measured, Sensitivity, changes
-from intvit.analysis.subject import BATCH, Subject, open_subject, positive, preset_option, subject_options
+from intvit.analysis.subject import (
+    BATCH,
+    Subject,
+    open_subject,
+    out_option,
+    positive,
+    preset_option,
+    subject_options,
+    width,
+)
 from intvit.program.recording import record
 
 
@@ -30,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="intvit analyze model", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint", metavar="CKPT", help="run folder, .ckpt, or weights (.safetensors, .pth)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the report")
+    out_option(parser, "folder of the report")
     subject_options(parser)
     preset_option(parser)
     parser.add_argument("--data", metavar="DIR", help="folder with val-*.tar (default: the run's own data)")
@@ -39,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         "--sensitivity-images", type=positive, default=16, metavar="N", help="of these, for each change (default 16)"
     )
     parser.add_argument(
-        "--bits", type=positive, nargs="+", default=[4], metavar="B", help="widths of weights and activations to try"
+        "--bits", type=width, nargs="+", default=[4], metavar="B", help="widths of weights and activations to try"
     )
     parser.add_argument("--logger", default="csv", help="csv, or wandb with overrides: wandb,logger.wandb.offline=true")
     return parser
@@ -136,7 +144,8 @@ _SWAP = (
 _SITES = "One operator in one place, everything else as configured; the places of a block share its column."
 _ENERGY = (
     "ISSCC 2014 (Horowitz), 45 nm: 8-bit products 0.2 pJ, 32-bit 3.1 pJ, additions 0.1 pJ, float32 MACs 4.6 pJ, "
-    "weights from DRAM once an image, activations through 1 MB of SRAM. For comparison of programs, not of chips."
+    "weights from DRAM once an image, activations through 1 MB of SRAM; float32 without its functions. For comparison "
+    "of programs, not of chips."
 )
 _EFFECT_COLUMNS = (
     Column("top1", "top-1 %", ".2f"),

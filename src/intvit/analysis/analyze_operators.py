@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
-from pathlib import Path
 from typing import Any
 
 from intvit.analysis import operator_curves, operator_error
@@ -29,7 +28,7 @@ from intvit.analysis.operator_widths import widths
 from intvit.analysis.presets import logger_config
 from intvit.analysis.progress import Phases, stepped
 from intvit.analysis.report import Column, Plot, Report, Table
-from intvit.analysis.subject import BATCH, open_subject, preset_option, subject_options
+from intvit.analysis.subject import BATCH, open_subject, out_option, preset_option, subject_options
 
 SHARES = (0.02, 0.05, 0.1, 0.25)  # standard deviation of a stream's rows over its range
 
@@ -39,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="intvit analyze operators", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint", metavar="CKPT", nargs="?", help="run folder, .ckpt, or weights; default none")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the report")
+    out_option(parser, "folder of the report")
     subject_options(parser)
     preset_option(parser)
     parser.add_argument("--logger", default="csv", help="csv, or wandb with overrides: wandb,logger.wandb.offline=true")
@@ -186,6 +185,9 @@ _WIDTHS = (
 _REAL = "The integers that every layer reads, on calibration images, through every family with the layer's own scales."
 
 
+_NAMES = {"softmax": "Softmax", "gelu": "GELU", "layernorm": "LayerNorm"}
+
+
 def _findings(
     softmax: list[dict[str, Any]],
     gelu: list[dict[str, Any]],
@@ -212,5 +214,5 @@ def _findings(
         else:
             best = f"nearest is {ordered[0]}, mean error {means[ordered[0]]:.3g}, the rounding alone {rounding:.3g}"
         rest = "" if ordered[-1] in close else f"; farthest is {ordered[-1]} with {means[ordered[-1]]:.3g}"
-        sentences.append(f"{name}, {where}: {best}{rest}.")
+        sentences.append(f"{_NAMES[name]}, {where}: {best}{rest}.")
     return sentences

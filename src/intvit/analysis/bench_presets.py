@@ -15,12 +15,13 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
@@ -135,8 +136,13 @@ def _named(text: str) -> tuple[str, str]:
 @torch.no_grad()
 def _load(name: str, folder: str, data: DataConfig, limit: int | None, model: nn.Module) -> ImageSet:
     images, labels = first_images(validation_loader(replace(data, root=folder)), limit)
-    batches = track(images.split(BATCH), f"float, {name}", transient=True)
+    batches = _tracked(images, f"float, {name}")
     return ImageSet(name, images, labels, torch.cat(list(map(model, batches))).double().softmax(1))
+
+
+def _tracked(images: Tensor, title: str) -> Iterable[Tensor]:
+    """Batches with a bar on standard error, so that output holds the table alone."""
+    return track(images.split(BATCH), title, transient=True, console=Console(stderr=True))
 
 
 def _float_row(sets: list[ImageSet]) -> dict[str, Any]:
@@ -169,7 +175,7 @@ def _row(options: argparse.Namespace, subject: Subject, preset: str, sets: list[
 def _figures(program: Program, images: ImageSet, title: str) -> dict[str, Any]:
     """Of one set; `images` holds what every image gave, for paired tests."""
     runtime = fastest_runtime(program)
-    batches = track(images.images.split(BATCH), f"{title}, {images.name}", transient=True)
+    batches = _tracked(images.images, f"{title}, {images.name}")
     logits = torch.cat([torch.from_numpy(runtime(batch.numpy())) for batch in batches]).double() * program.score_scale
     right, same = (logits.argmax(1) == classes for classes in (images.labels, images.reference.argmax(1)))
     divergences = divergence(logits.softmax(1), images.reference)

@@ -27,7 +27,7 @@ KINDS: dict[type, str] = {
     GELU: "gelu",
     LayerNorm: "layernorm",
     Add: "residual",
-    Constant: "residual",
+    Constant: "constant",
     MeanPool: "pooling",
     Linear: "linear",
 }

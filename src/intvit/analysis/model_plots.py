@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from matplotlib.colors import LogNorm
+from matplotlib.ticker import FuncFormatter
+
 from intvit.analysis.cost import OperatorCost
 from intvit.analysis.layer_error import LayerErrors
 from intvit.analysis.sensitivity import EVERYWHERE, Effect, Measured
-from intvit.analysis.style import DARK, INK, KIND_COLORS, LIGHT, Figure, plot
+from intvit.analysis.style import DARK, INK, KIND_COLORS, LIGHT, Figure, legend_below, plot
 
 
 def depth(entries: list[tuple[str, Effect]]) -> Figure:
@@ -18,7 +21,7 @@ def depth(entries: list[tuple[str, Effect]]) -> Figure:
         upper.plot(names, [effect.divergence for _, effect in entries], color=DARK, marker="o", markersize=4)
         upper.set_ylabel("divergence, bits")
         upper.set_ylim(bottom=0)
-        upper.set_title("Scores against the float model's, integers up to a block and float behind it")
+        upper.set_title("Integers up to a block, float behind it")
         for key, color, label in (("agreement", DARK, "first class as float's"), ("top1", LIGHT, "top-1")):
             values = [getattr(effect, key) for _, effect in entries]
             lower.plot(names, values, color=color, marker="o", markersize=4, label=label)
@@ -30,18 +33,20 @@ def depth(entries: list[tuple[str, Effect]]) -> Figure:
 
 
 def layer_error(errors: LayerErrors) -> Figure:
-    """Two SQNRs of every layer, in the order of computation."""
+    """Two SQNRs of every layer in the order of computation; thin lines lead the eye along a kind."""
     shown = list(errors.layers.values())
     panels = (("sqnr", "Against the float model"), ("own_sqnr", "The layer's own error"))
-    with plot(2, height=4.6, sharex=True) as (figure, axes):
+    with plot(2, height=4.8, sharex=True) as (figure, axes):
         for axis, (key, title) in zip(axes, panels, strict=True):
             for kind in dict.fromkeys(error.kind for error in shown):
+                if kind == "constant" and key == "sqnr":
+                    continue  # far above all others, and the panel below says it
                 at = [i for i, e in enumerate(shown) if e.kind == kind and math.isfinite(getattr(e, key))]
-                axis.scatter(at, [getattr(shown[i], key) for i in at], s=14, color=KIND_COLORS[kind], label=kind)
+                axis.plot(at, [getattr(shown[i], key) for i in at], label=kind, linewidth=0.6, **_points(kind))
             axis.set_ylabel("SQNR, dB")
             axis.set_title(title)
         axes[-1].set_xlabel("layers in the order of computation, by block")
-        kind_legend(figure, axes[0])
+        legend_below(figure, *axes[-1].get_legend_handles_labels())
         block_ticks(axes[-1], [error.layer for error in shown])
     return figure
 
@@ -52,16 +57,15 @@ def ranges(errors: LayerErrors) -> Figure:
     with plot(2, height=4.2, sharex=True) as (figure, (upper, lower)):
         for kind in dict.fromkeys(error.kind for error in shown):
             at = [i for i, error in enumerate(shown) if error.kind == kind]
-            color = KIND_COLORS[kind]
-            upper.scatter(at, [max(shown[i].saturation or 0.0, 1e-5) for i in at], s=14, color=color, label=kind)
-            lower.scatter(at, [shown[i].range_used for i in at], s=14, color=color)
+            upper.plot(at, [max(shown[i].saturation or 0.0, 1e-5) for i in at], ls="", label=kind, **_points(kind))
+            lower.plot(at, [shown[i].range_used for i in at], ls="", **_points(kind))
         upper.set_yscale("log")
         upper.set_ylabel("saturated codes, %")
         upper.set_title("Codes at an end of their width (none: 0.00001), and the largest code")
         lower.set_ylabel("range used, %")
         lower.set_ylim(0, 105)
         lower.set_xlabel("layers in the order of computation, by block")
-        kind_legend(figure, upper)
+        legend_below(figure, *upper.get_legend_handles_labels())
         block_ticks(lower, [error.layer for error in shown])
     return figure
 
@@ -99,9 +103,11 @@ def everywhere(measured: list[Measured]) -> Figure:
         axes.bar_label(bars, [f"{m.moved:.2g}; {m.effect.agreement:.0f} %" for m in shown], padding=3, fontsize=8)
         axes.set_yticks(range(len(shown)), names)
         axes.set_xscale("log")
-        axes.margins(x=0.3)
+        axes.set_xlim(floor / 2, max(m.moved for m in shown) * 40)  # room for the figures beside the bars
+        axes.margins(y=0.02)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel("moved, bits (logarithmic); first class as float's, %")
+        axes.set_xlabel("moved, bits; first classes as float's, %")
         axes.set_title("One change in all places at once")
     return figure
 
@@ -109,31 +115,33 @@ def everywhere(measured: list[Measured]) -> Figure:
 def sites(measured: list[Measured]) -> Figure:
     """What every change in one place does: a row for each change, a column for each block, shared by its places."""
     alone = [m for m in measured if m.change.site != EVERYWHERE]
-    groups = _groups([m.change.site for m in alone])
+    groups = block_of([m.change.site for m in alone])
     columns, floor = list(dict.fromkeys(groups.values())), _floor(alone)
     cells: dict[str, dict[str, list[float]]] = {}  # change -> column -> values in the order of computation
     for m in alone:
         row = cells.setdefault(f"{m.change.kind}: {m.change.change}", {})
-        row.setdefault(groups[m.change.site], []).append(math.log10(max(m.moved, floor)))
-    top = max(value for row in cells.values() for values in row.values() for value in values)
+        row.setdefault(groups[m.change.site], []).append(max(m.moved, floor))
+    shades = LogNorm(floor, max(value for row in cells.values() for values in row.values() for value in values))
     with plot(height=0.28 * len(cells) + 1.5) as (figure, axes):
         axes.grid(visible=False)
         for y, row in enumerate(cells.values()):
             for column, values in row.items():
                 x = columns.index(column)
                 edges = [x + i / len(values) for i in range(len(values) + 1)]
-                image = axes.pcolormesh(edges, [y, y + 1], [values], cmap="viridis_r", vmin=math.log10(floor), vmax=top)
+                image = axes.pcolormesh(edges, [y, y + 1], [values], cmap="viridis_r", norm=shades)
+        axes.hlines(range(1, len(cells)), 0, len(columns), color="white", linewidth=1.0)
         axes.set_yticks([i + 0.5 for i in range(len(cells))], list(cells))
         axes.set(xlim=(0, len(columns)), ylim=(len(cells), 0))
         step = max(1, len(columns) // 14)
         axes.set_xticks([i + 0.5 for i in range(0, len(columns), step)], columns[::step])
         axes.set_xlabel("block")
         axes.set_title("One change in one place")
-        figure.colorbar(image, ax=axes, label="moved, log10 of bits", aspect=30, pad=0.01)
+        bar = figure.colorbar(image, ax=axes, location="bottom", label="moved, bits", aspect=40, pad=0.01)
+        bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     return figure
 
 
-def _groups(names: list[str]) -> dict[str, str]:
+def block_of(names: list[str]) -> dict[str, str]:
     """Block of every site; `in` and `out` for those before and after all blocks."""
     groups: dict[str, str] = {}
     for name in dict.fromkeys(names):
@@ -165,13 +173,11 @@ def energy(costs: list[OperatorCost], real: Any) -> Figure:
 def _floor(measured: list[Measured]) -> float:
     """Where a logarithmic axis ends; what moves less is drawn there."""
     moved = [m.moved for m in measured if m.moved > 0.0]
-    return max(min(moved), max(moved) * 1e-5) if moved else 1e-6
+    return max(min(moved), max(moved) * 1e-3) if moved else 1e-6
 
 
-def kind_legend(figure: Figure, axes: Any) -> None:
-    """Below the plots, one entry for each kind of layer."""
-    handles = axes.get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=7, handletextpad=0.2, columnspacing=1.2)
+def _points(kind: str) -> dict[str, Any]:
+    return {"color": KIND_COLORS[kind], "marker": "o", "ms": 3}
 
 
 def _short(name: str) -> str:

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+import re
 import resource
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from intvit.analysis.style import Figure, png
 from intvit.files import write_bytes, write_text
@@ -123,7 +125,7 @@ class Report:
             loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
         environment.tests["table"] = lambda part: isinstance(part, Table)
-        environment.filters["sortable"] = _sortable
+        environment.filters |= {"sortable": _sortable, "breakable": _breakable}
         return environment.get_template(PAGE).render(report=self)
 
     def finish(self, folder: Path, wandb: WandbConfig | None, began: float) -> None:
@@ -168,6 +170,11 @@ def _wandb_table(table: Table) -> Any:
 
 def _plain(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, Mapping) else value
+
+
+def _breakable(text: str) -> Markup:
+    """Names may go on in the next line behind a dot or an underscore that a letter follows."""
+    return Markup(re.sub(r"([._])(?=[A-Za-z])", r"\1<wbr>", str(escape(text))))
 
 
 def _sortable(value: Any) -> Any:

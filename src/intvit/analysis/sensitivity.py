@@ -18,7 +18,7 @@ from intvit.analysis.distances import decibels, divergence
 from intvit.analysis.layer_error import kind_of
 from intvit.analysis.subject import Subject
 from intvit.quant import QTensor, layers, set_mode
-from intvit.quant.config import GELU_FAMILIES, LAYERNORM_FAMILIES, SOFTMAX_FAMILIES
+from intvit.quant.config import GELU_FAMILIES, LAYERNORM_FAMILIES, LOGIT_BITS, OPERAND_BITS, SOFTMAX_FAMILIES
 from intvit.quant.layer import Layer
 from intvit.quant.layers import GELU, Add, AttentionCore, Constant, LayerNorm, Linear, Scores
 from intvit.quant.quantizer import Quantizer
@@ -109,9 +109,9 @@ def _of_layer(subject: Subject, layer: Layer, widths: list[int]) -> Iterator[Cha
                         layer.name, kind, _label(group, kind, f"{old} → {new}"), {layer.name: {group: {"family": new}}}
                     )
     for key in _widths_of(layer):
-        old = getattr(site.bits, key)
+        old, narrowest = getattr(site.bits, key), (LOGIT_BITS if key == "logits" else OPERAND_BITS)[0]
         for bits in widths:
-            if bits < old:
+            if narrowest <= bits < old:
                 yield Change(layer.name, kind, f"{key} {old} → {bits} bits", {layer.name: {"bits": {key: bits}}})
     if _is_stream(layer) and subject.quant.observer.residual == "minmax":
         width = site.bits.residual

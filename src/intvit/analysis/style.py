@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 # Colours that stay apart in print and for the colour-blind; a family has the same one in every plot.
 FAMILY_COLORS = {
@@ -29,9 +30,10 @@ KIND_COLORS = {
     "residual": "#7b5ea7",
     "input": "#8a8a8a",
     "pooling": "#e07a2f",
+    "constant": "#b5a08c",
 }
 DARK, LIGHT, INK = "#2a6f97", "#89c2d9", "#333333"
-WIDTH = 6.4  # inches; a phone shows this width at a readable size
+WIDTH = 5.6  # inches: letters of 8 pixels on a phone, and those of the text around on a desktop
 
 _SETTINGS: dict[Any, Any] = {
     "font.size": 9,
@@ -46,10 +48,31 @@ _SETTINGS: dict[Any, Any] = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "lines.linewidth": 1.5,
-    "savefig.dpi": 150,
+    "savefig.dpi": 200,
     "svg.hashsalt": "intvit",
     "figure.constrained_layout.use": True,
 }
+
+
+def line_of(family: str) -> dict[str, Any]:
+    """How the curve of a family is drawn; float's lies behind the others, which often cover it."""
+    if family == "float":
+        return {"color": INK, "linewidth": 4, "alpha": 0.25, "label": family, "zorder": 1}
+    return {"color": FAMILY_COLORS[family], "linestyle": "--" if "paper" in family else "-", "label": family}
+
+
+def legend_below(figure: Figure, handles: Iterable[Any], labels: Iterable[str]) -> None:
+    """One legend for all axes, at the lower end of the figure, four entries in a row."""
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": 4, "columnspacing": 1.5, "handlelength": 1.5}
+    figure.legend(list(handles), list(labels), **place)
+
+
+def plain_logarithmic(axis: Any) -> None:
+    """A logarithmic y axis with ticks at 1, 2 and 5, written as decimals."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_locator(NullLocator())
 
 
 @contextmanager

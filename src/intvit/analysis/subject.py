@@ -26,6 +26,7 @@ from intvit.quant import (
     find_ranges,
     set_mode,
 )
+from intvit.quant.config import OPERAND_BITS
 from intvit.quant.control import Known, wants_correction
 from intvit.quant.quantizer import Collected
 from intvit.training.config import ModelConfig
@@ -128,10 +129,34 @@ def preset_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quant", default="lut8", help="of a weights file: preset, overrides after commas (lut8)")
 
 
-def positive(text: str) -> int:
-    """The argument as a number of at least 1."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a number of at least 1")
+def out_option(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """`--out DIR`, refused before the work where it is a file."""
+    parser.add_argument("--out", type=_folder, required=True, metavar="DIR", help=meaning)
+
+
+def _folder(text: str) -> Path:
+    if Path(text).exists() and not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a file; expected a folder")
+    return Path(text)
+
+
+def positive(text: str, least: int = 1) -> int:
+    """The argument as a number of at least `least`."""
+    if not text.isdigit() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number of at least {least}")
+    return int(text)
+
+
+def several(text: str) -> int:
+    """The argument as a number of images that have a standard error."""
+    return positive(text, least=2)
+
+
+def width(text: str) -> int:
+    """The argument as a width that operands of a matrix product may have."""
+    low, high = OPERAND_BITS
+    if not text.isdigit() or not low <= int(text) <= high:
+        raise argparse.ArgumentTypeError(f"{text}: expected a width from {low} to {high}")
     return int(text)
 
 

@@ -20,6 +20,7 @@ GELU_FAMILIES = ("ivit", "ibert", "ppoly", "lut", "float")
 LAYERNORM_FAMILIES = ("exact", "ivit", "ibert", "float")
 NORMALIZATIONS = ("deferred", "rounded", "floor")
 OBSERVERS = ("minmax", "percentile", "mse")
+OPERAND_BITS, LOGIT_BITS = (2, 8), (4, 8)  # narrowest and widest
 
 
 class QuantConfigError(IntVitError):
@@ -108,9 +109,9 @@ class BitsConfig:
 
     def __post_init__(self) -> None:
         operand = " (a matrix product takes 8-bit operands)"
-        _within("bits.weight", self.weight, 2, 8, operand)
-        _within("bits.activation", self.activation, 2, 8, operand)
-        _within("bits.logits", self.logits, 4, 8, " (softmax tables and shifts take 8-bit logits)")
+        _within("bits.weight", self.weight, *OPERAND_BITS, operand)
+        _within("bits.activation", self.activation, *OPERAND_BITS, operand)
+        _within("bits.logits", self.logits, *LOGIT_BITS, " (softmax tables and shifts take 8-bit logits)")
         _within("bits.probabilities", self.probabilities, 4, 16)
         _within("bits.residual", self.residual, 4, 16)
         if self.residual_factors and self.residual > 8:

@@ -10,13 +10,13 @@ from intvit.errors import IntVitError
 from intvit.program import Program, bounds
 
 ACCUMULATOR = 32  # bits: values of this width are sums and scores, not stored tensors
+NO16 = "no16"
 BUDGETS = {
-    "bytes": "weights and other constants, as `intvit analyze model` counts them",
+    "bytes": "weights and other constants at their widths (on disk 5 to 7 bits take a whole byte)",
     "bitops": "MACs of an image times the widths of both operands",
     "accumulator": "bits of the widest sum, proven for every image",
-    "widest": "bits of the widest tensor between operators",
+    "widest": f"bits of the widest tensor between operators; {NO16} is widest=8",
 }
-NO16 = "no16"  # widest=8
 _SUFFIXES = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -58,34 +58,39 @@ class Budget:
         """Whether a program that uses so much is within every limit."""
         return all(getattr(used, name) <= limit for name, limit in self.limits.items())
 
-    @property
-    def proves(self) -> bool:
-        """Whether usage must be taken with `prove`."""
-        return "accumulator" in self.limits
+    def used(self, used: Usage) -> str:
+        """What of a usage is limited, in words."""
+        return ", ".join(f"{name} {getattr(used, name):,.0f}" for name in self.limits)
 
     def __str__(self) -> str:
         return ", ".join(f"{name} at most {limit:,.0f}" for name, limit in self.limits.items())
 
 
-def parse(texts: Sequence[str], preset_usage: Callable[[str, bool], Usage | None]) -> Budget:
-    """`bytes=4.5M`, `bitops=w6a6` (as much as that preset uses), `accumulator=24`, `no16`; all of them hold.
+Limit = tuple[str, float | str]  # a name of BUDGETS, and an amount or a preset that uses as much
 
-    preset_usage(name, prove): what a preset uses, None where there is no such preset. Raises IntVitError.
-    """
-    limits: dict[str, float] = {}
+
+def parse(texts: Sequence[str], presets: Sequence[str]) -> list[Limit]:
+    """`bytes=4.5M`, `bitops=w6a6` (as much as that preset uses), `accumulator=24`, `no16`. Raises IntVitError."""
+    limits: list[Limit] = []
     for text in texts:
         name, _, amount = ("widest", "", "8") if text == NO16 else text.partition("=")
         if name not in BUDGETS or not amount:
             choices = ", ".join(f"{known}=AMOUNT" for known in BUDGETS)
             raise IntVitError(f"--budget {text}: expected one of {choices}, {NO16}; AMOUNT: 24, 4.5M, 60G or a preset")
         limit = _amount(amount)
-        if limit is None:
-            used = preset_usage(amount, name == "accumulator")
-            if used is None:
-                raise IntVitError(f"--budget {text}: {amount} is no amount (24, 4.5M, 60G) and no preset of quant/")
-            limit = float(getattr(used, name))
-        limits[name] = min(limit, limits.get(name, limit))
-    return Budget(limits)
+        if limit is None and amount not in presets:
+            raise IntVitError(f"--budget {text}: {amount} is no amount (24, 4.5M, 60G) and no preset of quant/")
+        limits.append((name, amount if limit is None else limit))
+    return limits
+
+
+def budget_of(limits: Sequence[Limit], preset_usage: Callable[[str], Usage]) -> Budget:
+    """The budget that keeps all of them."""
+    least: dict[str, float] = {}
+    for name, amount in limits:
+        limit = float(getattr(preset_usage(amount), name)) if isinstance(amount, str) else amount
+        least[name] = min(limit, least.get(name, limit))
+    return Budget(least)
 
 
 def _amount(text: str) -> float | None:

@@ -1,8 +1,6 @@
 """`intvit search CKPT --budget BUDGET... --out DIR`: families and bit widths for every layer, under a budget.
 
-CKPT is a weights file with timm's key names or a run of train.py, of which the weights are taken. Budgets, all of
-which hold: bytes=4.5M, bitops=60G, accumulator=24, widest=8 or no16 (no tensor of 16 bits between operators); instead
-of an amount a preset's name: as much as it uses. Nothing is trained.
+CKPT is a weights file with timm's key names or a run of train.py, of which the weights are taken. Nothing is trained.
 
 First every change of one layer is measured alone; an additive model of them makes mixes that fill the budget; Optuna
 searches over the model's weights, each mix measured; the same once more with changes of the best mix. Then the best
@@ -19,15 +17,16 @@ import shlex
 import signal
 import sys
 import time
-from pathlib import Path
+from dataclasses import replace
 
 from torch import Tensor
 
-from intvit.analysis.presets import logger_config
-from intvit.analysis.progress import Phases
-from intvit.analysis.subject import Subject, positive, read_subject, subject_options
+from intvit import __version__
+from intvit.analysis.presets import compose_quant, logger_config
+from intvit.analysis.progress import Phases, stepped
+from intvit.analysis.subject import Subject, out_option, positive, read_subject, several, subject_options, width
 from intvit.files import holding, write_json, write_text
-from intvit.search.budget import Usage, parse
+from intvit.search.budget import BUDGETS, budget_of, parse
 from intvit.search.images import search_images
 from intvit.search.judge import Judge, Mix
 from intvit.search.page import report
@@ -38,26 +37,43 @@ from intvit.search.trials import JOURNAL, Journal, Trials, workers
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="intvit search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="intvit search",
+        description=__doc__,
+        epilog=_budgets(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("checkpoint", metavar="CKPT", help="weights (.safetensors, .pth), run folder or .ckpt")
-    parser.add_argument("--budget", required=True, nargs="+", metavar="BUDGET", help="see above")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="of the preset, the report, the journal")
-    subject_options(parser, calibration_images=256)  # as schedule=calibrate
-    parser.add_argument("--search", metavar="DIR", help="folder with train-*.tar (default: behind the calibration's)")
-    parser.add_argument("--alone-images", type=positive, default=48, metavar="N", help="for a single change (48)")
-    parser.add_argument("--search-images", type=positive, default=128, metavar="N", help="for a mix (128)")
     parser.add_argument(
-        "--final-images", type=positive, default=384, metavar="N", help="others, for the last ones (384)"
+        "--budget", required=True, nargs="+", metavar="BUDGET", help="one or more, all of which hold: see below"
+    )
+    out_option(parser, "of the preset, the report, the journal")
+    subject_options(parser, calibration_images=256)  # as schedule=calibrate
+    parser.add_argument("--search", metavar="DIR", help="folder with train-*.tar (default: that of calibration)")
+    parser.add_argument("--alone-images", type=several, default=48, metavar="N", help="for a single change (48)")
+    parser.add_argument("--search-images", type=several, default=128, metavar="N", help="for a mix (128)")
+    parser.add_argument(
+        "--final-images", type=several, default=384, metavar="N", help="others, for the last ones (384)"
     )
     parser.add_argument("--trials", type=positive, default=64, metavar="N", help="mixes that Optuna draws, twice (64)")
-    parser.add_argument("--bits", type=positive, nargs="+", default=[3, 4, 5, 6, 7], metavar="B", help="widths to try")
+    parser.add_argument(
+        "--bits", type=width, nargs="+", default=[3, 4, 5, 6, 7], metavar="B", help="widths to try (3 4 5 6 7)"
+    )
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes (1); changes no result")
-    parser.add_argument("--seed", type=int, default=0, help="of Optuna (0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of Optuna (0)")
     parser.add_argument("--fresh", action="store_true", help="forget what an earlier search in DIR measured")
-    parser.add_argument("--logger", default="csv", help="csv, or wandb with overrides: wandb,logger.wandb.offline=true")
+    parser.add_argument(
+        "--logger", default="csv", metavar="NAME", help="csv, or wandb with overrides: wandb,logger.wandb.offline=true"
+    )
     parser.set_defaults(quant="lut8")  # any preset: the weights are what counts
     return parser
+
+
+def _budgets() -> str:
+    lines = "\n".join(f"  {f'{name}=AMOUNT':<20}  {meaning}" for name, meaning in BUDGETS.items())
+    return (
+        f"budgets:\n{lines}\n\nAMOUNT: 24, 4.5M, 60G, or a preset's name: as much as it uses.\n\n"
+        "example:\n  intvit search deit_tiny.safetensors --budget bytes=3.1M no16 --calibration DIR --out OUT"
+    )
 
 
 def main(arguments: list[str]) -> int:
@@ -72,15 +88,15 @@ def main(arguments: list[str]) -> int:
 
 def _search(options: argparse.Namespace, arguments: list[str]) -> int:
     logger, began = logger_config(options.logger), time.perf_counter()
+    limits = parse(options.budget, integer_presets())
     with holding(options.out, patience=1.0), Phases() as phases:
-        with phases.begin("calibrating", 1) as step:
-            subject = read_subject(options.checkpoint, options)
+        with phases.begin("calibrating", 3) as step:
+            subject = stepped(step, read_subject(options.checkpoint, options))
             count = options.search_images + options.final_images
-            images = search_images(subject, options.search, options.calibration, count)
+            images = stepped(step, search_images(subject, options.search, options.calibration, count))
             journal = Journal(options.out / JOURNAL, _settings(options, subject, images), fresh=options.fresh)
-            judge = Judge(subject, images, prove=any(text.startswith("accumulator") for text in options.budget))
-            step()
-        budget = parse(options.budget, lambda name, prove: _preset_usage(judge, name))
+            judge = stepped(step, Judge(subject, images, prove=any(name == "accumulator" for name, _ in limits)))
+        budget = budget_of(limits, lambda name: judge.used(Mix(name, {})))
         with workers(judge, options.jobs) as pool:
             search = Search(options, subject, budget, Trials(judge, journal, pool))
             outcome = search.run(phases)
@@ -98,14 +114,15 @@ def _search(options: argparse.Namespace, arguments: list[str]) -> int:
 
 
 def _settings(options: argparse.Namespace, subject: Subject, images: Tensor) -> dict[str, object]:
-    """What measurements depend on, and what leads the search; where it writes and how it runs is neither."""
-    digest = hashlib.sha256()
+    """What measurements depend on, and what leads the search; folders and how it runs are neither."""
+    digest = hashlib.sha256(repr(replace(subject.config, weights=None)).encode())
     for tensor in (*subject.model.parameters(), subject.calibration, images):
         digest.update(tensor.detach().numpy().tobytes())
-    kept = "checkpoint budget model calibration calibration_images search alone_images search_images final_images"
-    settings = {key: getattr(options, key) for key in (*kept.split(), "trials", "bits", "seed")}
-    return {**settings, "weights and images": digest.hexdigest()[:16]}
-
-
-def _preset_usage(judge: Judge, name: str) -> Usage | None:
-    return judge.used(Mix(name, {})) if name in integer_presets() else None
+    presets = repr([(name, compose_quant(name)) for name in integer_presets()])
+    kept = ("budget", "alone_images", "search_images", "final_images", "trials", "bits", "seed")
+    return {
+        **{key: getattr(options, key) for key in kept},
+        "weights and images": digest.hexdigest()[:16],
+        "presets": hashlib.sha256(presets.encode()).hexdigest()[:16],
+        "version": __version__,
+    }

@@ -5,6 +5,7 @@ Photos of few classes would lead a search to what suits these classes: crops, fl
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import torch
@@ -19,20 +20,24 @@ from intvit.errors import IntVitError
 def search_images(subject: Subject, folder: str | None, calibration: str | None, count: int) -> Tensor:
     """uint8 (count, C, H, W) of training images, a photo as it is and another one changed in turn.
 
-    folder: with train-*.tar; None takes those behind the calibration images in `calibration` or the run's own data.
-    Raises IntVitError where there are too few.
+    folder: with train-*.tar; None is `calibration` or the run's own data. Images of calibration are left out, wherever
+    they come from. Raises IntVitError where there are too few.
     """
     root = folder or calibration or subject.data.root
-    skipped = 0 if folder else len(subject.calibration)
-    data = replace(subject.data, root=root)
-    parts = [
-        first_images(loader(data, skipped + count), None)[0][skipped:]
+    data, seen = replace(subject.data, root=root), {_content(image) for image in subject.calibration}
+    plain, changed = (
+        first_images(loader(data, len(subject.calibration) + count), None)[0]
         for loader in (calibration_loader, augmented_loader)
-    ]
-    if len(parts[0]) < count:
+    )
+    apart = [number for number, image in enumerate(plain) if _content(image) not in seen][:count]
+    if len(apart) < count:
         raise IntVitError(
-            f"{root or 'the data'} has {len(parts[0])} images beside {skipped} of calibration, {count} are needed; "
+            f"{root or 'the data'} has {len(apart)} images beside those of calibration, {count} are needed; "
             "lower --search-images or --final-images, or name more with --search"
         )
-    plain = (torch.arange(count) % 2 == 0).view(-1, 1, 1, 1)
-    return torch.where(plain, parts[0], parts[1])
+    even = (torch.arange(count) % 2 == 0).view(-1, 1, 1, 1)
+    return torch.where(even, plain[apart], changed[apart])
+
+
+def _content(image: Tensor) -> bytes:
+    return hashlib.sha256(image.numpy().tobytes()).digest()

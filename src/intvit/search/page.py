@@ -6,26 +6,18 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from intvit.analysis.report import Column, Plot, Report, Table
-from intvit.analysis.style import DARK, INK, KIND_COLORS, LIGHT, Figure, plot
+from intvit.search import plots
 from intvit.search.budget import Budget, Usage
 from intvit.search.judge import gain
 
 if TYPE_CHECKING:
     from intvit.search.stages import Outcome
-    from intvit.search.study import Found
-
-_AXES = {
-    "bytes": ("weights, MB", 1e6),
-    "bitops": ("bit operations of an image, G", 1e9),
-    "accumulator": ("widest accumulator, bits", 1.0),
-    "widest": ("widest tensor, bits", 1.0),
-}
 
 
 def report(outcome: Outcome, budget: Budget, command: str) -> Report:
     """Everything but time, memory and the number of images."""
     page = Report(f"Search: {budget}", command)
-    winner, _best = outcome.winner.judged, outcome.best_preset
+    winner = outcome.winner.judged
     page.facts = {
         "divergence": f"{winner.divergence:.4f} bits",
         "first class as float's": f"{winner.agreement:.1f} %",
@@ -33,11 +25,13 @@ def report(outcome: Outcome, budget: Budget, command: str) -> Report:
         "bit operations": f"{winner.used.bitops / 1e9:.1f} G",
     }
     page.findings = _findings(outcome, budget)
-    axis = next(iter(budget.limits))
+    widths = outcome.winner.mix.overrides and outcome.widths
     page.parts = [
-        Plot("pareto", "Divergence under the budget", pareto(outcome, budget, axis), _PARETO, "mixes"),
-        Table("final", "On the final images", _FINAL, _final_rows(outcome), _FINAL_TEXT),
-        Table("found", "What the winner is made of", _FOUND, _found_rows(outcome)),
+        Plot("pareto", "Divergence under the budget", plots.pareto(outcome, budget), _PARETO, "mixes"),
+        Plot("finalists", "On the final images", plots.finalists(outcome), _FINALISTS, "final"),
+        Table("final", "Finalists", _FINAL, _final_rows(outcome), _FINAL_TEXT, plot="finalists"),
+        *([Plot("widths", "Widths of the winner", plots.widths(outcome), "", "found")] if widths else []),
+        Table("found", "What the winner changes", _FOUND, _found_rows(outcome), plot="widths" if widths else None),
         Table(
             "mixes",
             "Every mix and every preset on the search images",
@@ -53,7 +47,7 @@ def report(outcome: Outcome, budget: Budget, command: str) -> Report:
 def _findings(outcome: Outcome, budget: Budget) -> list[str]:
     winner, best = outcome.winner.judged, outcome.best_preset
     what = f"{winner.divergence:.4f} bits from float, first class as float's {winner.agreement:.1f} %"
-    lines = [f"Budget: {budget}.", f"Found ({_label(outcome.winner)}): {what}."]
+    lines = [f"Budget: {budget}.", f"Found ({plots.label(outcome.winner)}): {what}."]
     if best is None:
         lines.append("No preset is within the budget.")
     elif best is outcome.winner:
@@ -66,62 +60,17 @@ def _findings(outcome: Outcome, budget: Budget) -> list[str]:
     return lines
 
 
-def _label(entry: Found) -> str:
-    return f"mix on {entry.mix.preset}" if entry.mix.overrides else entry.mix.preset
-
-
-def pareto(outcome: Outcome, budget: Budget, axis: str) -> Figure:
-    """Presets, mixes and the front of both; the winner where it is on the search images."""
-    name, unit = _AXES[axis]
-
-    def at(entry: Found) -> tuple[float, float]:
-        return getattr(entry.judged.used, axis) / unit, entry.judged.divergence
-
-    mixes = [*outcome.mixes, *outcome.curve]
-    shown = [*mixes, *outcome.presets]
-    winner = next(entry for entry in shown if entry.judged.program == outcome.winner.judged.program)
-    with plot(height=4.4) as (figure, axes):
-        if mixes:
-            axes.scatter(*zip(*map(at, mixes), strict=True), s=12, color="#b0b0b0", label="mixes")
-        axes.scatter(*zip(*map(at, outcome.presets), strict=True), s=22, color=DARK, label="presets")
-        front = _front([at(entry) for entry in shown])
-        axes.step(*zip(*front, strict=True), where="post", color=LIGHT, label="front")
-        axes.scatter(*at(winner), s=90, marker="*", color=KIND_COLORS["attention"], label="found", zorder=3)
-        axes.axvline(budget.limits[axis] / unit, color=INK, linestyle=":", linewidth=1.0)
-        _name_presets(axes, [(*at(entry), entry.mix.preset) for entry in outcome.presets])
-        axes.set_yscale("log")
-        axes.margins(x=0.12)
-        axes.set_xlabel(f"{name} (dotted: the budget)")
-        axes.set_ylabel("divergence from float, bits")
-        axes.set_title("Presets and mixes on the search images")
-        axes.legend(loc="best")
-    return figure
-
-
-def _name_presets(axes: Any, points: list[tuple[float, float, str]]) -> None:
-    """Names beside the points, moved apart where points of one budget lie close together (on the logarithmic axis)."""
-    lowest: dict[float, float] = {}
-    for x, y, name in sorted(points, key=lambda point: point[1]):
-        place = max(y, lowest.get(round(x, 1), 0.0) * 1.16)
-        lowest[round(x, 1)] = place
-        axes.text(x, place, f"  {name}", fontsize=6.5, va="center", color=INK)
-
-
-def _front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Points that no other one beats in both."""
-    front: list[tuple[float, float]] = []
-    for x, y in sorted(points):
-        if not front or y < front[-1][1]:
-            front.append((x, y))
-    return front
-
-
 _PARETO = (
-    "Mean KL divergence of the class probabilities from the float model's; below the line of the front is nothing."
+    "Mean KL divergence of the class probabilities from the float model's. Full dots are within the whole budget, and "
+    "nothing within it lies below the line of the front."
+)
+_FINALISTS = (
+    "Presets within the budget (dark) and the best mixes (light) on images by which nothing was chosen before. Bars: "
+    "standard error of the difference from what was found, on the same images."
 )
 _FINAL_TEXT = (
-    "Images that neither mixes nor changes were chosen by. Behind: how much farther from float than the best row, with "
-    "the standard error of that difference on the same images."
+    "Behind: how much farther from float than the best row, with the standard error of that difference on the same "
+    "images."
 )
 _USAGE = (
     Column("bytes", "bytes", ",.0f", "weights and other constants"),
@@ -189,7 +138,7 @@ def _final_rows(outcome: Outcome) -> list[dict[str, Any]]:
         behind, error = gain(outcome.finalists[0].judged, entry.judged)
         rows.append(
             {
-                "preset": _label(entry),
+                "preset": plots.label(entry),
                 "winner": "found" if entry is outcome.winner else "",
                 "divergence": entry.judged.divergence,
                 "agreement": entry.judged.agreement,
@@ -205,13 +154,17 @@ def _final_rows(outcome: Outcome) -> list[dict[str, Any]]:
 def _found_rows(outcome: Outcome) -> list[dict[str, Any]]:
     """One row for each key of layers whose names differ in numbers only; layers as the preset has them are left out."""
     rows: dict[tuple[str, str], list[str]] = {}
-    for site, parts in outcome.winner.mix.overrides.items():
+    for site, parts in sorted(outcome.winner.mix.overrides.items(), key=lambda item: _numbers(item[0])):
         for part, values in parts.items():
             for key, value in values.items():
-                layer = ".".join(re.findall(r"\d+", site))
+                layer = ".".join(map(str, _numbers(site)))
                 text = f"{layer}: {value}" if layer else str(value)
                 rows.setdefault((re.sub(r"\d+", "*", site), f"{part}.{key}"), []).append(text)
     return [{"layers": name, "key": key, "values": ", ".join(values)} for (name, key), values in rows.items()]
+
+
+def _numbers(site: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", site)]
 
 
 def _alone_rows(outcome: Outcome) -> list[dict[str, Any]]:

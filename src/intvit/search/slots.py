@@ -6,7 +6,7 @@ Widths, families and the residual's width are those of `sensitivity.changes`; ra
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,10 @@ class Slot:
         """Slots that are weighed alike: `blocks.*.mlp.fc1 bits.weight`, or a whole kind: `gelu observer.activation`."""
         place = re.sub(r"\d+", "*", self.site) if self.is_width else self.kind
         return f"{place} {self.part}.{self.key}"
+
+    def value_in(self, overrides: Mapping[str, Any]) -> Any:
+        """The value that quant.overrides by module name give it."""
+        return overrides.get(self.site, {}).get(self.part, {}).get(self.key, self.base)
 
     @property
     def is_width(self) -> bool:

@@ -35,7 +35,7 @@ class Outcome:
 
     presets: all of them on the search images. alone: single changes. mixes: those of Optuna, the best first. curve: of
     the additive model at other budgets. finalists: on the final images, presets within the budget among them, the
-    best first; winner: one of them.
+    best first; winner: one of them. widths: slots that the budget asks for.
     """
 
     presets: list[Found]
@@ -44,6 +44,7 @@ class Outcome:
     curve: list[Found]
     finalists: list[Found]
     winner: Found
+    widths: list[Slot]
 
     @property
     def best_preset(self) -> Found | None:
@@ -61,6 +62,7 @@ class Outcome:
             "bytes": winner.used.bytes,
             "bitops": winner.used.bitops,
             "widest": winner.used.widest,
+            "accumulator": winner.used.accumulator if winner.used.sums else None,
             "divergence": winner.divergence,
             "agreement": winner.agreement,
         }
@@ -83,6 +85,7 @@ class Search:
         base = self._base(presets)
         self.subject.quant = base.mix.quant()
         price, others = self._price(base)
+        self._check_reach(base, price, presets)
         alone = self._alone(base, [*price.slots, *others], phases)
         additive = Additive(base.mix.preset, price, added_alone(price.slots, alone), alone, self.trials.judge.used)
         found = self._refine(additive, phases, "mixes")
@@ -91,7 +94,7 @@ class Search:
             found = self._refine(additive.with_added(added), phases, "mixes again", found)
         curve = self._curve(additive, phases)
         finalists, winner = self._finals(presets, found, phases)
-        return Outcome(presets, alone, found, curve, finalists, winner)
+        return Outcome(presets, alone, found, curve, finalists, winner, list(price.slots))
 
     def _base(self, presets: list[Found]) -> Found:
         """What mixes begin with: the preset nearest to float of those that differ in widths at most from the budget.
@@ -121,6 +124,16 @@ class Search:
         self.sites = quant.sites
         return Price(program, widths, base.judged.used), [slot for slot in found if not slot.is_width]
 
+    def _check_reach(self, base: Found, price: Price, presets: list[Found]) -> None:
+        """Raise IntVitError where neither a preset nor the narrowest mix is within the budget."""
+        narrowest = merged(slot.options[min(slot.options)] for slot in price.slots)
+        used = self.trials.judge.used(Mix(base.mix.preset, narrowest))
+        if not any(map(self.budget.fits, [used, *(entry.judged.used for entry in presets)])):
+            raise IntVitError(
+                f"--budget {self.budget}: no mix is within it, the narrowest has {self.budget.used(used)}; "
+                "narrower --bits, or a larger budget"
+            )
+
     def _alone(self, base: Found, tried: list[Slot], phases: Phases) -> list[Alone]:
         """Every option alone, beside the base."""
         count = self.options.alone_images
@@ -144,9 +157,7 @@ class Search:
 
     def _around(self, best: Found, price: Price, phases: Phases) -> Added:
         """What widths add beside the best mix: errors as large as a narrow budget asks for do not just add up."""
-        widths = [
-            best.mix.overrides.get(slot.site, {}).get(slot.part, {}).get(slot.key, slot.base) for slot in price.slots
-        ]
+        widths = [slot.value_in(best.mix.overrides) for slot in price.slots]
         tried = [
             (i, bits) for i, slot in enumerate(price.slots) for bits in neighbours(slot, widths[i]) if bits is not None
         ]
@@ -183,7 +194,9 @@ class Search:
         changed = [entry.mix for entry in mixes if entry.mix.overrides]
         meeting = [*within, *changed[:FINALISTS]]
         if not meeting:
-            raise IntVitError(f"--budget {self.budget}: no mix is within it; narrower --bits, or a larger budget")
+            raise IntVitError(
+                f"--budget {self.budget}: no mix of {self.options.trials} trials is within it; more --trials"
+            )
         first, count = self.options.search_images, self.options.final_images
         with phases.begin("final", len(meeting)) as step:
             judged = self.trials.measure(meeting, first, count, step)

@@ -48,15 +48,15 @@ def refine(
         drawn = [study.ask(distributions) for _ in range(min(ROUND, total - begun))]
         mixes = [additive.mix(_weights(trial), budget) for trial in drawn]
         known = [mix for mix in mixes if mix is not None]
-        judged = iter(trials.measure(known, 0, count))
+        judged = iter(trials.measure(known, 0, count, step))
         for trial, mix in zip(drawn, mixes, strict=True):
             if mix is None:
                 study.tell(trial, state=TrialState.FAIL)
+                step()
             else:
                 entry = Found(mix, next(judged))
                 found.setdefault(entry.judged.program, entry)
                 study.tell(trial, entry.judged.divergence)
-            step()
     return list(found.values())
 
 

@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -34,20 +35,27 @@ class Journal:
     def __init__(self, path: Path, settings: Mapping[str, Any], *, fresh: bool) -> None:
         """Raises IntVitError where the file was begun with other settings."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._path, self.held = path, dict[str, Judged]()
+        self.held: dict[str, Judged] = {}
         whole = b"" if fresh or not path.exists() else path.read_bytes()
         whole = whole[: whole.rfind(b"\n") + 1]
-        lines = [json.loads(line) for line in whole.splitlines()]
-        if lines:
-            _compare(path, lines[0]["settings"], json.loads(json.dumps(settings)))
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                content = json.loads(line)
+                if number == 1:
+                    before = dict(content["settings"])
+                else:
+                    self.held[content["key"]] = _judged(content["judged"])
+            except (ValueError, KeyError, TypeError):
+                raise IntVitError(
+                    f"{path}: line {number} is no measurement; name another --out, or start over with --fresh"
+                ) from None
+        if whole:
+            _compare(path.parent, before, json.loads(json.dumps(settings)))
         self._file = path.open("r+b" if path.exists() else "wb")
         self._file.truncate(len(whole))
         self._file.seek(0, os.SEEK_END)
-        if not lines:
+        if not whole:
             self._write({"settings": settings})
-        for line in lines[1:]:
-            used = Usage(**line["judged"].pop("used"))
-            self.held[line["key"]] = Judged(**line["judged"], used=used)
 
     def add(self, key: str, judged: Judged) -> None:
         """Keep a measurement, also if the machine fails the next moment."""
@@ -60,11 +68,15 @@ class Journal:
         os.fsync(self._file.fileno())
 
 
-def _compare(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _judged(values: Mapping[str, Any]) -> Judged:
+    return Judged(**{**values, "used": Usage(**values["used"])})
+
+
+def _compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for key in sorted({*before, *now}):
         if before.get(key) != now.get(key):
             raise IntVitError(
-                f"{path.parent} holds a search with {key} {before.get(key)}, not {now.get(key)}; "
+                f"{folder} holds a search with {key} {before.get(key)}, not {now.get(key)}; "
                 "name another --out, or start over with --fresh"
             )
 
@@ -101,8 +113,13 @@ class Trials:
             yield from ((key, self.judge.measure(mix, *how)) for key, mix in mixes.items())
             return
         keys: dict[Future[Judged], str] = {self._pool.submit(_measure, mix, *how): key for key, mix in mixes.items()}
-        for future in as_completed(keys):
-            yield keys[future], future.result()
+        try:
+            for future in as_completed(keys):
+                yield keys[future], future.result()
+        except BrokenProcessPool:
+            raise IntVitError(
+                "a worker process was killed, perhaps for want of memory; the same command goes on, --jobs may be fewer"
+            ) from None
 
 
 _judge: Judge  # of a worker process
