@@ -181,7 +181,9 @@ class Search:
             for share in shares
         ]
         mixes = [mix for budget in budgets if (mix := additive.mix(Weights(), budget)) is not None]
-        with phases.begin("curve", max(1, len(mixes))) as step:
+        if not mixes:
+            return []
+        with phases.begin("curve", len(mixes)) as step:
             judged = self.trials.measure(mixes, 0, self.options.search_images, step)
         return [Found(mix, result) for mix, result in zip(mixes, judged, strict=True)]
 
