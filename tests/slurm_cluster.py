@@ -87,7 +87,15 @@ def slurm_cluster(folder: Path) -> Iterator[Path]:
         wait_until(
             lambda: subprocess.run(idle, env=environment, capture_output=True).stdout.split() == [b"idle"] * 2, 30
         )
+        stack.callback(_end_jobs, environment)
         yield config
+
+
+def _end_jobs(environment: dict[str, str]) -> None:
+    """Cancel what runs and wait until it is gone: a step without its controller would wait for it for ever."""
+    subprocess.run(["scancel", "--user", getpass.getuser()], env=environment, check=True)
+    jobs = ["squeue", "--noheader"]
+    wait_until(lambda: not subprocess.run(jobs, env=environment, capture_output=True, check=True).stdout, 60)
 
 
 def _free_port() -> int:

@@ -186,6 +186,19 @@ def test_a_signalled_slurm_job_is_requeued(tmp_path: Path, monkeypatch: pytest.M
     assert saved_step(run) == 9
 
 
+def test_a_signal_ends_the_final_evaluation_after_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, batches = TrainingModule.validation_step, []
+
+    def validation_step(self: TrainingModule, *arguments: Any) -> Any:
+        batches.append(arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(TrainingModule, "validation_step", validation_step)
+    assert exit_code(tiny("schedule.float=null", *FLOAT), tmp_path) == TERMINATED
+    assert len(batches) == 1
+
+
 def test_a_job_that_did_not_go_on_is_not_requeued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     original = TrainingModule.validation_step

@@ -130,7 +130,11 @@ class Checkpoints(Checkpoint):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._interruption.listen()
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        if trainer.world_size == 1:  # some ranks have one batch more: only at its end do all of them agree
+            self.on_validation_end(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
         if trainer.state.fn == TrainerFn.VALIDATING:  # the final evaluation, which a resumed run does again
             self._action = self._interruption.agreed()
             self._leave(trainer)
