@@ -61,7 +61,8 @@ class Job:
         return [int(step) for step in re.findall(r"goes on at step (\d+)", self.log())]
 
     def trained(self, steps: int) -> bool:
-        return (self.run / "metrics.csv").is_file() and len(rows(self.run)) >= steps
+        metrics = self.run / "metrics.csv"
+        return metrics.is_file() and sum(bool(row["train/loss"]) for row in rows(self.run)) >= steps
 
     def ended(self) -> bool:
         listed = subprocess.run(["squeue", "-h", "-j", self.number], capture_output=True, text=True)
@@ -126,7 +127,7 @@ def test_a_multirun_is_an_array_whose_jobs_requeue_themselves(tmp_path: Path) ->
 def test_the_time_limit_requeues_a_job_again_and_again(tmp_path: Path) -> None:
     # SLURM counts in minutes: the signal comes 45 to 105 seconds after the start.
     job = Job(tmp_path, [*LONG, "schedule.float.epochs=100000"], "--time=2", "--signal=USR1@15")
-    wait_until(lambda: len(job.goes_on()) == 2, 600, job.log)
+    wait_until(lambda: len(job.goes_on()) == 2 and job.trained(job.goes_on()[1] + 1), 600, job.log)
     subprocess.run(["scancel", job.number], check=True)
     log = job.wait()
     assert log.count(f"job {job.number} is requeued") == 2
