@@ -169,6 +169,22 @@ def test_workers_leave_the_signals_of_a_job_to_the_process_that_started_them(roo
     assert seen == expected
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_at_the_first_instruction_of_a_worker_does_not_end_it(root, number, monkeypatch):
+    run = torch.utils.data._utils.worker._worker_loop
+
+    def signalled(*args):
+        os.kill(os.getpid(), number)
+        run(*args)
+
+    loader = train_loader(config(root, workers=2))
+    expected = numbers(loader)
+    monkeypatch.setattr(torch.utils.data._utils.worker, "_worker_loop", signalled)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert numbers(loader) == expected
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask  # the process that started them hears its signals
+
+
 def test_an_abandoned_iteration_ends_its_workers(root):
     batches = iter(validation_loader(config(root, workers=2)))
     next(batches)

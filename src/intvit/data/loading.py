@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -98,10 +99,10 @@ class ShardLoader:
             num_workers=self._config.worker_count(),
             collate_fn=_collate,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_leave_signals,
             generator=torch.Generator(),  # else the workers' seeds would be drawn from the training's generator
         )
-        batches = iter(loader)
+        with _signals_held():
+            batches = iter(loader)
         try:
             for images, labels, bad in batches:
                 self._count(bad)
@@ -195,10 +196,18 @@ def _fixed(config: DataConfig, index: ShardIndex, batches: Batches) -> ShardLoad
     return ShardLoader(dataset, lambda epoch: batches, len(batches), config, {})
 
 
-def _leave_signals(worker: int) -> None:
-    """Schedulers send signals to all processes of a job; what they mean is for the one that started this worker."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Processes started inside never get the signals of a job, which schedulers send to all of its processes.
+
+    What they mean is for the one that starts the workers. Those inherit the mask, so that no moment is left at which a
+    signal could end them; this process hears afterwards what came meanwhile.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 class _Positions:
