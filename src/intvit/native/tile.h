@@ -38,4 +38,6 @@ inline void tile_beside(const uint8_t* a, int64_t depth, int rows, const int8_t*
     work(TILE_ROWS);
     tile(a, depth, rows, panel, groups, sums);
 }
+
+inline void prefetch_beside(const int8_t*, int64_t) {}  // these tiles are slow enough for what the processor prefetches
 #endif

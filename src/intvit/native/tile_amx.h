@@ -1,13 +1,14 @@
 // The tile with AMX: tdpbusd multiplies 16 rows by 16 columns, 64 deep, in one instruction.
 //
-// Tile registers 0-3 hold the sums of 4 x 16 columns, 4 the rows, 5 and 6 the columns in turn. With INTVIT_EMULATE_AMX the
-// instructions are plain C++ of the same names, for tests on machines without them.
+// Tile registers 0-3 hold sums, the others rows and columns: 32 rows by 32 columns twice over, because that loads least, and 16
+// rows by 64 columns where no more than 16 are left. With INTVIT_EMULATE_AMX the instructions are plain C++ of the same
+// names, for tests on machines without them.
 #pragma once
 #include <cstring>
 #include <immintrin.h>
 
 #define INTVIT_PATH "amx"
-enum { TILE_ROWS = 16, DEPTH = 64 };  // 16 rows are read always, and COLUMNS * TILE_ROWS sums of the groups are written
+enum { TILE_ROWS = 32, DEPTH = 64 };  // rows are read, and sums of the groups written, 16 at a time
 
 #ifdef INTVIT_EMULATE_AMX
 
@@ -87,13 +88,25 @@ inline bool amx_permitted() {
 
 #endif
 
-// Calls work(rows) between the steps along the depth, for TILE_ROWS rows in all: the processor multiplies while it works.
+// Calls work(4) between `steps` steps along the depth, evenly, for TILE_ROWS rows in all: the processor multiplies while it
+// works, but looks only some hundred instructions ahead. Four rows are what the epilogue takes at once.
+template <class Work> class Beside {
+public:
+    Beside(int64_t steps, Work& work) : steps(steps), work(work) {}
+    void step() {
+        for (due += TILE_ROWS; due >= 4 * steps; due -= 4 * steps) work(4);
+    }
+
+private:
+    const int64_t steps;
+    Work& work;
+    int64_t due = 0;  // rows * steps
+};
+
+// 16 rows by up to 4 groups of 16 columns.
 template <class Work>
-inline void tile_beside(const uint8_t* a, int64_t depth, int, const int8_t* panel, int groups, int32_t* sums, Work&& work) {
+inline void multiply_16_rows(const uint8_t* a, int64_t depth, const int8_t* panel, int groups, int32_t* sums, Beside<Work>& beside) {
     const int64_t row = 4 * COLUMNS;  // bytes of a row of sums
-    const int steps = int(depth / DEPTH);
-    int step = 0, done = 0;
-    asm volatile("" : : : "memory");  // gcc's intrinsics of loads do not say that they read memory
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -114,9 +127,7 @@ inline void tile_beside(const uint8_t* a, int64_t depth, int, const int8_t* pane
             _tile_loadd(6, panel + 3072, 64);
             _tile_dpbusd(3, 4, 6);
         }
-        const int due = TILE_ROWS * ++step / steps;  // evenly: the processor looks only some hundred instructions ahead
-        if (due > done) work(due - done);
-        done = due;
+        beside.step();
     }
     _tile_stored(0, sums, row);
     if (groups > 1) _tile_stored(1, sums + 16, row);
@@ -124,11 +135,56 @@ inline void tile_beside(const uint8_t* a, int64_t depth, int, const int8_t* pane
     if (groups > 3) _tile_stored(3, sums + 48, row);
 }
 
+// 32 rows by one or two groups of 16 columns.
+template <class Work>
+inline void multiply_32_rows(const uint8_t* a, int64_t depth, const int8_t* panel, bool two, int32_t* sums, Beside<Work>& beside) {
+    const int64_t row = 4 * COLUMNS;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int64_t k = 0; k < depth; k += DEPTH, panel += DEPTH * COLUMNS) {
+        _tile_loadd(4, a + k, depth);
+        _tile_loadd(6, panel, 64);
+        _tile_dpbusd(0, 4, 6);
+        _tile_loadd(5, a + k + 16 * depth, depth);
+        _tile_dpbusd(1, 5, 6);
+        if (two) {
+            _tile_loadd(7, panel + 1024, 64);
+            _tile_dpbusd(2, 4, 7);
+            _tile_dpbusd(3, 5, 7);
+        }
+        beside.step();
+    }
+    _tile_stored(0, sums, row);
+    _tile_stored(1, sums + 16 * COLUMNS, row);
+    if (two) {
+        _tile_stored(2, sums + 16, row);
+        _tile_stored(3, sums + 16 * COLUMNS + 16, row);
+    }
+}
+
+// The same as `tile`, and beside it work(TILE_ROWS) in parts.
+template <class Work>
+inline void tile_beside(const uint8_t* a, int64_t depth, int rows, const int8_t* panel, int groups, int32_t* sums, Work&& work) {
+    asm volatile("" : : : "memory");  // gcc's intrinsics of loads do not say that they read memory
+    const bool halves = rows > 16 && groups > 2;
+    Beside<Work> beside((halves ? 2 : 1) * (depth / DEPTH), work);
+    if (rows <= 16) return multiply_16_rows(a, depth, panel, groups, sums, beside);
+    multiply_32_rows(a, depth, panel, groups > 1, sums, beside);
+    if (halves) multiply_32_rows(a, depth, panel + 2048, groups > 3, sums + 32, beside);
+}
+
 inline void tile(const uint8_t* a, int64_t depth, int rows, const int8_t* panel, int groups, int32_t* sums) {
     tile_beside(a, depth, rows, panel, groups, sums, [](int) {});
 }
 
-// One tile of bytes of all values, against the definition.
+// Bytes that a later tile reads, into the second-level cache: the loads of that tile come too late to hide a slower memory.
+inline void prefetch_beside(const int8_t* bytes, int64_t count) {
+    for (int64_t i = 0; i < count; i += 64) __builtin_prefetch(bytes + i, 0, 2);
+}
+
+// Tiles of bytes of all values, against the definition.
 inline bool tile_is_exact() {
     const ThreadState state;
     alignas(64) static uint8_t a[TILE_ROWS * 2 * DEPTH];
@@ -136,13 +192,15 @@ inline bool tile_is_exact() {
     alignas(64) static int32_t sums[TILE_ROWS * COLUMNS];
     for (int i = 0; i < TILE_ROWS * 2 * DEPTH; i++) a[i] = uint8_t(i * 37 + i / 64 * 11);
     for (int i = 0; i < 2 * DEPTH * COLUMNS; i++) panel[i] = int8_t(i * 91 + i / 128 * 7);
-    tile(a, 2 * DEPTH, TILE_ROWS, panel, COLUMNS / 16, sums);
-    for (int r = 0; r < TILE_ROWS; r++)
-        for (int c = 0; c < COLUMNS; c++) {
+    for (int rows = 16; rows <= TILE_ROWS; rows += 16) {
+        memset(sums, 0, sizeof sums);
+        tile(a, 2 * DEPTH, rows, panel, COLUMNS / 16, sums);
+        for (int i = 0; i < rows * COLUMNS; i++) {
             int32_t sum = 0;
-            for (int k = 0; k < 2 * DEPTH; k++) sum += a[r * 2 * DEPTH + k] * panel[place_in_panel(k, c)];
-            if (sum != sums[r * COLUMNS + c]) return false;
+            for (int k = 0; k < 2 * DEPTH; k++) sum += a[i / COLUMNS * 2 * DEPTH + k] * panel[place_in_panel(k, i % COLUMNS)];
+            if (sum != sums[i]) return false;
         }
+    }
     return true;
 }
 
