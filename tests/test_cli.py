@@ -55,6 +55,34 @@ def test_every_command_has_help(path: list[str], capsys: pytest.CaptureFixture) 
     assert " ".join(["intvit", *path]) in capsys.readouterr().out
 
 
+TOO_SMALL = [
+    "bench train --steps 0",
+    "bench train --threads 0",
+    "bench data --rounds 0",
+    "bench data --workers -1",
+    "bench runtime --rounds 0",
+    "bench presets --weights w --calibration d --data a=b --check -1",
+    "check deit_t --image-size 0",
+    "certify FOLDER --accumulator 0",
+    "export onnx FOLDER FILE --batch 0",
+    "shards create SRC DST --seed -1",
+    "shards verify DIR --max-pixels 0",
+    "search FILE --budget no16 --calibration d --out o --trials 0",
+    "sweep NAME --parallel 0",
+]
+
+
+@pytest.mark.parametrize("command", TOO_SMALL)
+def test_a_number_that_is_too_small_is_named_before_anything_begins(
+    command: str, capsys: pytest.CaptureFixture
+) -> None:
+    *_, option, value = command.split()
+    with pytest.raises(SystemExit) as caught:
+        main(command.split())
+    assert caught.value.code == 2
+    assert f"argument {option}: {value}: expected a number of at least" in capsys.readouterr().err
+
+
 def test_timm_and_lightning_import_whatever_wheel_torchvision_is() -> None:
     script = (
         "from intvit.torchvision_fix import ensure_torchvision\n"

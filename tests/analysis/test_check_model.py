@@ -20,12 +20,6 @@ def test_the_row_and_the_last_line(capsys: pytest.CaptureFixture) -> None:
     assert lines[-1] == "0 mismatches"
 
 
-def test_no_image_is_an_error(capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit):
-        main(["check", "deit_t", "--images", "0"])
-    assert "--images 0: expected at least 1" in capsys.readouterr().err
-
-
 def test_a_difference_is_an_exit_code(capsys: pytest.CaptureFixture, monkeypatch) -> None:
     monkeypatch.setattr(check_model, "mismatches", lambda model, images, runtimes: 1)
     assert main(["check", "deit_t", "--image-size", "16"]) == 1

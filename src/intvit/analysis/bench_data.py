@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import multiprocessing
-import os
 import resource
 import statistics
 import tempfile
@@ -25,12 +23,15 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from intvit.analysis.fresh_process import in_fresh_process
+from intvit.arguments import positive
 from intvit.data.config import DataConfig, DataError, TrainTransformConfig
 from intvit.data.index import ShardRecord, SplitIndex, read_index, read_split, write_index
 from intvit.data.loading import train_loader
 from intvit.data.plan import training_batches
 from intvit.data.shard_tools.create import create
 from intvit.data.shard_tools.images import find_images
+from intvit.data.shard_tools.progress import workers_option
 from intvit.data.transforms import TrainTransform, timm_transform
 
 IMAGENET = 1_281_167, 1_282  # samples and shards of the plan that is timed
@@ -40,12 +41,12 @@ CHANGES = {"crop and flip": None, "RandAugment": TrainTransformConfig.auto_augme
 def main(arguments: list[str]) -> None:
     """Make the photos, measure, print the tables, optionally write JSON."""
     parser = argparse.ArgumentParser(prog="intvit bench data", description=__doc__.partition("\n\n")[2])
-    parser.add_argument("--images", type=int, default=1024, help="photos of one pass")
-    parser.add_argument("--size", type=int, nargs=2, default=(500, 375), metavar=("WIDTH", "HEIGHT"))
-    parser.add_argument("--quality", type=int, default=95, help="of the JPEGs")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=positive, default=1024, help="photos of one pass")
+    parser.add_argument("--size", type=positive, nargs=2, default=(500, 375), metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--quality", type=positive, default=95, help="of the JPEGs")
+    parser.add_argument("--batch", type=positive, default=64)
+    workers_option(parser)
+    parser.add_argument("--rounds", type=positive, default=5)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args(arguments)
     if options.images < 2 * options.batch:
@@ -68,7 +69,7 @@ def main(arguments: list[str]) -> None:
             )  # fmt: skip
             figures[title] = compare(_variants(config, root / "photos" / "train"), options.rounds, options.batch)
             _print(title, figures[title])
-    figures["plan"] = _in_new_process(time_plan)
+    figures["plan"] = in_fresh_process(time_plan)
     seconds, megabytes = figures["plan"]
     print(f"plan of an epoch, {IMAGENET[0]:,} samples in {IMAGENET[1]:,} shards: {seconds:.2f} s, {megabytes:.0f} MB")
     if options.json is not None:
@@ -200,12 +201,6 @@ def time_plan() -> tuple[float, float]:
         )
         seconds = time.perf_counter() - start
     return seconds, max(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1e3
-
-
-def _in_new_process(function: Callable[[], Any]) -> Any:
-    """Its result from a process whose peak memory is its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function)
 
 
 def _print(title: str, figures: dict[str, dict[str, float]]) -> None:

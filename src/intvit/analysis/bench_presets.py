@@ -29,6 +29,7 @@ from intvit.analysis.distances import divergence
 from intvit.analysis.paired import print_paired
 from intvit.analysis.presets import compose_quant, first_images, photo_config, preset_names
 from intvit.analysis.subject import Subject, read_subject
+from intvit.arguments import at_least, positive
 from intvit.data.config import DataConfig
 from intvit.data.loading import validation_loader
 from intvit.errors import IntVitError
@@ -50,15 +51,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", required=True, help="float weights with timm's key names (.safetensors or .pth)")
     parser.add_argument("--model", default="deit_t", choices=MODELS)
     parser.add_argument("--calibration", required=True, metavar="DIR", help="folder with train-*.tar")
-    parser.add_argument("--images", type=int, default=256, help="calibration images")
+    parser.add_argument("--images", type=positive, default=256, help="calibration images")
     parser.add_argument("--data", required=True, nargs="+", metavar="NAME=DIR", help="folders with val-*.tar")
     parser.add_argument("--quant", nargs="+", help="presets, with overrides after commas: ivit8_true8,quant/gelu=lut")
     parser.add_argument("--config-dir", type=Path, metavar="DIR", help="with more presets in its folder quant/")
     parser.add_argument(
         "--against", nargs="+", default=[], metavar="PRESET", help="test how much better these are than every other one"
     )
-    parser.add_argument("--limit", type=int, help="evaluate at most so many images of each set")
-    parser.add_argument("--check", type=int, default=8, help="images of each set that both runtimes execute too")
+    parser.add_argument("--limit", type=positive, help="evaluate at most so many images of each set")
+    parser.add_argument(
+        "--check", type=at_least(0), default=8, help="images of each set that both runtimes execute too"
+    )
     parser.add_argument("--json", type=Path, help="also write the figures to this file, and resume from it")
     return parser
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from intvit.analysis.check_model import macs
 from intvit.analysis.peers import PACKAGES, PEERS, Run
 from intvit.analysis.presets import photo_config, photo_model
+from intvit.arguments import positive
 from intvit.errors import IntVitError
 from intvit.files import write_json
 from intvit.models import MODELS, load_weights
@@ -46,13 +47,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", default="deit_s", choices=MODELS)
     parser.add_argument("--quant", default="ivit8", help="preset of the integer program, with overrides after commas")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=positive, default=1)
+    parser.add_argument("--threads", type=positive, default=1)
     parser.add_argument("--path", choices=PATHS, help="of the native runtime (default: the fastest)")
     parser.add_argument(
         "--peers", nargs="*", default=list(PEERS), choices=list(PEERS), metavar="PEER", help=", ".join(PEERS)
     )
-    parser.add_argument("--rounds", type=int, default=15, help="timed calls of each")
+    parser.add_argument("--rounds", type=positive, default=15, help="timed calls of each")
     parser.add_argument("--operators", action="store_true", help="also print where the native runtime spends its time")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     return parser
@@ -61,9 +62,6 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     """Measure, print the table, optionally write JSON."""
     options = _parser().parse_args(arguments)
-    for name in ("batch", "threads", "rounds"):
-        if getattr(options, name) < 1:
-            raise IntVitError(f"--{name} {getattr(options, name)}: expected at least 1")
     torch.set_num_threads(options.threads)
     model, program, pixels = _models(options)
     native = NativeRuntime(program, options.threads, options.path)

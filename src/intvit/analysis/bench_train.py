@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import statistics
 import time
 from dataclasses import dataclass
@@ -18,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from intvit.analysis.fresh_process import in_fresh_process
 from intvit.analysis.presets import compose_quant
+from intvit.arguments import positive
 from intvit.models import create_model
 from intvit.quant import calibrate
 
@@ -41,12 +42,12 @@ class Settings:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="intvit bench train", description=__doc__.partition("\n\n")[2])
     parser.add_argument("--model", default="deit_t")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--batch", type=positive, default=8)
+    parser.add_argument("--image-size", type=positive, default=224)
+    parser.add_argument("--threads", type=positive, default=torch.get_num_threads())
     parser.add_argument("--quant", nargs="+", default=["ivit8", "lut8"], help="presets to compare with float")
     parser.add_argument("--eager-only", action="store_true", help="leave out the compiled variants")
-    parser.add_argument("--steps", type=int, default=15, help="timed steps of each variant")
+    parser.add_argument("--steps", type=positive, default=15, help="timed steps of each variant")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     return parser
 
@@ -168,9 +169,7 @@ def _ratio(times: list[float], reference: list[float]) -> float:
 
 def _peak_memory(settings: Settings, preset: str, compiled: bool) -> float:
     """MiB that steps need at their peak beyond model, gradients and optimizer state, in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_peak_of, (settings, preset, compiled))
+    return in_fresh_process(_peak_of, settings, preset, compiled)
 
 
 def _peak_of(settings: Settings, preset: str, compiled: bool) -> float:

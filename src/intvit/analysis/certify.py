@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from intvit.arguments import positive
 from intvit.program import OperatorBounds, Program, bounds, load_checkpoint
 from intvit.program.ledger import Range
 from intvit.runtime import load_runtime
@@ -40,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="intvit certify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", metavar="FOLDER", help="an integer checkpoint")
-    parser.add_argument("--accumulator", type=int, metavar="BITS", help="would accumulators of this width do?")
+    parser.add_argument("--accumulator", type=positive, metavar="BITS", help="would accumulators of this width do?")
     parser.add_argument("--images", nargs="+", metavar="FILE", help="photos, or .npy files of uint8 pixels")
     parser.add_argument("--every", action="store_true", help="a row for every operator")
     return parser

@@ -18,7 +18,7 @@ from torch import nn
 
 from intvit.analysis.bench_presets import mismatches
 from intvit.analysis.presets import photo_config, photo_model, preset_names
-from intvit.errors import IntVitError
+from intvit.arguments import at_least, positive
 from intvit.models import MODELS
 from intvit.program import Program, save_checkpoint
 from intvit.program.recording import record
@@ -33,17 +33,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("model", choices=MODELS, metavar="MODEL", nargs="+", help=", ".join(MODELS))
     parser.add_argument("--quant", default="lut8", help=f"{', '.join(preset_names())}, with overrides after commas")
     parser.add_argument("--runtimes", nargs="+", default=["torch", "numpy"], help=f"of {', '.join(RUNTIMES)}")
-    parser.add_argument("--images", type=int, default=2, help="random images to run (default 2)")
-    parser.add_argument("--image-size", type=int, default=224, help="side in pixels (default 224)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and images (default 0)")
+    parser.add_argument("--images", type=positive, default=2, help="random images to run (default 2)")
+    parser.add_argument("--image-size", type=positive, default=224, help="side in pixels (default 224)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of weights and images (default 0)")
     return parser
 
 
 def main(arguments: list[str]) -> int:
     """Check the models in turn, a row each, then one line with the number of mismatches."""
     options = _parser().parse_args(arguments)
-    if options.images < 1:
-        raise IntVitError(f"--images {options.images}: expected at least 1")
     columns = ("parameters", "integer bytes", "operators", "integer MACs", "mismatches", "seconds")
     print(f"{'model':<18}" + "".join(f"{column:>15}" for column in columns), flush=True)
     total = sum(_check(name, options) for name in options.model)

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from intvit.analysis.presets import compose_quant, first_images, photo_config
+from intvit.arguments import at_least, positive
 from intvit.data.config import DataConfig
 from intvit.data.loading import calibration_loader, validation_loader
 from intvit.errors import IntVitError
@@ -140,16 +141,7 @@ def _folder(text: str) -> Path:
     return Path(text)
 
 
-def positive(text: str, least: int = 1) -> int:
-    """The argument as a number of at least `least`."""
-    if not text.isdigit() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text}: expected a number of at least {least}")
-    return int(text)
-
-
-def several(text: str) -> int:
-    """The argument as a number of images that have a standard error."""
-    return positive(text, least=2)
+several = at_least(2)  # images, so that they have a standard error
 
 
 def width(text: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from intvit.errors import IntVitError
+from intvit.arguments import positive
 from intvit.onnx.model import save_onnx
 from intvit.program import load_checkpoint
 
@@ -21,10 +21,8 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("folder", metavar="FOLDER", help="an integer checkpoint")
     parser.add_argument("file", metavar="FILE", help="where the model goes, NAME.onnx")
-    parser.add_argument("--batch", type=int, help="images at once; any number without it")
+    parser.add_argument("--batch", type=positive, help="images at once; any number without it")
     options = parser.parse_args(arguments)
-    if options.batch is not None and options.batch < 1:
-        raise IntVitError(f"--batch {options.batch}: expected at least 1")
     program = load_checkpoint(options.folder)
     save_onnx(program, options.file, batch=options.batch)
     print(f"{options.file}: {len(program.operators)} operators, any of their values can be made an output by its name")

@@ -24,7 +24,8 @@ from torch import Tensor
 from intvit import __version__
 from intvit.analysis.presets import compose_quant, logger_config
 from intvit.analysis.progress import Phases, stepped
-from intvit.analysis.subject import Subject, out_option, positive, read_subject, several, subject_options, width
+from intvit.analysis.subject import Subject, out_option, read_subject, several, subject_options, width
+from intvit.arguments import at_least, positive
 from intvit.files import holding, write_json, write_text
 from intvit.search.budget import BUDGETS, budget_of, parse
 from intvit.search.images import search_images
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "--bits", type=width, nargs="+", default=[3, 4, 5, 6, 7], metavar="B", help="widths to try (3 4 5 6 7)"
     )
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes (1); changes no result")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of Optuna (0)")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of Optuna (0)")
     parser.add_argument("--fresh", action="store_true", help="forget what an earlier search in DIR measured")
     parser.add_argument(
         "--logger", default="csv", metavar="NAME", help="csv, or wandb with overrides: wandb,logger.wandb.offline=true"

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from intvit.arguments import at_least, positive
 from intvit.errors import IntVitError
 from intvit.files import holding
 
@@ -210,16 +211,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("name", help="of the sweep, its folder in --outputs and its group in W&B")
     parser.add_argument("overrides", nargs="*", help="of train.py; those with several values are searched over")
-    parser.add_argument("--trials", type=int, default=20, help="how many in all (20)")
+    parser.add_argument("--trials", type=positive, default=20, help="how many in all (20)")
     parser.add_argument("--grid", action="store_true", help="every combination once, instead of --trials")
-    parser.add_argument("--parallel", type=int, default=1, help="trials at a time (1)")
+    parser.add_argument("--parallel", type=positive, default=1, help="trials at a time (1)")
     parser.add_argument("--objective", default="integer/top1", help="figure of summary.json to maximize (integer/top1)")
     parser.add_argument("--prune", action="store_true", help="end trials below the median of earlier ones at that step")
     parser.add_argument("--command", help="runs one trial, overrides are added (python train.py)")
     parser.add_argument("--slurm", metavar="OPTIONS", help="of sbatch: trials are jobs of launch/slurm.sbatch")
     parser.add_argument("--storage", help="an Optuna URL, such as sqlite:///FILE (a journal in the sweep's folder)")
     parser.add_argument("--outputs", default="outputs", help="where the sweep's folder is (outputs)")
-    parser.add_argument("--seed", type=int, default=0, help="of the search (0)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of the search (0)")
     return parser
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from intvit.arguments import at_least
 from intvit.data.config import DataError
 from intvit.data.index import INDEX, SPLITS, SplitIndex, read_index, write_index
 from intvit.data.shard_tools.images import SourceImage, SourceImages, find_images
@@ -36,12 +37,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("target", metavar="DST", type=Path)
     parser.add_argument("--split", choices=SPLITS, help="SRC's folders are the classes of this split")
     parser.add_argument("--val-labels", type=Path, metavar="FILE", help="WordNet ids of ILSVRC's validation images")
-    parser.add_argument("--seed", type=int, default=0, help="of the random order (default 0)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of the random order (default 0)")
     parser.add_argument("--shard-mb", type=float, default=128, help="largest size of a shard in MB (default 128)")
     workers_option(parser)
     options = parser.parse_args(arguments)
-    if options.shard_mb <= 0 or options.seed < 0:
-        raise DataError("--shard-mb must be above 0, --seed at least 0")
+    if options.shard_mb <= 0:
+        raise DataError(f"--shard-mb {options.shard_mb}: expected more than 0")
     create(
         find_images(options.source, options.split, options.val_labels),
         options.target,

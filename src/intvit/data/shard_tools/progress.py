@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from intvit.arguments import positive
+
 
 @contextmanager
 def byte_progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -30,11 +32,5 @@ def workers_option(parser: argparse.ArgumentParser) -> None:
     """--workers N."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument(
-        "--workers", type=_positive, default=count, help=f"processes (default {count}, one for each CPU)"
+        "--workers", type=positive, default=count, help=f"processes (default {count}, one for each CPU)"
     )
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a number of at least 1")
-    return int(text)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from intvit.arguments import positive
 from intvit.data.config import DataConfig, DataError
 from intvit.data.index import INDEX, SPLITS, ShardRecord, read_index, read_split
 from intvit.data.shard_tools.progress import byte_progress, workers_option
@@ -33,8 +34,8 @@ def main(arguments: list[str]) -> int:
         "structure, labels, and that every image decodes. The exit code is 1 when anything is off.",
     )
     parser.add_argument("folder", metavar="DIR", type=Path)
-    parser.add_argument("--classes", type=int, help="labels are below it (default: as many as index.json names)")
-    parser.add_argument("--max-pixels", type=int, default=DataConfig.max_pixels, help="largest picture")
+    parser.add_argument("--classes", type=positive, help="labels are below it (default: as many as index.json names)")
+    parser.add_argument("--max-pixels", type=positive, default=DataConfig.max_pixels, help="largest picture")
     workers_option(parser)
     options = parser.parse_args(arguments)
     shards, problems, classes = _shards(options.folder)
