@@ -1,5 +1,6 @@
 """The contract on every path of the native runtime: every preset, a ViT and a Swin, equal to the numpy runtime."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +12,8 @@ from intvit.program import Program
 from intvit.program.recording import record
 from intvit.quant import calibrate
 from intvit.runtime import load_runtime
+from intvit.runtime.lowering import lower
+from intvit.runtime.native_plan import Kind
 from intvit.runtime.native_runtime import NativeRuntime, supported
 from tests.contract.test_equality import PRESETS, extreme_images, prepared, random_images, small_model
 from tests.models.test_registry import model_of
@@ -64,6 +67,14 @@ def test_every_path_preset_and_architecture(capsys: pytest.CaptureFixture) -> No
 @pytest.mark.xdist_group("emulated_amx")
 def test_every_preset_with_emulated_amx_tiles(emulated_amx: str, capsys: pytest.CaptureFixture) -> None:
     assert_no_image_differs([emulated_amx], capsys)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_attention_is_one_step_in_every_preset(preset: str) -> None:
+    for name, program, _ in cases(preset):
+        kinds = Counter(step.kind for step in lower(program, fuse=True).steps)
+        attentions = sum(operator.op in ("softmax", "exponential") for operator in program.operators)
+        assert kinds[Kind.ATTENTION] == attentions > 0, name
 
 
 def test_the_trace_names_equal_operators_on_a_swin() -> None:

@@ -185,10 +185,10 @@ class AttentionCore(Layer):
         kernels = EAGER if self.softmax.family == "float" else self.kernels  # compiled ones take integers alone
         probabilities = kernels.softmax(logits.values, table, bits, self.softmax.normalization, self.excluded)
         probabilities = probabilities.view(-1, tokens, tokens)
-        context = self._heads_to_tokens(float_matmul(probabilities, v, (1 << bits) - 1))
+        sums = float_matmul(probabilities, v, (1 << bits) - 1)
         step = self.probability_scale
-        context = self.context(QTensor(context, logits.handle, step * scale_v, 32))
-        return context.values, probabilities, step
+        context = self.context(QTensor(sums, logits.handle, step * scale_v, 32))
+        return self._heads_to_tokens(context.values), probabilities, step
 
     def _deferred(self, logits: QTensor, v: Tensor, scale_v: float) -> tuple[Tensor, Tensor, Tensor | float]:
         """Context codes (B, W * N, C), weights (B * W * heads, N, N), and 1 / sum of weights, float32 (.., N, 1)."""
@@ -229,12 +229,8 @@ class AttentionCore(Layer):
         logit_scale = q.scale * k.scale * size**-0.5
         products = self._record_product("products", q, k, True, (*lead, self.heads, tokens, tokens), logit_scale)
         logits = self.logits(products) if bias is None else self._record_biased(products, bias)
-        if self.softmax.normalization == "deferred":
-            context = self._record_deferred(logits, v)
-            return self._record_merge(context, self.name)
-        scale = self.probability_scale * v.scale
-        context = self._record_product("weighted", self._record_softmax(logits, tokens), v, False, v.shape, scale)
-        return self.context(self._record_merge(context, f"{self.name}.merge"))
+        end = self._record_deferred if self.softmax.normalization == "deferred" else self._record_normalized
+        return self._record_merge(end(logits, v))
 
     def _record_part(self, heads: Symbol, index: int, part: str, scale: float) -> Symbol:
         shape, name = heads.shape[1:], f"{self.name}.{part}"
@@ -301,6 +297,11 @@ class AttentionCore(Layer):
             constants={**constants, **self._record_mask()},
         )
 
+    def _record_normalized(self, logits: Symbol, v: Symbol) -> Symbol:
+        probabilities = self._record_softmax(logits, v.shape[-2])
+        scale = self.probability_scale * v.scale
+        return self.context(self._record_product("weighted", probabilities, v, False, v.shape, scale))
+
     def _record_deferred(self, logits: Symbol, v: Symbol) -> Symbol:
         tokens, bits = v.shape[-2], self.bits.probabilities
         exponent = self.exponent(logits.scale, tokens, logits.bits)
@@ -328,13 +329,13 @@ class AttentionCore(Layer):
             attributes={"bits": self.context.bits, "multiplier": m, "shift": e},
         )
 
-    def _record_merge(self, context: Symbol, name: str) -> Symbol:
+    def _record_merge(self, context: Symbol) -> Symbol:
         """(.., heads, N, D) -> (W * N, C)."""
         *lead, heads, tokens, size = context.shape
         first = len(lead)
         axes = [*range(first), first + 1, first, first + 2]
         turned = context.move("transpose", f"{self.name}.tokens", (*lead, tokens, heads, size), axes=axes)
-        return turned.reshape(name, self.windows * tokens, heads * size)
+        return turned.reshape(self.name, self.windows * tokens, heads * size)
 
 
 class AttentionGradient(torch.autograd.Function):
