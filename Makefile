@@ -1,4 +1,4 @@
-# make demo      set up, train DeiT-S to 8-bit integers on the embedded digits, evaluate every image on every runtime
+# make demo      set up, train DeiT-S to 8-bit integers on the embedded digits, evaluate every image on two runtimes
 # make test      set up, lint, tests without the slow ones
 # make test-all  the same with the slow ones
 # PYTHON=python3.12 make ... chooses the interpreter of .venv (3.11 or newer)

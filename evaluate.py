@@ -1,4 +1,4 @@
-"""Exports a trained run as an integer checkpoint and proves it: every image, every runtime, every score equal.
+"""Exports a trained run as an integer checkpoint and proves it: every image, model and runtimes, every score equal.
 
     python evaluate.py ckpt=outputs/NAME-HASH                      export, check, table; on the run's own data
     python evaluate.py ckpt=... data=imagenette data.root=DIR      on other data with the same classes

@@ -1,6 +1,7 @@
 """Every preset composes and validates; mistakes in a config are one line; a run's identity is its experiment."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -105,6 +106,21 @@ def test_an_error_inside_a_run_is_one_line_and_leaves_no_folder(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_documented_seed_of_an_array_of_jobs_is_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "launch" / "README.md").read_text()
+    override = re.search(r"'(seed=.+?SLURM_ARRAY_TASK_ID.+?)'", text)[1]
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    assert composed(override)["seed"] == 3
+
+
+@pytest.mark.parametrize(("script", "foreign"), [("train.py", "runtimes"), ("evaluate.py", "optimizer")])
+def test_help_is_about_the_command(script: str, foreign: str) -> None:
+    done = subprocess.run([sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"python {script} ckpt=" in done.stdout or f"python {script} model=" in done.stdout
+    assert "ckpt: null" in done.stdout
+    assert foreign not in done.stdout
+
+
 # ---------------------------------------------------------------- identity
 
 
@@ -118,6 +134,9 @@ def test_an_error_inside_a_run_is_one_line_and_leaves_no_folder(tmp_path: Path) 
         "trainer.devices=4",
         "data.root=elsewhere",
         "data.workers=3",
+        "data.cache=elsewhere",
+        "data.cache_gb=3",
+        "data.retries=3",
         "callbacks.progress=none",
     ],
 )

@@ -33,7 +33,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         "info": ("intvit.data.shard_tools.info", "samples, classes and bytes of a folder of shards"),
     },
     "run": ("intvit.runtime.classify", "the five best classes of an integer checkpoint for pictures"),
-    "check": ("intvit.analysis.check_model", "a model of full size, exported and run on every runtime: 0 mismatches"),
+    "check": ("intvit.analysis.check_model", "a model of full size, exported and run on the runtimes: 0 mismatches"),
     "export": {
         "onnx": ("intvit.onnx.command", "a checkpoint as one ONNX file of standard integer operators"),
     },

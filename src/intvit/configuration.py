@@ -24,7 +24,7 @@ from intvit.ranks import started_ranks
 NOT_IDENTITY = {"ckpt", "fresh", "name", "logger", "callbacks", "trainer", "hydra"}
 # trainer.precision changes the numbers that come out; the number of devices is not meant to.
 TRAINER_IDENTITY = ("precision",)
-DATA_NOT_IDENTITY = {"root", "workers", "eval_batch_size"}
+DATA_NOT_IDENTITY = {"root", "cache", "cache_gb", "retries", "workers", "eval_batch_size"}
 
 
 def config_directory() -> Path:

@@ -18,6 +18,7 @@ from intvit.evaluation.entry import MismatchError, evaluate
 from intvit.program import Constant, Program, load_checkpoint
 from intvit.runtime import load_runtime
 from intvit.training.entry import train
+from intvit.training.run_folder import read_config, write_config
 from tests.tiny_runs import composed, tiny
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +72,16 @@ def test_the_export_says_where_it_comes_from(run: Path) -> None:
     program = load_checkpoint(run / "integer")
     assert program.classes == [str(digit) for digit in range(10)]
     assert program.provenance["config"]["quant"]["name"] == "ivit8"
-    assert "root" not in program.provenance["config"]["data"]
+    config = read_config(run)
+    config["model"]["weights"] = config["schedule"]["loss"]["distillation"]["weights"] = (
+        "/some/folder/float.safetensors"
+    )
+    config["data"] |= {"root": "/some/folder", "cache": "/some/folder"}
+    write_config(run, config)
+    evaluated(f"ckpt={run}", "limit=2", "data=digits")
+    text = json.dumps(load_checkpoint(run / "integer").provenance)
+    assert "float.safetensors" in text
+    assert "folder" not in text
     assert program.provenance["measured"]["integer"]["top1"] >= 0
 
 

@@ -236,6 +236,8 @@ def test_structure_of_the_document_is_checked(folder: Path) -> None:
     assert "constant 'head.bias': 99 bits" in after(lambda d: d["constants"]["head.bias"].update(bits=99))
     assert "does not agree with its entry in values" in after(lambda d: d["input"].update(shape=[3, 224, 224]))
     assert "'weights' must give file" in after(lambda d: d.update(weights={}))
+    assert "weights: unknown key 'extra'" in after(lambda d: d["weights"].update(extra=1))
+    assert "value 'image': key 'scale' is missing" in after(lambda d: d["values"]["image"].pop("scale"))
 
 
 def test_text_that_is_not_a_document_is_named(folder: Path) -> None:

@@ -42,6 +42,8 @@ def test_what_the_loader_refuses_for_its_form_is_invalid(tmp_path: Path) -> None
         lambda d: d.pop("output"),
         lambda d: d.update(version=2),
         lambda d: d.update(extra=1),
+        lambda d: d["weights"].update(extra=1),
+        lambda d: next(iter(d["values"].values())).pop("scale"),
         lambda d: d["input"].update(shape=[1, 2]),
         lambda d: d["operators"][0]["attributes"].update(bits=1),
         lambda d: d["operators"][0]["attributes"].pop("shift"),

@@ -91,7 +91,11 @@ def test_an_unfinished_run_is_neither_continued_nor_overwritten_by_accident(
     train_and_stop(8, tiny(), tmp_path)
     with pytest.raises(IntVitError, match=r"unfinished run: go on with ckpt=last, or start over with fresh=true$"):
         train(tiny(), tmp_path)
+    (tmp_path / "integer.onnx").touch()  # as export=onnx writes it
+    (tmp_path / "notes.txt").touch()
     train(tiny("fresh=true"), tmp_path)
+    assert not (tmp_path / "integer.onnx").exists()
+    assert (tmp_path / "notes.txt").exists()
     assert [int(row["step"]) for row in rows(tmp_path) if row["train/loss"]] == list(range(20))
 
 

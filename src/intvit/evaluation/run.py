@@ -80,13 +80,16 @@ def _scores(model: Any, images: torch.Tensor) -> torch.Tensor:
 
 
 def _provenance(folder: Path) -> dict[str, Any]:
-    """Where the program comes from: config without local paths, experiment, commit, measured accuracy."""
+    """Where the program comes from: config without local folders, experiment, commit, measured accuracy."""
     values = read_config(folder)
+    experiment = identity_hash(values)
     data = {key: value for key, value in values["data"].items() if key not in DATA_NOT_IDENTITY}
+    for part in (values["model"], values["schedule"]["loss"]["distillation"]):
+        part["weights"] = part["weights"] and Path(part["weights"]).name
     summary = json.loads(path.read_text()) if (path := folder / "summary.json").is_file() else {}
     return {
         "intvit": __version__,
-        "experiment": identity_hash(values),
+        "experiment": experiment,
         "commit": summary.get("commit"),
         "config": {key: values[key] for key in ("model", "quant", "schedule", "optimizer", "seed")} | {"data": data},
         "measured": {mode: summary.get(mode) for mode in ("float", "integer")},

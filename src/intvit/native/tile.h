@@ -30,8 +30,8 @@ inline int64_t place_in_panel(int64_t k, int64_t c) { return k / 4 * 256 + c * 4
 #endif
 
 #if !defined(__AMX_INT8__)
-// The same as `tile`, and work(TILE_ROWS) before it. The work is what is left to do on an earlier tile, row by row; the path
-// that multiplies beside the processor's other instructions does both at once.
+// The same as `tile`, and work(TILE_ROWS) before it. The work is what is left to do on an earlier tile; the path that
+// multiplies beside the processor's other instructions does both at once, a few rows at a time.
 template <class Work>
 inline void tile_beside(const uint8_t* a, int64_t depth, int rows, const int8_t* panel, int groups, int32_t* sums,
                         Work&& work) {

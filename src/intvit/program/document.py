@@ -96,6 +96,8 @@ def from_json(text: str) -> tuple[Program, dict[str, Declaration], dict[str, Any
         )
     keys = {"format", "version", "input", "output", "score_scale", "classes", "provenance", "weights"}
     _known(document, keys | {"constants", "values", "operators"}, FILE)
+    weights = _get(document, "weights", dict, FILE)
+    _known(weights, {"file", "bytes", "sha256"}, f"{FILE}: weights")
     image = _get(document, "input", dict, FILE)
     _known(image, {"name", "shape"}, f"{FILE}: input")
     declarations = {
@@ -121,7 +123,7 @@ def from_json(text: str) -> tuple[Program, dict[str, Declaration], dict[str, Any
         raise ProgramError(
             f"{FILE}: input {program.input!r} of shape {list(shape)} does not agree with its entry in values"
         )
-    return program, declarations, _get(document, "weights", dict, FILE)
+    return program, declarations, weights
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -181,7 +183,7 @@ def _tensor(entry: Any, where: str, more: set[str]) -> tuple[tuple[int, ...], in
 
 
 def _scale(entry: dict[str, Any], where: str) -> float | None:
-    return None if entry.get("scale") is None else _get(entry, "scale", float, where)
+    return None if entry.get("scale", 0) is None else _get(entry, "scale", float, where)
 
 
 def _operator(entry: Any, index: int) -> Operator:

@@ -27,7 +27,7 @@ CONFIG = "config.yaml"
 LAST = Path("checkpoints") / "last.ckpt"
 METRICS = "metrics.csv"
 SUMMARY = "summary.json"
-OWN = (CONFIG, METRICS, SUMMARY, "checkpoints", "integer", "evaluation.json")
+OWN = (CONFIG, METRICS, SUMMARY, "checkpoints", "integer", "evaluation.json", "integer.evaluation.json", "integer.onnx")
 
 
 @dataclass(frozen=True)
