@@ -1,10 +1,12 @@
 """What a user's mistake looks like: one line on standard error and exit code 1, never a traceback.
 
-`HYDRA_FULL_ERROR=1` in the environment shows the whole traceback instead. Mistakes in the code keep theirs.
+So does what the system refuses (a folder that is not there, a full disk), and Ctrl-C is one word. `HYDRA_FULL_ERROR=1`
+in the environment shows the whole traceback instead. Mistakes in the code keep theirs.
 """
 
 import contextlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -18,9 +20,13 @@ def one_line(error: BaseException) -> str | None:
     """The message for an error that a user caused, or None for one that a programmer should see whole.
 
     A user's errors are the subclasses of ValueError that this package defines, a ValueError that it raises itself,
-    and what Hydra and OmegaConf say about a config.
+    what the system says about files, and what Hydra and OmegaConf say about a config.
     """
     kind = type(error)
+    if isinstance(error, OSError):
+        place = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+        reason = error.strerror or str(error) or kind.__name__
+        return _joined(f"{place}: {reason}" if place else reason)
     if kind.__module__.startswith(("hydra.", "omegaconf.")):
         return _config_message(error)
     if isinstance(error, ValueError):
@@ -62,11 +68,21 @@ def wants_traceback() -> bool:
 def report_errors(show_traceback: bool | None = None) -> Iterator[None]:
     """Turns a user's error inside the block into one line on standard error and SystemExit(1).
 
-    show_traceback: lets it pass instead; None asks the environment.
+    A reader that closes the pipe early ends the program without a word. show_traceback: lets everything pass instead;
+    None asks the environment.
     """
     show_traceback = wants_traceback() if show_traceback is None else show_traceback
     try:
         yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        if show_traceback:
+            raise
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+        raise SystemExit(128 + signal.SIGPIPE) from None
     except Exception as error:
         message = one_line(error)
         if message is None or show_traceback:

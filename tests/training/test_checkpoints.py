@@ -54,7 +54,7 @@ def saved_step(folder: Path) -> int:
 @contextmanager
 def signal_at(step: int, number: int = signal.SIGUSR1) -> Iterator[None]:
     """Runs in the block get a signal while they take `step`."""
-    original = TrainingModule.training_step
+    original, before = TrainingModule.training_step, signal.getsignal(number)
 
     def training_step(self: TrainingModule, *arguments: Any) -> Any:
         if self.global_step == step:
@@ -64,7 +64,7 @@ def signal_at(step: int, number: int = signal.SIGUSR1) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainingModule, "training_step", training_step)
         yield
-    assert signal.getsignal(number) is signal.SIG_DFL  # as it was
+    assert signal.getsignal(number) is before
 
 
 def exit_code(config: dict[str, Any], folder: Path) -> int:
@@ -87,15 +87,26 @@ def test_a_run_resumed_at_any_step_is_the_uninterrupted_one(step: int, tmp_path:
     assert_same_run(tmp_path, whole)
 
 
-@pytest.mark.parametrize(("number", "step"), [("SIGUSR1", 7), ("SIGUSR2", 9), ("SIGTERM", 11)])
+@pytest.mark.parametrize(("number", "step"), [("SIGUSR1", 7), ("SIGUSR2", 9), ("SIGTERM", 11), ("SIGINT", 6)])
 def test_a_signal_saves_the_step_and_ends_the_run(number: str, step: int, tmp_path: Path, whole: Path) -> None:
     # Between two checkpoints, at the end of an epoch, in the last step of all.
     config = [*STEPS[:-1], "callbacks.checkpoint_every_epochs=100"]
     with signal_at(step, getattr(signal, number)):
-        assert exit_code(tiny(*config), tmp_path) == TERMINATED
+        assert exit_code(tiny(*config), tmp_path) == (130 if number == "SIGINT" else TERMINATED)
     assert saved_step(tmp_path) == step + 1
     train(tiny("ckpt=last", *config), tmp_path)
     assert_same_run(tmp_path, whole)
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def training_step(self: TrainingModule, *arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("went on")
+
+    monkeypatch.setattr(TrainingModule, "training_step", training_step)
+    assert exit_code(tiny(*STEPS), tmp_path) == 130
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_accumulated_gradients_are_stepped_before_they_are_saved(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A training run: what its folder holds, that it resumes as if it had not stopped, what repeating it means."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +157,36 @@ def test_several_devices_without_a_launcher_are_refused(tmp_path: Path) -> None:
     with pytest.raises(IntVitError, match=r"trainer.devices=2 .*: ranks are started by a launcher, not .*: torchrun"):
         train(tiny("trainer=cpu", "trainer.devices=2"), tmp_path / "run")
     assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.depth=2"], "does not fit this run's config"),
+        (
+            ["schedule.float=null", *NO_TRAINING],
+            "this schedule takes no step to go on with; model.weights=FILE takes weights",
+        ),
+        (["schedule.qat=null", "schedule.frozen=null"], "is of a schedule with more phases"),
+    ],
+)
+def test_a_checkpoint_that_cannot_go_on_is_refused_before_anything_is_written(
+    overrides: list[str], message: str, finished: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(IntVitError, match=message):
+        train(tiny(f"ckpt={finished}", *overrides), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_a_checkpoint_of_elsewhere_overwrites_no_other_run(finished: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(finished, tmp_path / "other"))
+    with pytest.raises(IntVitError, match="holds another experiment"):
+        train(tiny(f"ckpt={finished}", "seed=1"), other)
+    (other / "summary.json").unlink()
+    with pytest.raises(IntVitError, match="holds an unfinished run"):
+        train(tiny(f"ckpt={finished}"), other)
+    train(tiny(f"ckpt={other / 'checkpoints' / 'last.ckpt'}"), other)
+    assert json.loads((other / "summary.json").read_text())["steps"] == 20
 
 
 def test_a_damaged_checkpoint_is_one_line(finished: Path, tmp_path: Path) -> None:

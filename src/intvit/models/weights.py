@@ -69,7 +69,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
         raise IntVitError(f"model.weights={path}: not a readable weights file ({type(error).__name__})") from error
     for entry in ("model", "state_dict"):
         if isinstance(state, Mapping) and isinstance(state.get(entry), Mapping):

@@ -7,6 +7,7 @@ preemption, scancel or torchrun, ends the run.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -32,7 +33,7 @@ from pytorch_lightning.trainer.states import TrainerFn  # noqa: E402
 TERMINATED = 128 + signal.SIGTERM  # exit code, as shells give it
 # What a signal asks for; the largest of all ranks and signals counts.
 NOTHING, LEAVE, REQUEUE = 0, 1, 2
-ACTIONS = {signal.SIGTERM: LEAVE, signal.SIGUSR1: REQUEUE, signal.SIGUSR2: REQUEUE}
+ACTIONS = {signal.SIGINT: LEAVE, signal.SIGTERM: LEAVE, signal.SIGUSR1: REQUEUE, signal.SIGUSR2: REQUEUE}
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -54,12 +55,13 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
 
 class Interruption:
-    """Remembers signals that ask for an end; inside `with`, they do nothing else.
+    """Remembers signals that ask for an end; inside `with`, they do nothing else. A second Ctrl-C ends at once.
 
     A handler that saved at once, as Lightning's does, would save half a step, and another step on each rank.
     """
 
     def __init__(self) -> None:
+        self.code = TERMINATED  # of the process that ends without being requeued
         self._action = NOTHING
         self._previous: dict[int, Any] = {}
 
@@ -77,9 +79,16 @@ class Interruption:
         """Install the handlers, over those that Lightning installs when it starts."""
         if threading.current_thread() is threading.main_thread():
             for number in ACTIONS:
-                signal.signal(number, self._remember)
+                if self._previous[number] is not signal.SIG_IGN:
+                    signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            if self.code != TERMINATED:
+                raise SystemExit(self.code)
+            self.code = 128 + number
+            with contextlib.suppress(OSError):
+                os.write(2, b"\nstopping after this step; Ctrl-C again ends at once\n")
         self._action = max(self._action, ACTIONS[signal.Signals(number)])
 
     def agreed(self) -> int:
@@ -146,7 +155,7 @@ class Checkpoints(Checkpoint):
         job = slurm_job()
         if self._action == LEAVE or job is None:
             _say(trainer, f"{where}; go on with ckpt=last")
-            raise SystemExit(TERMINATED)
+            raise SystemExit(self._interruption.code)
         if trainer.global_step <= self._first_step:
             raise IntVitError(f"{where} without having gone on: not requeued; give the job more time")
         _say(trainer, f"{where}; job {job} is requeued")

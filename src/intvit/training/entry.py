@@ -27,9 +27,9 @@ from intvit.training.metrics_log import MetricsLog
 from intvit.training.module import TrainingModule
 from intvit.training.optimizer import build_optimizer
 from intvit.training.progress import RunProgress
-from intvit.training.restore import build_model, read_checkpoint
+from intvit.training.restore import STATE, build_model, load_state, read_checkpoint
 from intvit.training.run_folder import LAST
-from intvit.training.schedule import plan
+from intvit.training.schedule import Plan, plan
 
 ensure_torchvision()
 
@@ -55,7 +55,6 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
         return start.summary
     _quiet()
     pl.seed_everything(typed.seed, verbose=False)
-    step = 0 if start.checkpoint is None else int(read_checkpoint(start.checkpoint)["global_step"])
     laid = plan(typed.schedule, 1, typed.quant.enabled)
     data = ShardDataModule(typed.data)
     # Before anything is written: what is wrong with shards, weights or optimizer shows here.
@@ -63,6 +62,7 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
         open_split(typed.data, split)
     module = TrainingModule(build_model(typed.model, typed.quant), typed)
     build_optimizer(module.model, typed.optimizer)
+    step = 0 if start.checkpoint is None else _step_of(start.checkpoint, folder, module, laid)
     with Interruption() as interruption:
         trainer = build_trainer(typed, folder, step, interruption)
         facts = {"config": identity_hash(values), "callbacks": typed.callbacks, "run folder": str(folder), "step": step}
@@ -75,6 +75,23 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
             if laid.spans:
                 trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
             return _finish(trainer, module, data, values, folder)
+
+
+def _step_of(path: Path, folder: Path, module: TrainingModule, laid: Plan) -> int:
+    """The step that a checkpoint goes on at. Raises IntVitError where it is none of this model and schedule."""
+    checkpoint = read_checkpoint(path)
+    if not laid.spans:  # calibration alone begins anew
+        if path != folder / LAST:
+            raise IntVitError(
+                f"ckpt={path}: this schedule takes no step to go on with; model.weights=FILE takes weights"
+            )
+        return 0
+    load_state(module.model, checkpoint, path, "this run's config")
+    if checkpoint[STATE]["phase"] >= len(laid.spans):
+        raise IntVitError(
+            f"{path} is of a schedule with more phases than this one; model.weights=FILE takes weights alone"
+        )
+    return int(checkpoint["global_step"])
 
 
 def _writing(trainer: pl.Trainer, folder: Path) -> contextlib.AbstractContextManager[None]:

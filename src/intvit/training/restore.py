@@ -60,14 +60,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise IntVitError(f"{path}: no such checkpoint") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
         raise IntVitError(
-            f"{path} is not a readable checkpoint: {reason[:120]}; train again with fresh=true"
+            f"{path} is not a readable checkpoint ({type(error).__name__}): truncated or another file"
         ) from error
     if not isinstance(checkpoint, dict) or STATE not in checkpoint:
         raise IntVitError(f"{path} is not a checkpoint of train.py; weights alone go into model.weights=FILE")
     return checkpoint
+
+
+def load_state(model: nn.Module, checkpoint: Mapping[str, Any], path: Path, what: str) -> None:
+    """Take the model's state from a training checkpoint. Raises IntVitError where it does not fit `what`."""
+    state = {key.removeprefix("model."): value for key, value in checkpoint["state_dict"].items()}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())
+        raise IntVitError(f"{path} does not fit {what}: {problem[:200]}") from error
 
 
 def locate(ckpt: str) -> tuple[Path, Path]:
@@ -96,12 +105,7 @@ def restore_run(ckpt: str) -> tuple[Path, TrainConfig, nn.Module, nn.Module | No
     config = train_config(read_config(folder))
     checkpoint = read_checkpoint(path)
     model = build_model(config.model, config.quant, load=False)
-    state = {key.removeprefix("model."): value for key, value in checkpoint["state_dict"].items()}
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        problem = " ".join(str(error).split())
-        raise IntVitError(f"{path} does not fit the config of {folder}: {problem[:200]}") from error
+    load_state(model, checkpoint, path, f"the config of {folder}")
     teacher_state = checkpoint[STATE]["teacher"]
     teacher = None if teacher_state is None else build_teacher(config.model, config.quant, teacher_state)
     return folder, config, model.eval(), teacher, checkpoint[STATE]

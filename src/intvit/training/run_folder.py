@@ -71,13 +71,13 @@ def prepare(folder: Path, config: Mapping[str, Any], ckpt: str | None, fresh: bo
         fresh = False
         if ckpt is None or (folder / LAST).is_file():
             ckpt = "last"
+    given = None
     if ckpt not in (None, "last"):
-        path = Path(str(ckpt)) / LAST if Path(str(ckpt)).is_dir() else Path(str(ckpt))
-        if not path.is_file():
+        given = Path(str(ckpt)) / LAST if Path(str(ckpt)).is_dir() else Path(str(ckpt))
+        if not given.is_file():
             raise IntVitError(f"ckpt={ckpt}: no such checkpoint")
-        return Start(path, clear=fresh)
     if fresh or not (folder / CONFIG).is_file():
-        return Start(None, clear=fresh)
+        return Start(given, clear=fresh)
     changed = differences(read_config(folder), config)
     if changed and is_first_rank():
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
@@ -88,11 +88,11 @@ def prepare(folder: Path, config: Mapping[str, Any], ckpt: str | None, fresh: bo
     if (folder / SUMMARY).is_file():
         return Start(None, json.loads((folder / SUMMARY).read_text()))
     has_checkpoint = (folder / LAST).is_file()
-    if ckpt == "last":
+    if ckpt == "last" or (has_checkpoint and given is not None and given.samefile(folder / LAST)):
         return Start(folder / LAST if has_checkpoint else None)
     if has_checkpoint and is_first_rank():
         raise IntVitError(f"{folder} holds an unfinished run: go on with ckpt=last, or start over with fresh=true")
-    return Start(None)
+    return Start(given)
 
 
 def clear(folder: Path) -> None:
