@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +82,29 @@ def test_a_number_that_is_too_small_is_named_before_anything_begins(
         main(command.split())
     assert caught.value.code == 2
     assert f"argument {option}: {value}: expected a number of at least" in capsys.readouterr().err
+
+
+PLACES = [
+    ("bench train --json", "{file}/x.json", "is a file; expected a folder"),
+    ("bench data --json", "{folder}", "is no name of a file"),
+    ("bench runtime --json", "", "is no name of a file"),
+    ("bench presets --weights w --calibration d --data a=b --json", "{file}/a/b.json", "is a file; expected a folder"),
+    ("results RUN --csv", "{folder}", "is no name of a file"),
+    ("golden FOLDER --images a.png --out", "{file}/x", "is a file; expected a folder"),
+    ("analyze operators --out", "{file}", "is a file; expected a folder"),
+    ("search FILE --budget no16 --calibration d --out", "{file}/x", "is a file; expected a folder"),
+]
+
+
+@pytest.mark.parametrize(("command", "place", "message"), PLACES, ids=lambda value: value)
+def test_a_place_that_takes_no_files_is_named_before_anything_begins(
+    command: str, place: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as caught:
+        main([*command.split(), place.format(file=tmp_path / "file", folder=tmp_path)])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_timm_and_lightning_import_whatever_wheel_torchvision_is() -> None:

@@ -61,6 +61,8 @@ def test_evaluate_config_validates_with_and_without_data() -> None:
         ("quant.softmax.family=cubic", "quant.softmax.family=cubic: unknown"),
         ("callbacks.progress=loud", "callbacks.progress=loud: expected one of auto, bar, lines, none"),
         ("fresh=1", "fresh=1: expected true or false"),
+        ("optimizer.gradient_clip=-1", "optimizer.gradient_clip=-1.0: expected above 0"),
+        ("optimizer.gradient_clip=nan", "optimizer.gradient_clip=nan: expected above 0"),
         ("schedule.ema_decay=1.5", "schedule.ema_decay=1.5: expected above 0"),
     ],
 )

@@ -74,3 +74,29 @@ def test_paired_tests_are_exact() -> None:
     mean, error, p = paired(ones, zeros, "top1")
     assert (mean, p) == (50.0, 0.5)
     assert error == pytest.approx(100 * (1 / 3 / 4) ** 0.5)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a": 1}'])
+def test_a_file_of_something_else_is_left_alone(
+    command: list[str], content: str, capsys: pytest.CaptureFixture
+) -> None:
+    Path(command[-1]).write_text(content)
+    with pytest.raises(SystemExit):
+        main([*command, "--quant", "lut8"])
+    assert "holds no figures of this command" in capsys.readouterr().err
+    assert Path(command[-1]).read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--data", "a=DIR", "a=DIR2"], "--data: the names a, a are not unique"),
+        (["--config-dir", "nowhere"], "--config-dir nowhere: holds no quant/*.yaml"),
+    ],
+)
+def test_options_that_mean_nothing_are_named(
+    command: list[str], more: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*command, *more])
+    assert message in capsys.readouterr().err

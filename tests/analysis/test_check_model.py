@@ -24,3 +24,9 @@ def test_a_difference_is_an_exit_code(capsys: pytest.CaptureFixture, monkeypatch
     monkeypatch.setattr(check_model, "mismatches", lambda model, images, runtimes: 1)
     assert main(["check", "deit_t", "--image-size", "16"]) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "1 mismatches"
+
+
+def test_a_float_preset_has_no_program_to_check(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["check", "deit_t", "--quant", "fp32"])
+    assert "--quant fp32 is float: it has no integer program" in capsys.readouterr().err

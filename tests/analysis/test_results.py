@@ -39,3 +39,13 @@ def test_rows_have_what_differs_and_are_sorted(tmp_path: Path, capsys: pytest.Ca
 def test_folders_without_a_finished_run_are_named(tmp_path: Path) -> None:
     with pytest.raises(IntVitError, match=r"no finished run among 1 folders: runs have config.yaml and summary.json"):
         main([str(tmp_path)])
+
+
+def test_an_unknown_column_and_a_damaged_summary_are_named(tmp_path: Path) -> None:
+    run(tmp_path / "a", 50.0)
+    with pytest.raises(IntVitError, match="--sort nope: no such column; there are "):
+        main([str(tmp_path / "a"), "--sort", "nope"])
+    for content in ("", "[]", "null", "{}", '{"integer": {"top1": "high"}}'):
+        (tmp_path / "a" / "summary.json").write_text(content)
+        with pytest.raises(IntVitError, match=r"a/summary.json is not what train.py writes"):
+            main([str(tmp_path / "a")])

@@ -324,3 +324,24 @@ def test_a_broken_index_is_one_line(tmp_path, change):
 def test_real_photos_are_verified(real_data, capsys):
     assert shards("verify", real_data / "imagenet1k-sample", "--classes", 1000) == 0
     assert "2 shards, 500 good samples, 0 problems" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--split", "train"], "holds its splits itself; leave out --split train"),
+        (["--val-labels", "nowhere"], "--val-labels nowhere: for ILSVRC2012_img_val.tar alone"),
+        (["--shard-mb", "nan"], "--shard-mb nan: expected more than 0"),
+    ],
+)
+def test_options_that_do_not_fit_the_source_are_refused(source, tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit):
+        shards("create", source, tmp_path / "shards", *options)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "shards").exists()
+
+
+def test_more_processes_than_shards_are_not_started(source, tmp_path, capsys):
+    shards("create", source, tmp_path / "shards", "--workers", "100000")
+    assert shards("verify", tmp_path / "shards", "--workers", "100000") == 0
+    assert shards("index", tmp_path / "shards", "--workers", "100000") == 0

@@ -248,3 +248,9 @@ def damaged_digits(folder: Path) -> Path:
     content[image.offset_data : image.offset_data + 8] = bytes(8)
     shard.write_bytes(content)
     return target
+
+
+@pytest.mark.parametrize("device", ["nope", "meta", "cuda:99"])
+def test_a_device_that_is_not_here_is_named(run: Path, device: str) -> None:
+    with pytest.raises(IntVitError, match=f"device={device}: not a device of this machine; expected auto, cpu or cuda"):
+        evaluated(f"ckpt={run}", f"device={device}")

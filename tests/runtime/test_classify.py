@@ -74,3 +74,17 @@ def test_a_file_that_is_no_picture_is_an_error(tmp_path: Path) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "black.png")
     with pytest.raises(IntVitError, match="no evaluation transform"):
         read_images(program, [tmp_path / "black.png"])
+
+
+def test_every_image_of_an_array_is_shown_and_an_archive_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    program = program_for(4)
+    save_checkpoint(program, tmp_path / "program")
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 4, 4)).astype(np.uint8)
+    np.save(tmp_path / "three.npy", images)
+    assert main(["run", str(tmp_path / "program"), str(tmp_path / "three.npy"), "--runtime", "numpy"]) == 0
+    shown = capsys.readouterr().out
+    assert [line for line in shown.splitlines() if "three" in line] == [f"{tmp_path}/three.npy[{i}]" for i in range(3)]
+    np.savez(tmp_path / "archive.npz", images)
+    (tmp_path / "archive.npz").rename(tmp_path / "archive.npy")
+    with pytest.raises(IntVitError, match=r"archive.npy: an archive of arrays; save one"):
+        read_images(program, [tmp_path / "archive.npy"])

@@ -14,7 +14,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from intvit.cli import main
-from intvit.onnx import to_onnx
+from intvit.errors import IntVitError
+from intvit.onnx import save_onnx, to_onnx
 from intvit.onnx.builder import DOMAIN, IR_VERSION, OPSET, Body
 from intvit.onnx.normalization import square_root
 from intvit.program import Constant, Operator, Program, Value, load_checkpoint, save_checkpoint
@@ -159,3 +160,11 @@ def test_without_the_packages_one_line_says_how_to_get_them(package: str) -> Non
 def test_real_weights_and_photos_give_equal_integers(test_data: Path) -> None:
     images, _ = unseen_photos(test_data)
     assert differing(real_deit("ivit8", test_data), images[:3]) == []
+
+
+def test_a_name_that_is_no_onnx_files_is_refused_before_anything_is_replaced(tmp_path: Path) -> None:
+    precious = tmp_path / "program.json"
+    precious.write_text("precious")
+    with pytest.raises(IntVitError, match=r"program.json: not the name of an ONNX file; give one that ends in .onnx"):
+        save_onnx(random_program(1), precious)
+    assert precious.read_text() == "precious"

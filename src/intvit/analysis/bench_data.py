@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import resource
 import statistics
 import tempfile
@@ -24,7 +23,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from intvit.analysis.fresh_process import in_fresh_process
-from intvit.arguments import positive
+from intvit.arguments import new_file, positive
 from intvit.data.config import DataConfig, DataError, TrainTransformConfig
 from intvit.data.index import ShardRecord, SplitIndex, read_index, read_split, write_index
 from intvit.data.loading import train_loader
@@ -33,6 +32,7 @@ from intvit.data.shard_tools.create import create
 from intvit.data.shard_tools.images import find_images
 from intvit.data.shard_tools.progress import workers_option
 from intvit.data.transforms import TrainTransform, timm_transform
+from intvit.files import write_json
 
 IMAGENET = 1_281_167, 1_282  # samples and shards of the plan that is timed
 CHANGES = {"crop and flip": None, "RandAugment": TrainTransformConfig.auto_augment}
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--batch", type=positive, default=64)
     workers_option(parser)
     parser.add_argument("--rounds", type=positive, default=5)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--json", type=new_file, help="also write the figures to this file")
     options = parser.parse_args(arguments)
     if options.images < 2 * options.batch:
         raise DataError(f"--images {options.images}: at least two batches of {options.batch} are needed")
@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> None:
     seconds, megabytes = figures["plan"]
     print(f"plan of an epoch, {IMAGENET[0]:,} samples in {IMAGENET[1]:,} shards: {seconds:.2f} s, {megabytes:.0f} MB")
     if options.json is not None:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        write_json(options.json, figures)
 
 
 def make_photos(folder: Path, count: int, size: tuple[int, int], quality: int) -> float:

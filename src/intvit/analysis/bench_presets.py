@@ -29,7 +29,7 @@ from intvit.analysis.distances import divergence
 from intvit.analysis.paired import print_paired
 from intvit.analysis.presets import compose_quant, first_images, photo_config, preset_names
 from intvit.analysis.subject import Subject, read_subject
-from intvit.arguments import at_least, positive
+from intvit.arguments import at_least, new_file, positive
 from intvit.data.config import DataConfig
 from intvit.data.loading import validation_loader
 from intvit.errors import IntVitError
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check", type=at_least(0), default=8, help="images of each set that both runtimes execute too"
     )
-    parser.add_argument("--json", type=Path, help="also write the figures to this file, and resume from it")
+    parser.add_argument("--json", type=new_file, help="also write the figures to this file, and resume from it")
     return parser
 
 
@@ -80,11 +80,10 @@ def main(arguments: list[str]) -> int:
     """Evaluate the presets, print the table; exit code 1 when a runtime's scores differ."""
     options = _parser().parse_args(arguments)
     done = _resumed(options)
-    own = (
-        []
-        if options.config_dir is None
-        else sorted(path.stem for path in (options.config_dir / "quant").glob("*.yaml"))
-    )
+    own = _own_presets(options.config_dir)
+    names = [_named(text)[0] for text in options.data]
+    if len(set(names)) < len(names):
+        raise IntVitError(f"--data: the names {', '.join(names)} are not unique")
     presets = options.quant or [*(name for name in preset_names() if name != "fp32"), *own]
     for name in options.against:
         if name not in presets:
@@ -108,6 +107,15 @@ def main(arguments: list[str]) -> int:
     return 1 if any(row["mismatches"] for row in rows) else 0
 
 
+def _own_presets(folder: Path | None) -> list[str]:
+    if folder is None:
+        return []
+    found = sorted(path.stem for path in (folder / "quant").glob("*.yaml"))
+    if not found:
+        raise IntVitError(f"--config-dir {folder}: holds no quant/*.yaml")
+    return found
+
+
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """What makes figures comparable."""
     return {
@@ -119,14 +127,19 @@ def _resumed(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Rows by preset that the file of `--json` holds already. Raises IntVitError if it was made with other settings."""
     if options.json is None or not options.json.exists():
         return {}
-    held, wanted = json.loads(options.json.read_text()), _settings(options)
-    for key, value in wanted.items():
-        if held["settings"].get(key) != value:
+    try:
+        held = json.loads(options.json.read_text())
+        settings, rows = dict(held["settings"]), {row["preset"]: row for row in held["rows"]}
+    except (ValueError, LookupError, TypeError) as error:
+        raise IntVitError(f"--json {options.json} holds no figures of this command; name another file") from error
+    for key, value in _settings(options).items():
+        if settings.get(key) != value:
             raise IntVitError(
-                f"--json {options.json} holds figures for --{key} {held['settings'].get(key)}, not {value}; "
+                f"--json {options.json} holds figures for --{key} {settings.get(key)}, not {value}; "
                 "name another file or delete it"
             )
-    return {row["preset"]: row for row in held["rows"] if row["preset"] != "float"}
+    rows.pop("float", None)
+    return rows
 
 
 def _named(text: str) -> tuple[str, str]:

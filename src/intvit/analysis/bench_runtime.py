@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from intvit.analysis.check_model import macs
 from intvit.analysis.peers import PACKAGES, PEERS, Run
 from intvit.analysis.presets import photo_config, photo_model
-from intvit.arguments import positive
+from intvit.arguments import new_file, positive
 from intvit.errors import IntVitError
 from intvit.files import write_json
 from intvit.models import MODELS, load_weights
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=positive, default=15, help="timed calls of each")
     parser.add_argument("--operators", action="store_true", help="also print where the native runtime spends its time")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--json", type=new_file, help="also write the figures to this file")
     return parser
 
 

@@ -7,7 +7,6 @@ of all variants are interleaved; medians and ratios are reported, because machin
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from torch import Tensor, nn
 
 from intvit.analysis.fresh_process import in_fresh_process
 from intvit.analysis.presets import compose_quant
-from intvit.arguments import positive
+from intvit.arguments import new_file, positive
+from intvit.files import write_json
 from intvit.models import create_model
 from intvit.quant import calibrate
 
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quant", nargs="+", default=["ivit8", "lut8"], help="presets to compare with float")
     parser.add_argument("--eager-only", action="store_true", help="leave out the compiled variants")
     parser.add_argument("--steps", type=positive, default=15, help="timed steps of each variant")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--json", type=new_file, help="also write the figures to this file")
     return parser
 
 
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
     rows = measure(settings)
     _print(rows, settings)
     if options.json:
-        options.json.write_text(json.dumps({"settings": vars(settings), "rows": rows}, indent=1) + "\n")
+        write_json(options.json, {"settings": vars(settings), "rows": rows})
     return 0
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from intvit.analysis.bench_presets import mismatches
-from intvit.analysis.presets import photo_config, photo_model, preset_names
+from intvit.analysis.presets import photo_config, photo_model
 from intvit.arguments import at_least, positive
 from intvit.models import MODELS
 from intvit.program import Program, save_checkpoint
@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="intvit check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", choices=MODELS, metavar="MODEL", nargs="+", help=", ".join(MODELS))
-    parser.add_argument("--quant", default="lut8", help=f"{', '.join(preset_names())}, with overrides after commas")
+    parser.add_argument("--quant", default="lut8", help="an integer preset (lut8), with overrides after commas")
     parser.add_argument("--runtimes", nargs="+", default=["torch", "numpy"], help=f"of {', '.join(RUNTIMES)}")
     parser.add_argument("--images", type=positive, default=2, help="random images to run (default 2)")
     parser.add_argument("--image-size", type=positive, default=224, help="side in pixels (default 224)")

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from intvit.arguments import new_folder
 from intvit.errors import IntVitError
 from intvit.files import write_json
 from intvit.program import Program, container, load_checkpoint
@@ -35,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("folder", metavar="FOLDER", help="an integer checkpoint")
     parser.add_argument("--images", nargs="+", required=True, metavar="FILE", help="photos, or .npy of uint8 pixels")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or empty folder")
+    parser.add_argument("--out", type=new_folder, required=True, metavar="DIR", help="a new or empty folder")
     parser.add_argument(
         "--values", nargs="+", default=["*"], metavar="NAME", help="operators, * and ? allowed (default: all)"
     )

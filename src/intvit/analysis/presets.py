@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from intvit.configuration import build, config_directory
 from intvit.data.config import DataConfig
+from intvit.errors import IntVitError
 from intvit.models import create_model
 from intvit.quant import QuantConfig
 from intvit.training.config import LoggerConfig
@@ -33,8 +34,14 @@ def photo_config() -> DataConfig:
 
 
 def photo_model(name: str, quant: str, data: DataConfig) -> nn.Module:
-    """Model `name` for the images of `data`, random weights; `quant` has overrides after commas."""
+    """Model `name` for the images of `data`, random weights; `quant`: an integer preset, with overrides after commas.
+
+    Raises IntVitError for a preset that is float.
+    """
     preset, *overrides = quant.split(",")
+    config = compose_quant(preset, overrides)
+    if not config.enabled:
+        raise IntVitError(f"--quant {preset} is float: it has no integer program; choose an integer preset")
     return create_model(
         name,
         image_size=data.image_size,
@@ -42,7 +49,7 @@ def photo_model(name: str, quant: str, data: DataConfig) -> nn.Module:
         num_classes=data.num_classes,
         mean=data.mean,
         std=data.std,
-        quant=compose_quant(preset, overrides),
+        quant=config,
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from intvit.arguments import new_file
 from intvit.configuration import flat_identity
 from intvit.errors import IntVitError
 from intvit.files import write_text
@@ -32,11 +33,13 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="run folders; others are passed over")
     parser.add_argument("--sort", default="integer/top1", help="column, largest first (integer/top1)")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there as well")
+    parser.add_argument("--csv", type=new_file, metavar="FILE", help="write the table there as well")
     options = parser.parse_args(arguments)
     rows = results(options.folders)
     if not rows:
         raise IntVitError(f"no finished run among {len(options.folders)} folders: runs have {CONFIG} and {SUMMARY}")
+    if options.sort not in (*_columns(rows), *FIGURES):
+        raise IntVitError(f"--sort {options.sort}: no such column; there are {', '.join(_columns(rows))}")
     rows.sort(key=lambda row: _number(row.get(options.sort)), reverse=True)
     if options.csv is not None:
         write_csv(options.csv, rows)
@@ -51,14 +54,16 @@ def results(folders: Sequence[Path]) -> list[dict[str, Any]]:
     columns = differing(configs)
     rows = []
     for folder, config in zip(runs, configs, strict=True):
-        summary = json.loads((folder / SUMMARY).read_text())
-        figures = {name: _figure(summary, name) for name in FIGURES}
+        try:
+            summary = json.loads((folder / SUMMARY).read_text())
+            figures = {name: _figure(summary, name) for name in FIGURES}
+            figures |= {name: summary[name] for name in ("steps", "seconds")}
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise IntVitError(f"{folder / SUMMARY} is not what train.py writes ({type(error).__name__})") from error
         rows.append(
             {
                 **{key: config.get(key) for key in columns},
                 **{name: value for name, value in figures.items() if value is not None},
-                "steps": summary["steps"],
-                "seconds": summary["seconds"],
                 "run folder": str(folder),
             }
         )

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from intvit.analysis.presets import compose_quant, first_images, photo_config
-from intvit.arguments import at_least, positive
+from intvit.arguments import at_least, new_folder, positive
 from intvit.data.config import DataConfig
 from intvit.data.loading import calibration_loader, validation_loader
 from intvit.errors import IntVitError
@@ -131,14 +131,8 @@ def preset_option(parser: argparse.ArgumentParser) -> None:
 
 
 def out_option(parser: argparse.ArgumentParser, meaning: str) -> None:
-    """`--out DIR`, refused before the work where it is a file."""
-    parser.add_argument("--out", type=_folder, required=True, metavar="DIR", help=meaning)
-
-
-def _folder(text: str) -> Path:
-    if Path(text).exists() and not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a file; expected a folder")
-    return Path(text)
+    """`--out DIR`."""
+    parser.add_argument("--out", type=new_folder, required=True, metavar="DIR", help=meaning)
 
 
 several = at_least(2)  # images, so that they have a standard error

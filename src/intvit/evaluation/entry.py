@@ -82,7 +82,7 @@ def evaluate(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
             "give ckpt=RUN_FOLDER (train.py prints it) to export and check a run, or integer=FOLDER for a checkpoint "
             "exported before"
         )
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if typed.device == "auto" else typed.device)
+    device = _device(typed.device)
     if typed.integer is not None:
         subject = _exported(typed)
     else:
@@ -100,6 +100,16 @@ def evaluate(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
         subject.executors[name], subject.traces[name] = runtime, runtime.trace
         subject.sizes[name] = weight_bytes(subject.folder)
     return _compare(subject, typed)
+
+
+def _device(name: str) -> torch.device:
+    """`auto`, or a device that holds a number here."""
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise IntVitError(f"device={name}: not a device of this machine; expected auto, cpu or cuda") from error
+    return device
 
 
 def _exported(config: EvaluateConfig) -> Subject:

@@ -10,6 +10,7 @@ import onnx
 from onnx import ModelProto, ValueInfoProto, helper
 
 from intvit import __version__
+from intvit.errors import IntVitError
 from intvit.onnx.builder import DOMAIN, IR_VERSION, OPSET, TYPES, Graph
 from intvit.onnx.operators import OPERATORS
 from intvit.onnx.site import Site
@@ -48,10 +49,15 @@ def to_onnx(program: Program, *, batch: int | None = None, every_value: bool = F
 
 
 def save_onnx(program: Program, path: str | os.PathLike, *, batch: int | None = None) -> None:
-    """Writes the model of the program after ONNX's own checker, shape inference included, has passed it."""
+    """Writes the model of the program after ONNX's own checker, shape inference included, has passed it.
+
+    Raises IntVitError for a path that does not end in .onnx, lest it replaces a file of the checkpoint.
+    """
+    path = Path(path)
+    if path.suffix != ".onnx" or path.is_dir():
+        raise IntVitError(f"{path}: not the name of an ONNX file; give one that ends in .onnx")
     model = to_onnx(program, batch=batch)
     onnx.checker.check_model(model, full_check=True)
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     onnx.save_model(model, temporary)

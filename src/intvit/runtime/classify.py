@@ -31,8 +31,9 @@ def main(arguments: list[str]) -> int:
     runtime = load_runtime(program, options.runtime)
     names = program.classes or [str(index) for index in range(program.values[program.output].shape[0])]
     for path in options.images:
-        scores = runtime(read_images(program, [path]))[0]
-        print(path)
-        for index in np.argsort(-scores.astype(np.int64), kind="stable")[:TOP]:
-            print(f"  {scores[index]:>11}  {names[index]}")
+        images = read_images(program, [path])
+        for number, scores in enumerate(runtime(images)):
+            print(path if len(images) == 1 else f"{path}[{number}]")
+            for index in np.argsort(-scores.astype(np.int64), kind="stable")[:TOP]:
+                print(f"  {scores[index]:>11}  {names[index]}")
     return 0

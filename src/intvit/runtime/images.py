@@ -39,6 +39,8 @@ def read_images(program: Program, paths: Sequence[str | Path]) -> np.ndarray:
 
 def _pixels(path: Path) -> np.ndarray:
     array = np.load(path, allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise IntVitError("an archive of arrays; save one array with numpy.save")
     return array[None] if array.ndim == 3 else array
 
 

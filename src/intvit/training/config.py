@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -54,6 +55,8 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if self.accumulate < 1:
             raise IntVitError(f"optimizer.accumulate={self.accumulate}: expected at least 1")
+        if self.gradient_clip is not None and not 0.0 < self.gradient_clip < math.inf:
+            raise IntVitError(f"optimizer.gradient_clip={self.gradient_clip}: expected above 0; null for no limit")
 
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # of float phases; weights and ranges stay float32 and float64

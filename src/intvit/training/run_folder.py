@@ -49,7 +49,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise IntVitError(f"{folder} holds no {CONFIG}: not the folder of a run; train.py prints it at its end")
     try:
         values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (YAMLError, OmegaConfBaseException, OSError) as error:
+    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
         raise IntVitError(f"{path} is not readable: {type(error).__name__}") from error
     if not isinstance(values, dict):
         raise IntVitError(f"{path} is not a config")

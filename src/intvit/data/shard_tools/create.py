@@ -41,8 +41,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--shard-mb", type=float, default=128, help="largest size of a shard in MB (default 128)")
     workers_option(parser)
     options = parser.parse_args(arguments)
-    if options.shard_mb <= 0:
-        raise DataError(f"--shard-mb {options.shard_mb}: expected more than 0")
+    if not 0 < options.shard_mb < 1e9:
+        raise DataError(f"--shard-mb {options.shard_mb}: expected more than 0, in MB")
     create(
         find_images(options.source, options.split, options.val_labels),
         options.target,
@@ -97,7 +97,8 @@ def _write_missing(plan: Mapping[str, list[list[SourceImage]]], target: Path, wo
     tasks = [(shard, *_paths(target, split, number)) for split in plan for number, shard in enumerate(plan[split])]
     sizes = {path: sum(image.size for image in shard) for shard, path, _ in tasks}
     missing = [task for task in tasks if read_record(*task[1:]) is None]
-    with byte_progress("shards", sum(sizes.values())) as advance, ProcessPoolExecutor(workers) as pool:
+    processes = min(workers, len(tasks) or 1)
+    with byte_progress("shards", sum(sizes.values())) as advance, ProcessPoolExecutor(processes) as pool:
         advance(sum(sizes.values()) - sum(sizes[path] for _, path, _ in missing))
         running = {pool.submit(write_shard, *task): task[1] for task in missing}
         try:

@@ -46,9 +46,14 @@ def find_images(source: Path, split: str | None = None, val_labels: Path | None 
     """
     if not source.is_dir():
         raise DataError(f"{source}: no such folder")
-    if (source / TRAIN_TAR).exists() or (source / VAL_TAR).exists():
-        return _ilsvrc(source, val_labels)
+    tars = (source / TRAIN_TAR).exists() or (source / VAL_TAR).exists()
     folders = {name: source / name for name in SPLITS if (source / name).is_dir()}
+    if split is not None and (tars or folders):
+        raise DataError(f"{source}: holds its splits itself; leave out --split {split}")
+    if val_labels is not None and not tars:
+        raise DataError(f"--val-labels {val_labels}: for {VAL_TAR} alone, which {source} does not hold")
+    if tars:
+        return _ilsvrc(source, val_labels)
     if not folders:
         if split is None:
             raise DataError(

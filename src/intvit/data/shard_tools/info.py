@@ -37,9 +37,9 @@ def main(arguments: list[str]) -> None:
             str(found.table.shape[1]),
             decimal(sum(shard.bytes for shard in found.shards)),
             str(len(classes)),
-            f"{classes.min()} to {classes.max()}",
-            f"{min(shards)} to {max(shards)}",
-            decimal(int(np.median(found.table[1]))),
+            f"{min(classes, default=0)} to {max(classes, default=0)}",
+            f"{min(shards, default=0)} to {max(shards, default=0)}",
+            decimal(int(np.median(found.table[1]))) if len(classes) else "-",
         )
     Console().print(table)
     settings = index.settings

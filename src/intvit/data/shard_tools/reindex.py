@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> None:
     records = {}
     with (
         byte_progress("index", sum(path.stat().st_size for path in paths)) as advance,
-        ProcessPoolExecutor(options.workers) as pool,
+        ProcessPoolExecutor(min(options.workers, len(paths))) as pool,
     ):
         for path, (record, table) in zip(paths, pool.map(index_shard, paths), strict=True):
             records[path] = record, table

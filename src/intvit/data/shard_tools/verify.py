@@ -41,7 +41,8 @@ def main(arguments: list[str]) -> int:
     shards, problems, classes = _shards(options.folder)
     sizes = {path: path.stat().st_size for path, _, _ in shards}
     samples = 0
-    with byte_progress("verify", sum(sizes.values())) as advance, ProcessPoolExecutor(options.workers) as pool:
+    processes = min(options.workers, len(shards) or 1)
+    with byte_progress("verify", sum(sizes.values())) as advance, ProcessPoolExecutor(processes) as pool:
         running = {
             pool.submit(verify_shard, *shard, options.classes or classes, options.max_pixels): shard[0]
             for shard in shards
