@@ -23,12 +23,12 @@ def one_line(error: BaseException) -> str | None:
     what the system says about files, and what Hydra and OmegaConf say about a config.
     """
     kind = type(error)
+    if kind.__module__.startswith(("hydra.", "omegaconf.")):
+        return _config_message(error)
     if isinstance(error, OSError):
         place = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
         reason = error.strerror or str(error) or kind.__name__
         return _joined(f"{place}: {reason}" if place else reason)
-    if kind.__module__.startswith(("hydra.", "omegaconf.")):
-        return _config_message(error)
     if isinstance(error, ValueError):
         frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
         if kind.__module__.startswith("intvit.") or (
