@@ -2,7 +2,7 @@
 
 A checkpoint is taken at the end of an epoch, of every N steps, and of the step during which a signal came. SLURM sends
 SIGUSR1 (submitit SIGUSR2) before the time limit, where the job asks for it: then the job is requeued. SIGTERM, from
-preemption, scancel or torchrun, ends the run.
+preemption, scancel or torchrun, and Ctrl-C end the run.
 """
 
 from __future__ import annotations
