@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 MAX_PIXELS = 100_000_000  # the largest photo of ImageNet has 61 million
 # What a file may hold, whatever it is called: Pillow would hand other kinds to programs such as ghostscript.
@@ -63,6 +63,8 @@ def opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
             yield picture
     except BrokenImage:
         raise
+    except UnidentifiedImageError:
+        raise BrokenImage(f"none of {', '.join(FORMATS)}") from None
     except Exception as error:  # Pillow's decoders raise nearly every type on broken bytes
         raise BrokenImage(" ".join(str(error).split()) or type(error).__name__) from error
 

@@ -345,3 +345,18 @@ def test_more_processes_than_shards_are_not_started(source, tmp_path, capsys):
     shards("create", source, tmp_path / "shards", "--workers", "100000")
     assert shards("verify", tmp_path / "shards", "--workers", "100000") == 0
     assert shards("index", tmp_path / "shards", "--workers", "100000") == 0
+
+
+def test_the_same_command_that_was_faster_elsewhere_is_no_error(source, tmp_path, monkeypatch):
+    images, target, write = find_images(source), tmp_path / "shards", creating._write_missing
+
+    def create():
+        creating.create(images, target, seed=0, shard_bytes=10**6, workers=1)
+
+    def faster(*arguments):
+        monkeypatch.setattr(creating, "_write_missing", write)
+        create()
+
+    monkeypatch.setattr(creating, "_write_missing", faster)
+    create()
+    assert shards("verify", target) == 0

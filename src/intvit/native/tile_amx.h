@@ -103,14 +103,18 @@ private:
     int64_t due = 0;  // rows * steps
 };
 
-// 16 rows by up to 4 groups of 16 columns.
-template <class Work>
-inline void multiply_16_rows(const uint8_t* a, int64_t depth, const int8_t* panel, int groups, int32_t* sums, Beside<Work>& beside) {
-    const int64_t row = 4 * COLUMNS;  // bytes of a row of sums
+inline void zero_sums() {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
+}
+
+// 16 rows by up to 4 groups of 16 columns.
+template <class Work>
+inline void multiply_16_rows(const uint8_t* a, int64_t depth, const int8_t* panel, int groups, int32_t* sums, Beside<Work>& beside) {
+    const int64_t row = 4 * COLUMNS;  // bytes of a row of sums
+    zero_sums();
     for (int64_t k = 0; k < depth; k += DEPTH, panel += DEPTH * COLUMNS) {
         _tile_loadd(4, a + k, depth);
         _tile_loadd(5, panel, 64);
@@ -139,10 +143,7 @@ inline void multiply_16_rows(const uint8_t* a, int64_t depth, const int8_t* pane
 template <class Work>
 inline void multiply_32_rows(const uint8_t* a, int64_t depth, const int8_t* panel, bool two, int32_t* sums, Beside<Work>& beside) {
     const int64_t row = 4 * COLUMNS;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    zero_sums();
     for (int64_t k = 0; k < depth; k += DEPTH, panel += DEPTH * COLUMNS) {
         _tile_loadd(4, a + k, depth);
         _tile_loadd(6, panel, 64);
