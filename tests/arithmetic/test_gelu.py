@@ -93,10 +93,8 @@ def test_table_equals_the_function_for_every_input_and_row_maximum(family, bits_
         assert table.shape == expected
 
 
-@pytest.mark.parametrize("family", GELU_FAMILIES)
+@pytest.mark.parametrize("family", ["ivit", "ibert", "ppoly"])  # tables hold saturated outputs and need no ratio
 def test_output_scale_too_small_to_encode_is_an_error_that_names_the_site(family):
-    if family in ("lut", "float"):
-        return  # tables hold saturated outputs and need no ratio
     with pytest.raises(ValueError, match=r"blocks\.3.*output scale is too small"):
         GELU_FAMILIES[family](1.0, 1e-300, 8, 8, site="blocks.3")
 

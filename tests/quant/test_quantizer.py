@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.contract.test_equality import prepared, small_model
 
-from intvit.arithmetic import PAPER_SIGMOID_SLOPE
+from intvit.arithmetic.activations.ivit import PAPER_SIGMOID_SLOPE
 from intvit.quant.config import ObserverConfig
 from intvit.quant.quantizer import Quantizer
 

@@ -15,10 +15,8 @@ from typing import Any
 from intvit.analysis import operator_curves, operator_error
 from intvit.analysis import operator_plots as plots
 from intvit.analysis.operator_error import (
-    GELU_VARIANTS,
     LAYERNORM_VARIANTS,
     REACHES,
-    SOFTMAX_VARIANTS,
     SPREADS,
     STREAMS,
     OperatorError,
@@ -80,7 +78,7 @@ def softmax_rows() -> list[dict[str, Any]]:
     return [
         _row(operator_error.softmax_error(variant, bits, x), family=name, weights=f"{bits}-bit weights", spread=spread)
         for bits in (8, 16)
-        for name, variant in SOFTMAX_VARIANTS.items()
+        for name, variant in operator_error.softmax_variants().items()
         for spread, x in inputs.items()
     ]
 
@@ -90,7 +88,7 @@ def gelu_rows() -> list[dict[str, Any]]:
     inputs = {reach: operator_error.normal_activations(reach) for reach in REACHES}
     return [
         _row(operator_error.gelu_error(variant, x), family=name, range=reach, operator="GELU, int8 to int8")
-        for name, variant in GELU_VARIANTS.items()
+        for name, variant in operator_error.gelu_variants().items()
         for reach, x in inputs.items()
     ]
 

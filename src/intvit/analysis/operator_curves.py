@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from intvit.analysis.operator_error import GELU_VARIANTS, SOFTMAX_VARIANTS, TOKENS
+from intvit.analysis.operator_error import TOKENS, gelu_variants, softmax_variants
 from intvit.arithmetic import (
     GELU_FAMILIES,
     SOFTMAX_FAMILIES,
@@ -46,7 +46,7 @@ def exponential() -> Curves:
     """e^x on [-10, 0] at every logit distance, E / E(0)."""
     count = int(10 / EXPONENT_SCALE) + 1
     families = {}
-    for name, (family, options, normalization) in SOFTMAX_VARIANTS.items():
+    for name, (family, options, normalization) in softmax_variants().items():
         if normalization != "rounded":
             table = exponent_table(SOFTMAX_FAMILIES[family](EXPONENT_SCALE, TOKENS, 8, **options), 8)
             families[name] = (table / table[0])[:count]
@@ -59,7 +59,7 @@ def error_function() -> Curves:
     x, scale = torch.arange(-128, 128), REACH / 127
     families = {}
     for name in ("ivit", "ivit, paper", "ibert"):
-        family, options = GELU_VARIANTS[name]
+        family, options = gelu_variants()[name]
         gelu = GELU_FAMILIES[family](scale, scale, 8, 8, **options)
         if isinstance(gelu, PolynomialGelu):
             families[name] = gelu.erf(x << gelu.fraction_bits).double() / gelu.c
@@ -81,7 +81,7 @@ def gelu() -> Curves:
     """GELU from int8 to int8 in units of the output, in a row whose maximum is the largest code."""
     x, scale = torch.arange(-128, 128), REACH / 127
     families = {}
-    for name, (family, options) in GELU_VARIANTS.items():
+    for name, (family, options) in gelu_variants().items():
         function = GELU_FAMILIES[family](scale, scale, 8, 8, **options)
         families[name] = apply_gelu_table(x[None], gelu_table(function, 8))[0].double()
     real = x.double() * scale

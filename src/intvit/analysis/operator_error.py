@@ -33,18 +33,31 @@ ROWS, TOKENS, HIDDEN, CHANNELS = 600, 197, 768, 384
 SPREADS = (0.5, 1.0, 2.0, 4.0)  # standard deviation of logits
 REACHES = (1.5, 3.0, 6.0, 10.0, 14.0)  # real input of a GELU at its largest code
 STREAMS = ("16 bits", "8 bits", "8 bits + factors")
-SOFTMAX_VARIANTS: dict[str, tuple[str, dict[str, Any], str]] = {
-    "ivit": ("ivit", {}, "deferred"),
-    "ivit, paper": ("ivit", {"paper": True}, "floor"),
-    "ibert": ("ibert", {}, "deferred"),
-    "ppoly": ("ppoly", {}, "deferred"),
-    "lut": ("lut", {}, "deferred"),
-    "lut, rounded": ("lut", {}, "rounded"),
-    "float": ("float", {}, "deferred"),
-}
-GELU_VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"ivit": ("ivit", {}), "ivit, paper": ("ivit", {"paper": True})}
-GELU_VARIANTS |= {family: (family, {}) for family in ("ibert", "ppoly", "lut", "float")}
+SoftmaxVariant = tuple[str, dict[str, Any], str]  # family, its options, normalization
+GeluVariant = tuple[str, dict[str, Any]]
 LAYERNORM_VARIANTS = {method: (method, False) for method in LAYERNORM_METHODS} | {"ivit, paper": ("ivit", True)}
+
+
+def softmax_variants() -> dict[str, SoftmaxVariant]:
+    """Every family of softmax, those of a user included, and the published forms beside them."""
+    variants: dict[str, SoftmaxVariant] = {}
+    for family in SOFTMAX_FAMILIES:
+        variants[family] = (family, {}, "deferred")
+        if family == "ivit":
+            variants["ivit, paper"] = (family, {"paper": True}, "floor")
+        if family == "lut":
+            variants["lut, rounded"] = (family, {}, "rounded")
+    return variants
+
+
+def gelu_variants() -> dict[str, GeluVariant]:
+    """Every family that stands for GELU, those of a user included."""
+    variants: dict[str, GeluVariant] = {}
+    for family in GELU_FAMILIES.standing_for(torch.nn.functional.gelu):
+        variants[family] = (family, {})
+        if family == "ivit":
+            variants["ivit, paper"] = (family, {"paper": True})
+    return variants
 
 
 def normal(rows: int, columns: int, seed: int) -> Tensor:
@@ -202,10 +215,10 @@ def report() -> str:
     parts = []
     for bits in (8, 16):
         parts.append(f"## Softmax, {bits}-bit weights or probabilities\n")
-        parts.append(table_of(SOFTMAX_VARIANTS, spreads, lambda v, x, b=bits: softmax_error(v, b, x), ".1e"))
+        parts.append(table_of(softmax_variants(), spreads, lambda v, x, b=bits: softmax_error(v, b, x), ".1e"))
     parts.append("## GELU, int8 to int8\n")
     reaches = {f"range {r}": normal_activations(r) for r in REACHES}
-    parts.append(table_of(GELU_VARIANTS, reaches, gelu_error, ".2f"))
+    parts.append(table_of(gelu_variants(), reaches, gelu_error, ".2f"))
     parts.append("## LayerNorm to int8\n")
     streams = {
         f"{stream}, spread {spread}": normal_stream(stream, spread) for stream in STREAMS for spread in (0.25, 0.03)

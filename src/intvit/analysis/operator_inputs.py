@@ -68,7 +68,7 @@ def _errors(x: Logits | Activations | Stream, bits: int) -> dict[str, tuple[str,
     if isinstance(x, Logits):
         return {f: ("softmax", softmax_error((f, {}, "deferred"), bits, x)) for f in SOFTMAX_FAMILIES}
     if isinstance(x, Activations):
-        return {f: ("gelu", gelu_error((f, {}), x)) for f in GELU_FAMILIES}
+        return {f: ("gelu", gelu_error((f, {}), x)) for f in GELU_FAMILIES.standing_for(torch.nn.functional.gelu)}
     return {f: ("layernorm", layernorm_error((f, False), x)) for f in LAYERNORM_METHODS}
 
 

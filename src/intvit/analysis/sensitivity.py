@@ -6,7 +6,7 @@ stands. Effects are measured against the float model of the same weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +17,9 @@ from intvit.analysis.block_cache import blocks, blocks_before, recorded, resumed
 from intvit.analysis.distances import decibels, divergence
 from intvit.analysis.layer_error import kind_of
 from intvit.analysis.subject import Subject
+from intvit.arithmetic import GELU_FAMILIES, LAYERNORM_METHODS, SOFTMAX_FAMILIES
 from intvit.quant import QTensor, layers, set_mode
-from intvit.quant.config import GELU_FAMILIES, LAYERNORM_FAMILIES, LOGIT_BITS, OPERAND_BITS, SOFTMAX_FAMILIES
+from intvit.quant.config import LOGIT_BITS, OPERAND_BITS
 from intvit.quant.layer import Layer
 from intvit.quant.layers import GELU, Add, AttentionCore, Constant, LayerNorm, Linear, Scores
 from intvit.quant.quantizer import Quantizer
@@ -98,16 +99,12 @@ def _of_layer(subject: Subject, layer: Layer, widths: list[int]) -> Iterator[Cha
     if isinstance(layer, Quantizer | Constant):  # a part of another layer; takes the width of the stream that it joins
         return
     site, kind = subject.quant.site(layer.name), kind_of(layer)
-    families = {AttentionCore: SOFTMAX_FAMILIES, GELU: GELU_FAMILIES, LayerNorm: LAYERNORM_FAMILIES}
-    groups = {AttentionCore: "softmax", GELU: "gelu", LayerNorm: "layernorm"}
-    for base, group in groups.items():
-        if isinstance(layer, base):
-            old = getattr(site, group).family
-            for new in families[base]:
-                if new not in (old, "float"):
-                    yield Change(
-                        layer.name, kind, _label(group, kind, f"{old} → {new}"), {layer.name: {group: {"family": new}}}
-                    )
+    for group, families in _families_of(layer).items():
+        old = getattr(site, group).family
+        for new in families:
+            if new not in (old, "float"):
+                label, overrides = _label(group, kind, f"{old} → {new}"), {layer.name: {group: {"family": new}}}
+                yield Change(layer.name, kind, label, overrides)
     for key in _widths_of(layer):
         old, narrowest = getattr(site.bits, key), (LOGIT_BITS if key == "logits" else OPERAND_BITS)[0]
         for bits in widths:
@@ -118,6 +115,15 @@ def _of_layer(subject: Subject, layer: Layer, widths: list[int]) -> Iterator[Cha
         other = 16 if width <= 8 else 8
         parts = {"bits": {"residual": other, "residual_factors": other <= 8}}
         yield Change(layer.name, kind, _label("residual", kind, f"{width} → {other} bits"), {layer.name: parts})
+
+
+def _families_of(layer: Layer) -> dict[str, Iterable[str]]:
+    """Config group of the layer's function -> families that stand for the same float function."""
+    if isinstance(layer, AttentionCore):
+        return {"softmax": SOFTMAX_FAMILIES}
+    if isinstance(layer, GELU):
+        return {"gelu": GELU_FAMILIES.standing_for(layer.family.real)}
+    return {"layernorm": LAYERNORM_METHODS} if isinstance(layer, LayerNorm) else {}
 
 
 def _label(key: str, kind: str, change: str) -> str:

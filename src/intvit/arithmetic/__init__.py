@@ -5,6 +5,8 @@ Normative functions take integer tensors and return int64; nothing inside them i
 Functions named `derive*` and `encode*` turn real scales into integers, on the CPU.
 """
 
+from intvit.arithmetic import elementary
+from intvit.arithmetic.activations import GELU_FAMILIES
 from intvit.arithmetic.deferred import (
     derive_mean,
     derive_weights,
@@ -30,6 +32,7 @@ from intvit.arithmetic.dyadic import (
     real_multiplier,
     requantize,
     requantize_float64,
+    round_to,
     shift_cap,
 )
 from intvit.arithmetic.exponent import (
@@ -42,6 +45,8 @@ from intvit.arithmetic.exponent import (
     TableExponent,
     exponent_table,
 )
+from intvit.arithmetic.exponentials import SOFTMAX_FAMILIES
+from intvit.arithmetic.families import Families, Family
 from intvit.arithmetic.fields import (
     from_fields,
     to_fields,
@@ -56,10 +61,6 @@ from intvit.arithmetic.gelu import (
     TableGelu,
     apply_gelu_table,
     gelu_table,
-)
-from intvit.arithmetic.gelu_families import (
-    GELU_FAMILIES,
-    PAPER_SIGMOID_SLOPE,
 )
 from intvit.arithmetic.layernorm import (
     LAYERNORM_METHODS,
@@ -91,10 +92,6 @@ from intvit.arithmetic.softmax import (
     softmax,
     softmax_from_table,
 )
-from intvit.arithmetic.softmax_families import (
-    SCALE_RANGE,
-    SOFTMAX_FAMILIES,
-)
 
 __all__ = [
     "EXPONENT_KINDS",
@@ -102,10 +99,10 @@ __all__ = [
     "GELU_KINDS",
     "LAYERNORM_METHODS",
     "NORMALIZATIONS",
-    "PAPER_SIGMOID_SLOPE",
-    "SCALE_RANGE",
     "SOFTMAX_FAMILIES",
     "Exponent",
+    "Families",
+    "Family",
     "FloatExponent",
     "FloatGelu",
     "Gelu",
@@ -129,6 +126,7 @@ __all__ = [
     "derive_normalizer",
     "derive_weights",
     "divide",
+    "elementary",
     "encode_pair",
     "encode_ratio",
     "encode_ratios",
@@ -158,6 +156,7 @@ __all__ = [
     "real_multiplier",
     "requantize",
     "requantize_float64",
+    "round_to",
     "shift_cap",
     "softmax",
     "softmax_from_table",

@@ -12,10 +12,10 @@ import math
 import torch
 from torch import Tensor
 
+from intvit.arithmetic.chunks import by_rows
 from intvit.arithmetic.dyadic import container, encode_ratio, limits, requantize, requantize_float64, shift_cap
 from intvit.arithmetic.exponent import Exponent, exponent_table
-
-_CHUNK = 120_000  # elements at a time on CPU
+from intvit.errors import IntVitError
 
 
 def largest_weight(bits: int, row_length: int) -> int:
@@ -63,13 +63,11 @@ def exponential_from_table(logits: Tensor, table: Tensor, mask: Tensor | None = 
     """`exponential` by look-up in its `weight_table`: logits int8 or int16 [..., N] -> the table's dtype."""
     if mask is not None:
         return exponential_from_table(lowered(logits, mask), table).masked_fill_(mask, 0)
-    rows = logits.reshape(-1, logits.shape[-1])
-    out = torch.empty(rows.shape, dtype=table.dtype, device=logits.device)
-    step = max(1, _CHUNK // rows.shape[1]) if logits.device.type == "cpu" else max(1, rows.shape[0])
-    for i in range(0, rows.shape[0], step):
-        distance = distances(rows[i : i + step])
-        torch.index_select(table, 0, distance.reshape(-1), out=out[i : i + step].view(-1))
-    return out.view(logits.shape)
+
+    def weights(rows: Tensor) -> Tensor:
+        return torch.index_select(table, 0, distances(rows).reshape(-1)).view(rows.shape)
+
+    return by_rows(weights, logits, dtype=table.dtype)
 
 
 def distances(rows: Tensor) -> Tensor:
@@ -85,13 +83,13 @@ def derive_mean(ratio: float, bits: int) -> tuple[int, int]:
     """(m, e) of `weighted_mean` with ratio ~ m / 2^e: the values' scale over the output's. m < 2^53, e capped.
 
     Raises:
-        ValueError: the ratio is not finite and positive, or too large for e >= 1.
+        IntVitError: the ratio is not finite and positive, or too large for e >= 1.
     """
     if not (math.isfinite(ratio) and ratio > 0):
-        raise ValueError(f"ratio of scales is {ratio}: scales must be finite and positive")
+        raise IntVitError(f"ratio of scales is {ratio}: scales must be finite and positive")
     shift = min(52 - math.frexp(ratio)[1], shift_cap(bits))
     if shift < 1:
-        raise ValueError(f"ratio of scales {ratio:g} is not below 2^51: the output scale is too small; calibrate it")
+        raise IntVitError(f"ratio of scales {ratio:g} is not below 2^51: the output scale is too small; calibrate it")
     return math.floor(math.ldexp(ratio, shift) + 0.5), shift
 
 

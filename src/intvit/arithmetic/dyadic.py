@@ -13,9 +13,11 @@ import math
 import torch
 from torch import Tensor
 
+from intvit.arithmetic.chunks import by_rows
+from intvit.errors import IntVitError
+
 # Multipliers have 31 bits: the product with an int32 accumulator stays below 2^62.
 MULTIPLIER_BITS = 31
-_CHUNK = 160_000  # elements: the float64 copy of a chunk (1.3 MB) stays in a CPU's second-level cache
 
 
 def limits(bits: int, signed: bool = True) -> tuple[int, int]:
@@ -40,6 +42,11 @@ def divide(value: Tensor, divisor: float) -> Tensor:
     return value / torch.full((), divisor, dtype=value.dtype, device=value.device)
 
 
+def round_to(value: Tensor, scale: float) -> Tensor:
+    """value / scale rounded half up, int64, saturated at 32 bits: what a table's real values become."""
+    return torch.floor(divide(value, scale) + 0.5).clamp(-(2.0**31), 2.0**31 - 1).to(torch.int64)
+
+
 def encode_ratio(
     ratio: float, bits: int, *, signed: bool = True, reserve: int = 0, operand_bits: int = 31
 ) -> tuple[int, int]:
@@ -55,16 +62,16 @@ def encode_ratio(
         operand_bits: the integer operand's magnitude is at most 2^operand_bits; m * operand stays below 2^62.
 
     Raises:
-        ValueError: the ratio is not finite, or too large for e >= 1.
+        IntVitError: the ratio is not finite, or too large for e >= 1.
     """
     if not math.isfinite(ratio):
-        raise ValueError(f"ratio of scales is {ratio}: scales must be finite and positive")
+        raise IntVitError(f"ratio of scales is {ratio}: scales must be finite and positive")
     if ratio == 0:
         return 0, 1
     length = min(MULTIPLIER_BITS, 62 - operand_bits)
     shift = min(length - math.frexp(ratio)[1], shift_cap(bits, signed) - reserve)
     if shift < 1:
-        raise ValueError(_too_large(ratio, length))
+        raise IntVitError(_too_large(ratio, length))
     multiplier = min(math.floor(math.ldexp(abs(ratio), shift) + 0.5), (1 << length) - 1)
     return (multiplier if ratio > 0 else -multiplier), shift
 
@@ -77,7 +84,7 @@ def encode_ratios(
     Uses only operations that IEEE 754 makes exact, so that every device gives the same integers.
 
     Raises:
-        ValueError: an element is not finite, or too large for e >= 1.
+        IntVitError: an element is not finite, or too large for e >= 1.
     """
     magnitude = ratio.to(torch.float64).abs()
     length = min(MULTIPLIER_BITS, 62 - operand_bits)
@@ -91,7 +98,7 @@ def encode_pair(ratio_a: Tensor, ratio_b: Tensor, bits: int) -> tuple[Tensor, Te
     `encode_ratio`, which keeps the float64 form of `add` exact (see `add_float64`).
 
     Raises:
-        ValueError: an element is not finite, or too large for e >= 1.
+        IntVitError: an element is not finite, or too large for e >= 1.
     """
     ratio_a, ratio_b = torch.broadcast_tensors(ratio_a.to(torch.float64), ratio_b.to(torch.float64))
     shift = _common_shift(torch.maximum(ratio_a.abs(), ratio_b.abs()), MULTIPLIER_BITS, 53 - bits)
@@ -112,8 +119,8 @@ def _common_shift(magnitude: Tensor, length: int, cap: int) -> Tensor:
     if not bool((torch.isfinite(magnitude) & (shift >= 1)).all()):
         worst = float(torch.where(torch.isnan(magnitude), math.inf, magnitude).max())
         if not math.isfinite(worst):
-            raise ValueError(f"ratio of scales is {worst}: scales must be finite and positive")
-        raise ValueError(_too_large(worst, length))
+            raise IntVitError(f"ratio of scales is {worst}: scales must be finite and positive")
+        raise IntVitError(_too_large(worst, length))
     return shift
 
 
@@ -192,13 +199,6 @@ def real_multiplier(m: int | Tensor, e: int | Tensor) -> float | Tensor:
     return m.to(torch.float64) / float(1 << e) if isinstance(m, Tensor) else math.ldexp(m, -e)
 
 
-def _rows(x: Tensor) -> tuple[Tensor, int]:
-    """x as rows of its last axis, and how many rows to take at a time (all of them on an accelerator)."""
-    rows = x.reshape(-1, x.shape[-1] if x.dim() else 1)
-    step = max(1, _CHUNK // max(1, rows.shape[1])) if x.device.type == "cpu" else max(1, rows.shape[0])
-    return rows, step
-
-
 def requantize_float64(acc: Tensor, m: int | Tensor, e: int | Tensor, bits: int, signed: bool = True) -> Tensor:
     """`requantize` in float64: equal for every |acc| <= 2^53 where e <= shift_cap(bits, signed).
 
@@ -214,12 +214,11 @@ def requantize_float64(acc: Tensor, m: int | Tensor, e: int | Tensor, bits: int,
     """
     low, high = limits(bits, signed)
     factor = real_multiplier(m, e)
-    rows, step = _rows(acc)
-    out = torch.empty(rows.shape, dtype=container(bits, signed), device=acc.device)
-    for i in range(0, rows.shape[0], step):
-        value = rows[i : i + step].to(torch.float64, copy=True)
-        out[i : i + step] = value.mul_(factor).add_(0.5).floor_().clamp_(low, high)
-    return out.view(acc.shape)
+
+    def rounded(rows: Tensor) -> Tensor:
+        return rows.to(torch.float64, copy=True).mul_(factor).add_(0.5).floor_().clamp_(low, high)
+
+    return by_rows(rounded, acc, dtype=container(bits, signed))
 
 
 def add_float64(a: Tensor, b: Tensor, m_a: int | Tensor, m_b: int | Tensor, e: int | Tensor, bits: int) -> Tensor:
@@ -234,11 +233,9 @@ def add_float64(a: Tensor, b: Tensor, m_a: int | Tensor, m_b: int | Tensor, e: i
     """
     low, high = limits(bits)
     factor_a, factor_b = real_multiplier(m_a, e), real_multiplier(m_b, e)
-    rows_a, step = _rows(a)
-    rows_b = b.expand(a.shape).reshape(rows_a.shape)
-    out = torch.empty(rows_a.shape, dtype=container(bits), device=a.device)
-    for i in range(0, rows_a.shape[0], step):
-        value = rows_a[i : i + step].to(torch.float64, copy=True).mul_(factor_a)
-        value = value.add_(rows_b[i : i + step].to(torch.float64).mul_(factor_b))
-        out[i : i + step] = value.add_(0.5).floor_().clamp_(low, high)
-    return out.view(a.shape)
+
+    def rounded(rows_a: Tensor, rows_b: Tensor) -> Tensor:
+        value = rows_a.to(torch.float64, copy=True).mul_(factor_a)
+        return value.add_(rows_b.to(torch.float64).mul_(factor_b)).add_(0.5).floor_().clamp_(low, high)
+
+    return by_rows(rounded, a, b.expand(a.shape), dtype=container(bits))

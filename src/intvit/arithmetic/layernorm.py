@@ -12,14 +12,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from intvit.arithmetic.chunks import by_rows
 from intvit.arithmetic.dyadic import MULTIPLIER_BITS, container, divide, limits, real_multiplier, shift_cap
 from intvit.arithmetic.roots import integer_sqrt, integer_sqrt_float64, newton_sqrt
+from intvit.errors import IntVitError
 
 LAYERNORM_METHODS = ("exact", "ivit", "ibert", "float")
 CHANNEL_LIMIT = 1 << 15
 # |B_c| + 2^(e_c - 1) <= 2^52: half of what float64 holds exactly, see `layernorm_float64`
 _BIAS_LIMIT = 1 << 52
-_CHUNK = 120_000  # elements of float64 at a time on CPU
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,13 +80,13 @@ def derive_normalizer(
     square_shift is the smallest that keeps sum(z^2) < 2^32 for every input.
 
     Raises:
-        ValueError: unknown method, or a width or a number of channels beyond the proof.
+        IntVitError: unknown method, or a width or a number of channels beyond the proof.
     """
     if method not in LAYERNORM_METHODS:
-        raise ValueError(f"{site}: LayerNorm method is {method!r}; expected one of {LAYERNORM_METHODS}")
+        raise IntVitError(f"{site}: LayerNorm method is {method!r}; expected one of {LAYERNORM_METHODS}")
     width = bits_in + (0 if channel_shift is None else 3)
     if not 2 <= channels <= CHANNEL_LIMIT or channels << (width - 1) >= 1 << 31:
-        raise ValueError(
+        raise IntVitError(
             f"{site}: LayerNorm of {channels} channels of {width} bits; 2..{CHANNEL_LIMIT}, C * 2^bits < 2^32"
         )
     if method in ("exact", "float"):
@@ -122,7 +123,7 @@ def derive_layernorm(
     bias that would not fit even at e_c = 1 saturates the output anyway and is clamped.
 
     Raises:
-        ValueError: not finite, or |gamma| * normalizer scale / scale_out >= 2^30.
+        IntVitError: not finite, or |gamma| * normalizer scale / scale_out >= 2^30.
     """
     normalizer = derive_normalizer(method, gamma.shape[0], bits_in, channel_shift=channel_shift, paper=paper, site=site)
     return derive_affine(normalizer, gamma, beta, scale_out, bits_out, site=site)
@@ -135,10 +136,10 @@ def derive_affine(
     ratio = gamma.to(torch.float64) * (normalizer.scale / scale_out)
     offset = divide(beta.to(torch.float64), scale_out)
     if not bool((torch.isfinite(ratio) & torch.isfinite(offset)).all()):
-        raise ValueError(f"{site}: gamma, beta or the output scale {scale_out} is not finite and positive")
+        raise IntVitError(f"{site}: gamma, beta or the output scale {scale_out} is not finite and positive")
     exponent = torch.frexp(ratio)[1]
     if bool((exponent > MULTIPLIER_BITS - 1).any()):
-        raise ValueError(
+        raise IntVitError(
             f"{site}: output scale {scale_out:g} is too small for gamma up to {float(gamma.abs().max()):g}"
         )
     # beta / scale_out < 2^x, so |B| <= 2^51 at e = 51 - x
@@ -193,7 +194,7 @@ def normalized(x: Tensor, normalizer: Normalizer) -> Tensor:
         root = newton_sqrt(variance, normalizer.newton_steps) if normalizer.newton_steps else integer_sqrt(variance)
         root, numerator = root << normalizer.square_shift, (1 << 31) - 1
     else:
-        raise ValueError(f"LayerNorm method {normalizer.method!r} has no integer form; use the float64 form")
+        raise IntVitError(f"LayerNorm method {normalizer.method!r} has no integer form; use the float64 form")
     factor = torch.div(numerator, root.clamp(min=1), rounding_mode="floor")
     n = (y * factor) >> normalizer.normalizer_shift
     return torch.where(variance == 0, 0, n)
@@ -245,10 +246,9 @@ def layernorm_float64(x: Tensor, parameters: LayerNormParameters) -> Tensor:
     half = torch.ones_like(parameters.shift) << (parameters.shift - 1)
     factor = real_multiplier(parameters.multiplier, parameters.shift)
     constant = real_multiplier(parameters.bias + half, parameters.shift)
-    rows = x.reshape(-1, x.shape[-1])
-    step = max(1, _CHUNK // rows.shape[1]) if x.device.type == "cpu" else max(1, rows.shape[0])
-    out = torch.empty(rows.shape, dtype=container(parameters.bits), device=x.device)
-    for i in range(0, rows.shape[0], step):
-        n = normalized_float64(rows[i : i + step], parameters.normalizer)
-        out[i : i + step] = n.mul_(factor).add_(constant).floor_().clamp_(low, high)
-    return out.view(x.shape)
+
+    def rounded(rows: Tensor) -> Tensor:
+        n = normalized_float64(rows, parameters.normalizer)
+        return n.mul_(factor).add_(constant).floor_().clamp_(low, high)
+
+    return by_rows(rounded, x, dtype=container(parameters.bits))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from intvit.arithmetic import elementary
 from intvit.arithmetic.dyadic import divide
+from intvit.errors import IntVitError
 
 _GRID = 240  # candidate bounds of a fit
 _EXPONENTIAL_RANGE = 10.0  # e^-10 = 4.5e-5: a longer range costs more accuracy where it matters
@@ -98,7 +99,7 @@ def _fit(function: str, low: float, high: float, segments: int, degree: int) -> 
     Each polynomial interpolates at Chebyshev's nodes, and its constant is moved to balance the errors' extremes.
     """
     if not 1 <= degree <= 4 or not 1 <= segments <= 64:
-        raise ValueError(f"piecewise polynomials of {segments} segments and degree {degree}; expected 1..64 and 1..4")
+        raise IntVitError(f"piecewise polynomials of {segments} segments and degree {degree}; expected 1..64 and 1..4")
     grid = divide(torch.arange(_GRID + 1, dtype=torch.float64) * (high - low), _GRID) + low
     start, end = torch.triu_indices(_GRID + 1, _GRID + 1, 1)
     value, weight = _FUNCTIONS[function]

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from intvit.errors import IntVitError
+
 
 def integer_sqrt(v: Tensor) -> Tensor:
     """floor(sqrt(v)) for every 0 <= v < 2^62, by binary digits: 31 trials of one bit each, integers only.
@@ -25,7 +27,7 @@ def newton_sqrt(v: Tensor, steps: int) -> Tensor:
     68 for v = 1024. v < 2^62; 1 <= steps <= 16, so that r, which at most halves, never gets to 0.
     """
     if not 1 <= steps <= 16:
-        raise ValueError(
+        raise IntVitError(
             f"Newton's root takes 1 to 16 steps, not {steps}: from 2^16, more could reach 0 and divide by it"
         )
     v = v.to(torch.int64)

@@ -8,19 +8,20 @@ import math
 import torch
 from torch import Tensor
 
+from intvit.arithmetic.chunks import by_rows
 from intvit.arithmetic.deferred import distances, lowered
 from intvit.arithmetic.dyadic import container
 from intvit.arithmetic.exponent import Exponent
+from intvit.errors import IntVitError
 
 NORMALIZATIONS = ("rounded", "floor")
-_CHUNK = 120_000  # elements of float64 at a time on CPU: about 1 MB, stays in the second-level cache
 
 
 def _check_normalization(normalization: str, bits: int) -> None:
     if normalization not in NORMALIZATIONS:
-        raise ValueError(f"softmax normalization is {normalization!r}; expected one of {NORMALIZATIONS}")
+        raise IntVitError(f"softmax normalization is {normalization!r}; expected one of {NORMALIZATIONS}")
     if not 2 <= bits <= 16:
-        raise ValueError(f"probabilities of {bits} bits; expected 2 to 16")
+        raise IntVitError(f"probabilities of {bits} bits; expected 2 to 16")
 
 
 def normalize(exponentials: Tensor, bits: int, normalization: str = "rounded") -> Tensor:
@@ -105,14 +106,12 @@ def softmax_from_table(
         probabilities [..., N]: uint8 for `rounded` up to 8 bits, else int32; int8 or int16 for `floor`.
     """
     _, signed, _ = probability_range(bits, normalization)
-    rows = lowered(logits, mask).reshape(-1, logits.shape[-1])
-    excluded = None if mask is None else mask.expand(logits.shape).reshape(rows.shape)
-    out = torch.empty(rows.shape, dtype=container(bits, signed), device=logits.device)
-    step = max(1, _CHUNK // rows.shape[1]) if logits.device.type == "cpu" else max(1, rows.shape[0])
-    for i in range(0, rows.shape[0], step):
-        x = rows[i : i + step]
-        exponentials = torch.index_select(table, 0, distances(x).reshape(-1)).view(x.shape)
+    operands = (logits,) if mask is None else (lowered(logits, mask), mask.expand(logits.shape))
+
+    def probabilities(rows: Tensor, excluded: Tensor | None = None) -> Tensor:
+        exponentials = torch.index_select(table, 0, distances(rows).reshape(-1)).view(rows.shape)
         if excluded is not None:
-            exponentials.masked_fill_(excluded[i : i + step], 0.0)
-        out[i : i + step] = normalize_float64(exponentials, bits, normalization)
-    return out.view(logits.shape)
+            exponentials.masked_fill_(excluded, 0.0)
+        return normalize_float64(exponentials, bits, normalization)
+
+    return by_rows(probabilities, *operands, dtype=container(bits, signed))

@@ -7,19 +7,18 @@ overrides for one module. No tensor lives here.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from intvit.arithmetic import GELU_FAMILIES, LAYERNORM_METHODS, SOFTMAX_FAMILIES
 from intvit.configuration import build
 from intvit.errors import IntVitError
 
-SOFTMAX_FAMILIES = ("ivit", "ibert", "ppoly", "lut", "float")
-GELU_FAMILIES = ("ivit", "ibert", "ppoly", "lut", "float")
-LAYERNORM_FAMILIES = ("exact", "ivit", "ibert", "float")
 NORMALIZATIONS = ("deferred", "rounded", "floor")
 OBSERVERS = ("minmax", "percentile", "mse")
+OWN_FAMILY = ", or your own as MODULE:FUNCTION"
 OPERAND_BITS, LOGIT_BITS = (2, 8), (4, 8)  # narrowest and widest
 
 
@@ -27,9 +26,9 @@ class QuantConfigError(IntVitError):
     """A quantization config that cannot be built; the message names the key, the value and what is allowed."""
 
 
-def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+def _one_of(key: str, value: str, allowed: Collection[str], more: str = "") -> None:
     if value not in allowed:
-        raise QuantConfigError(f"quant.{key}={value}: unknown, expected one of {', '.join(allowed)}")
+        raise QuantConfigError(f"quant.{key}={value}: unknown, expected one of {', '.join(allowed)}{more}")
 
 
 def _within(key: str, value: int, low: int, high: int, why: str = "") -> None:
@@ -53,7 +52,7 @@ class SoftmaxConfig:
     coefficient_bits: int = 16
 
     def __post_init__(self) -> None:
-        _one_of("softmax.family", self.family, SOFTMAX_FAMILIES)
+        _one_of("softmax.family", self.family, SOFTMAX_FAMILIES, OWN_FAMILY)
         _one_of("softmax.normalization", self.normalization, NORMALIZATIONS)
         _check_pieces("softmax", self)
 
@@ -69,14 +68,14 @@ class GeluConfig:
     coefficient_bits: int = 16
 
     def __post_init__(self) -> None:
-        _one_of("gelu.family", self.family, GELU_FAMILIES)
+        _one_of("gelu.family", self.family, GELU_FAMILIES, OWN_FAMILY)
         _check_pieces("gelu", self)
 
 
 def family_options(config: SoftmaxConfig | GeluConfig) -> dict[str, Any]:
     """What the family's derivation takes beside scales and widths."""
-    keys = {"ivit": ("paper",), "ppoly": ("segments", "degree", "coefficient_bits")}.get(config.family, ())
-    return {key: getattr(config, key) for key in keys}
+    families = SOFTMAX_FAMILIES if isinstance(config, SoftmaxConfig) else GELU_FAMILIES
+    return {key: getattr(config, key) for key in families[config.family].options}
 
 
 def _check_pieces(key: str, config: SoftmaxConfig | GeluConfig) -> None:
@@ -93,7 +92,7 @@ class LayerNormConfig:
     paper: bool = False  # ivit: ten Newton steps from 2^16 instead of the exact integer root
 
     def __post_init__(self) -> None:
-        _one_of("layernorm.family", self.family, LAYERNORM_FAMILIES)
+        _one_of("layernorm.family", self.family, LAYERNORM_METHODS)
 
 
 @dataclass(frozen=True)

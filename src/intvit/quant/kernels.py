@@ -45,14 +45,21 @@ def mask(gradient: Tensor, codes: Tensor, bits: int) -> Tensor:
     return torch.ops.aten.hardtanh_backward(gradient, codes.to(gradient.dtype), -limit, limit - 1)
 
 
-def _gelu_gradient(gradient: Tensor, codes: Tensor, scale: float, bits: int) -> Tensor:
-    """Look-up of the derivative at every code."""
+def activation_gradient(
+    gradient: Tensor, codes: Tensor, scale: float, bits: int, real: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Look-up of the derivative of a float function at every code."""
     half = 2 ** (bits - 1)
     points = torch.arange(-half, half, device=codes.device, dtype=torch.float32) * scale
-    derivative = torch.ops.aten.gelu_backward(torch.ones_like(points), points)
+    with torch.enable_grad():
+        (derivative,) = torch.autograd.grad(real(points.requires_grad_()).sum(), points)
     derivative[0] = derivative[-1] = 0.0
     index = codes.to(torch.int32).add_(half)
     return torch.index_select(derivative, 0, index.flatten()).view(codes.shape).mul_(gradient)
+
+
+def _gelu_gradient(gradient: Tensor, codes: Tensor, scale: float, bits: int) -> Tensor:
+    return activation_gradient(gradient, codes, scale, bits, torch.nn.functional.gelu)
 
 
 def _softmax_gradient(

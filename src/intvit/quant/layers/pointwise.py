@@ -1,16 +1,17 @@
-"""GELU layer: codes to codes through a table that the exact integer arithmetic fills."""
+"""GELU layer, and other activations: codes to codes through a table that the exact integer arithmetic fills."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from intvit.arithmetic import GELU_FAMILIES, PAPER_SIGMOID_SLOPE, apply_gelu_table, gelu_table
+from intvit.arithmetic import GELU_FAMILIES, apply_gelu_table, gelu_table
 from intvit.quant.config import SiteConfig, family_options
-from intvit.quant.kernels import Kernels
+from intvit.quant.kernels import Kernels, activation_gradient
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import SMALLEST_FUNCTION_SCALE, Quantizer
 from intvit.quant.tensor import QTensor, Symbol, Value, fields_for_emit, handle
@@ -19,23 +20,23 @@ LOWEST = torch.tensor(-0.7518, dtype=torch.float64)  # where GELU is smallest
 
 
 class GELU(Layer):
-    """GELU of signed codes of at most 8 bits; family from `site.gelu`."""
+    """GELU, or what the family of `site.gelu` stands for, of signed codes of at most 8 bits."""
 
     def __init__(self, site: SiteConfig) -> None:
         super().__init__()
         self.config = site.gelu
+        self.family, self.options = GELU_FAMILIES[site.gelu.family], family_options(site.gelu)
         self.output = Quantizer(site.bits.activation, site.observer.activation, site.observer)
 
     @staticmethod
     def input_quantizer(site: SiteConfig, function: SiteConfig) -> Quantizer:
         """The quantizer for the layer that feeds a GELU: widths of `site`, scales that suit the GELU of `function`."""
-        paper = function.gelu.family == "ivit" and function.gelu.paper
         return Quantizer(
             site.bits.activation,
             site.observer.activation,
             site.observer,
             smallest_scale=SMALLEST_FUNCTION_SCALE,
-            grid=PAPER_SIGMOID_SLOPE if paper else None,
+            grid=GELU_FAMILIES[function.gelu.family].grid(family_options(function.gelu)),
         )
 
     def forward(self, x: Value) -> Value:
@@ -44,16 +45,14 @@ class GELU(Layer):
             return self.record(x)
         if isinstance(x, QTensor):
             return self.integer(x)
-        y = F.gelu(x)
+        y = self.family.real(x)
         if self.calibrating:
             self.output.collect(y)
         return y
 
     def function(self, scale: float, bits: int) -> Any:
         """The family's integer function from input `scale` and `bits` to the output range."""
-        options = family_options(self.config)
-        derive = GELU_FAMILIES[self.config.family]
-        return derive(scale, self.output.scale(), bits, self.output.bits, site=self.name, **options)
+        return self.family(scale, self.output.scale(), bits, self.output.bits, site=self.name, **self.options)
 
     def integer(self, x: QTensor) -> QTensor:
         """Codes to codes."""
@@ -61,15 +60,20 @@ class GELU(Layer):
             self._observe(x)
         table = gelu_table(self.function(x.scale, x.bits), x.bits).to(x.values.device)
         values = apply_gelu_table(x.values, table)
-        gradient = GELUGradient.apply(x.handle, x, self.kernels)
+        gradient = ActivationGradient.apply(x.handle, x, self.family.real, self.kernels)
         return QTensor(values, gradient, self.output.scale(), self.output.bits)
 
     def _observe(self, x: QTensor) -> None:
         flat = x.values.flatten(1)
         low, high = flat.amin(1).double() * x.scale, flat.amax(1).double() * x.scale
-        # (B, 1, 3): |GELU| is largest at an end or where GELU is smallest
-        extremes = torch.stack((low, high, LOWEST.to(low).clamp(low, high)), 1)[:, None]
-        self.output.observe(F.gelu(extremes), 1.0)
+        if self.family.real is F.gelu:
+            # (B, 1, 3): |GELU| is largest at an end or where GELU is smallest
+            extremes = torch.stack((low, high, LOWEST.to(low).clamp(low, high)), 1)[:, None]
+            self.output.observe(F.gelu(extremes), 1.0)
+            return
+        codes = torch.arange(-(2 ** (x.bits - 1)), 2 ** (x.bits - 1), device=flat.device).double() * x.scale
+        seen = (codes >= low[:, None]) & (codes <= high[:, None])  # (B, codes): any of them may hold the largest value
+        self.output.observe((self.family.real(codes) * seen)[:, None], 1.0)
 
     def record(self, x: Symbol) -> Symbol:
         """Emit `gelu`."""
@@ -86,16 +90,18 @@ class GELU(Layer):
         )
 
 
-class GELUGradient(torch.autograd.Function):
-    """Derivative of the float GELU at the input codes, zero where the input saturates."""
+class ActivationGradient(torch.autograd.Function):
+    """Derivative of the float function at the input codes, zero where the input saturates."""
 
     @staticmethod
-    def forward(ctx: Any, x_handle: Tensor, x: QTensor, kernels: Kernels) -> Tensor:
+    def forward(ctx: Any, x_handle: Tensor, x: QTensor, real: Callable[[Tensor], Tensor], kernels: Kernels) -> Tensor:
         ctx.save_for_backward(x.values)
-        ctx.scale, ctx.bits, ctx.gradient = x.scale, x.bits, kernels.gelu_gradient
+        ctx.scale, ctx.bits, ctx.real, ctx.kernels = x.scale, x.bits, real, kernels
         return handle(*x.values.shape, device=x.values.device)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (codes,) = ctx.saved_tensors
-        return ctx.gradient(gradient, codes, ctx.scale, ctx.bits), None, None
+        if ctx.real is F.gelu:
+            return ctx.kernels.gelu_gradient(gradient, codes, ctx.scale, ctx.bits), None, None, None
+        return activation_gradient(gradient, codes, ctx.scale, ctx.bits, ctx.real), None, None, None
