@@ -1,6 +1,6 @@
 """Typed quantization config: operator families, bit widths, observers, overrides by module name.
 
-`conf/quant` composes it, `intvit.configuration.build` makes it from plain values, `QuantConfig.site` resolves the
+`conf/quant` composes it, `intvit.config.values.build` makes it from plain values, `QuantConfig.site` resolves the
 overrides for one module. No tensor lives here.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from intvit.configuration import build
+from intvit.config.values import build
 from intvit.errors import IntVitError
 
 SOFTMAX_FAMILIES = ("ivit", "ibert", "ppoly", "lut", "float")
