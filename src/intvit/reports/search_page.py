@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from intvit.reports import search_plots as plots
 from intvit.reports.report import Column, Plot, Report, Table
 from intvit.search.budget import Budget, Usage
 from intvit.search.judge import gain
-
-if TYPE_CHECKING:
-    from intvit.search.stages import Outcome
+from intvit.search.stages import Outcome
 
 
 def report(outcome: Outcome, budget: Budget, command: str) -> Report:

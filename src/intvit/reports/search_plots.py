@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,10 +11,8 @@ from intvit.reports.model_plots import block_of
 from intvit.reports.style import DARK, INK, KIND_COLORS, LIGHT, Figure, legend_below, plain_logarithmic, plot
 from intvit.search.budget import Budget
 from intvit.search.judge import gain
-
-if TYPE_CHECKING:
-    from intvit.search.stages import Outcome
-    from intvit.search.study import Found
+from intvit.search.stages import Outcome
+from intvit.search.study import Found
 
 FOUND = KIND_COLORS["attention"]
 _AXES = {

@@ -1,4 +1,4 @@
-// The C interface between intvit/runtime/native_runtime.py and this library: plain structures and a few functions.
+// The C interface between runtime.py and this library: plain structures and a few functions.
 //
 // A plan is a list of steps on buffers. It is lowered from an integer program in Python (runtime/lowering.py), where every
 // function of few arguments has become a table. The library trusts none of it: `intvit_create` checks every index,
@@ -6,7 +6,7 @@
 #pragma once
 #include <cstdint>
 
-enum { ABI = 1 };  // counts changes of this file; native_runtime.py expects the same number
+enum { ABI = 1 };  // counts changes of this file; runtime.py expects the same number
 enum { MAX_RANK = 16, MAX_INPUTS = 5, MAX_CONSTANTS = 8, MAX_ATTRIBUTES = 12 };
 
 enum Type : int32_t { I8, U8, I16, U16, I32, U32, I64 };
