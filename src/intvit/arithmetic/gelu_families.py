@@ -8,7 +8,8 @@ import math
 
 import torch
 
-from intvit.arithmetic.dyadic import encode_ratio, limits
+from intvit.arithmetic.dyadic import divide, encode_ratio, limits
+from intvit.arithmetic.elementary import gelu
 from intvit.arithmetic.gelu import FloatGelu, Gelu, PiecewiseGelu, PolynomialGelu, ShiftGelu, TableGelu
 from intvit.arithmetic.piecewise import gelu_pieces, integerize
 from intvit.arithmetic.softmax_families import check_scale, fraction_bits, shift_parameters
@@ -83,8 +84,8 @@ def _rounded_table(scale_in: float, scale_out: float, bits_in: int, bits_out: in
     _check(scale_in, bits_in, site)
     low, high = limits(bits_out)
     half = 1 << (bits_in - 1)
-    value = torch.nn.functional.gelu(torch.arange(-half, half, dtype=torch.float64).mul_(scale_in))
-    return torch.floor(value / scale_out + 0.5).clamp(low, high).to(torch.int64)
+    value = gelu(torch.arange(-half, half, dtype=torch.float64).mul_(scale_in))
+    return torch.floor(divide(value, scale_out) + 0.5).clamp(low, high).to(torch.int64)
 
 
 def derive_lut(scale_in: float, scale_out: float, bits_in: int, bits_out: int, *, site: str = "gelu") -> Gelu:

@@ -91,8 +91,8 @@ def derive_normalizer(
     if method in ("exact", "float"):
         root_bits = ((channels - 1).bit_length() + 1) // 2  # sqrt(C) <= 2^root_bits
         fraction = 29 - root_bits  # |n| < 2^(fraction + 1 + root_bits) = 2^30
-        return Normalizer(method, 40 - fraction, 0, 0, channel_shift, 2.0**-fraction)
-    scale = math.sqrt(channels) * 2.0**-30
+        return Normalizer(method, 40 - fraction, 0, 0, channel_shift, math.ldexp(1.0, -fraction))
+    scale = math.ldexp(math.sqrt(channels), -30)
     if method == "ivit":
         return Normalizer(method, 1, 10 if paper else 0, 0, channel_shift, scale)
     # the norm of y is at most sqrt(C) 2^(w-1) (values at both ends of the range); flooring adds at most sqrt(C)

@@ -1,7 +1,8 @@
 """Piecewise polynomials: optimized fits of real functions, and their integer form at a given scale.
 
 A fit is made once per real interval (cached); `integerize` turns it into integers for a scale, cheaply enough for every
-training step. `evaluate_pieces` is the normative integer evaluation.
+training step. `evaluate_pieces` is the normative integer evaluation. Fits and integers are equal on every processor:
+float64 operations that IEEE 754 rounds correctly, in a fixed order, and no matrix products.
 """
 
 import functools
@@ -12,6 +13,9 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+
+from intvit.arithmetic import elementary
+from intvit.arithmetic.dyadic import divide
 
 _GRID = 240  # candidate bounds of a fit
 _EXPONENTIAL_RANGE = 10.0  # e^-10 = 4.5e-5: a longer range costs more accuracy where it matters
@@ -74,14 +78,15 @@ def gelu_pieces(reach: float, segments: int, degree: int) -> tuple[Piece, ...]:
 
 def _power_of_two(reach: float, largest: float) -> float:
     """reach rounded up to a power of two (few different fits, each cached), at most `largest`."""
-    return min(largest, 2.0 ** math.ceil(math.log2(reach)))
+    mantissa, exponent = math.frexp(reach)
+    return min(largest, math.ldexp(1.0, exponent - (mantissa == 0.5)))
 
 
 # Function, and weight of the error of a piece that starts at z. The exponential's, between absolute and relative, keeps
 # the many small terms of a long row from moving the sum (measured: halves the error of probabilities).
 _FUNCTIONS = {
-    "exponential": (lambda z: torch.exp(-z), lambda z: (torch.exp(-z) + 1e-3).rsqrt()),
-    "gelu": (torch.nn.functional.gelu, torch.ones_like),
+    "exponential": (lambda z: elementary.exp(-z), lambda z: torch.ones_like(z) / (elementary.exp(-z) + 1e-3).sqrt()),
+    "gelu": (elementary.gelu, torch.ones_like),
 }
 
 
@@ -94,7 +99,7 @@ def _fit(function: str, low: float, high: float, segments: int, degree: int) -> 
     """
     if not 1 <= degree <= 4 or not 1 <= segments <= 64:
         raise ValueError(f"piecewise polynomials of {segments} segments and degree {degree}; expected 1..64 and 1..4")
-    grid = torch.linspace(low, high, _GRID + 1, dtype=torch.float64)
+    grid = divide(torch.arange(_GRID + 1, dtype=torch.float64) * (high - low), _GRID) + low
     start, end = torch.triu_indices(_GRID + 1, _GRID + 1, 1)
     value, weight = _FUNCTIONS[function]
     coefficients, error = _interpolate(value, grid[start], grid[end], degree)
@@ -120,16 +125,42 @@ def _piece(low: float, high: float, coefficients: list[float]) -> Piece:
 
 def _interpolate(function: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, degree: int) -> tuple[Tensor, Tensor]:
     """Polynomials on P intervals: coefficients [P, degree+1] of the variable scaled to [-1, 1], largest error [P]."""
-    nodes = torch.cos((torch.arange(degree + 1, dtype=torch.float64) + 0.5) * math.pi / (degree + 1))
-    points = torch.cos(torch.linspace(0, math.pi, 25, dtype=torch.float64))
-    middle, half = (low + high)[:, None] / 2, (high - low)[:, None] / 2
-    powers = torch.arange(degree + 1)
-    inverse = torch.linalg.inv(nodes[:, None] ** powers)
-    coefficients = function(middle + half * nodes) @ inverse.T
-    error = function(middle + half * points) - coefficients @ (points[:, None] ** powers).T
-    top, bottom = error.amax(1), error.amin(1)
-    coefficients[:, 0] += (top + bottom) / 2
-    return coefficients, (top - bottom) / 2
+    nodes, inverse, points = _chebyshev(degree)
+    middle, half = (low + high) * 0.5, (high - low) * 0.5
+    values = [function(middle + half * node) for node in nodes]
+    coefficients = [_ordered_sum([value * c for value, c in zip(values, row, strict=True)]) for row in inverse]
+    top, bottom = torch.full_like(low, -math.inf), torch.full_like(low, math.inf)
+    for point in points:
+        error = function(middle + half * point) - _horner(coefficients, point)
+        top, bottom = torch.maximum(top, error), torch.minimum(bottom, error)
+    coefficients[0] = coefficients[0] + (top + bottom) * 0.5
+    return torch.stack(coefficients, 1), (top - bottom) * 0.5
+
+
+def _ordered_sum(terms: list[Tensor]) -> Tensor:
+    """Left to right: a reduction's order depends on the processor's vectors."""
+    return functools.reduce(torch.add, terms)
+
+
+def _horner(coefficients: list[Tensor], point: float) -> Tensor:
+    value = coefficients[-1]
+    for coefficient in reversed(coefficients[:-1]):
+        value = value * point + coefficient
+    return value
+
+
+@functools.cache
+def _chebyshev(degree: int) -> tuple[list[float], list[list[float]], list[float]]:
+    """Chebyshev's nodes of a degree, the inverse of their Vandermonde matrix (row j: weights of the values in c_j), and
+    25 points of the error; computed with 50 digits and rounded once.
+    """
+    import mpmath
+
+    with mpmath.workdps(50):
+        nodes = [mpmath.cos((i + mpmath.mpf(1) / 2) * mpmath.pi / (degree + 1)) for i in range(degree + 1)]
+        inverse = mpmath.matrix([[node**j for j in range(degree + 1)] for node in nodes]) ** -1
+        rows = [[float(inverse[j, i]) for i in range(degree + 1)] for j in range(degree + 1)]
+        return [float(node) for node in nodes], rows, [float(mpmath.cos(i * mpmath.pi / 24)) for i in range(25)]
 
 
 def integerize(
@@ -167,7 +198,11 @@ def _around(piece: Piece, origin: float, scale: float) -> list[float]:
     for i in range(len(c) - 1):
         for j in range(len(c) - 2, i - 1, -1):
             c[j] += delta * c[j + 1]
-    return [c[j] * ratio**j for j in range(len(c))]
+    power = 1.0
+    for j in range(1, len(c)):
+        power *= ratio
+        c[j] *= power
+    return c
 
 
 def _step_shift(slopes: list[list[float]], reaches: list[int], limit: int) -> int:
@@ -176,17 +211,19 @@ def _step_shift(slopes: list[list[float]], reaches: list[int], limit: int) -> in
     for j in range(1, len(slopes[0])):
         largest = max((abs(row[j]) for row, reach in zip(slopes, reaches, strict=True) if reach), default=0.0)
         if largest > 0:
-            shift = min(shift, math.floor(math.log2(limit / largest) / j))
+            exponent = math.frexp(limit / largest)[1] - 1  # floor(log2), exact
+            shift = min(shift, exponent // j)
     return shift
 
 
 def _round(row: list[float], reach: int, shift: int, limit: int, quantum: int) -> list[int]:
     top = limit // quantum
     width = math.ldexp(reach, -shift)  # largest t / 2^g
-    real = [a * 2.0 ** (shift * j) for j, a in enumerate(row)] if reach else [row[0]] + [0.0] * (len(row) - 1)
+    square = width * width
+    real = [math.ldexp(a, shift * j) for j, a in enumerate(row)] if reach else [row[0]] + [0.0] * (len(row) - 1)
     out = [0] * len(row)
     for j in range(len(row) - 1, -1, -1):
         out[j] = quantum * max(-top, min(top, math.floor(real[j] / quantum + 0.5)))
         for lower, weight in _LOWER_DEGREE.get(j, {}).items():
-            real[lower] += (real[j] - out[j]) * weight * width ** (j - lower)
+            real[lower] += (real[j] - out[j]) * weight * (square if j - lower == 2 else square * square)
     return out

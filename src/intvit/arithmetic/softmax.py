@@ -3,6 +3,8 @@
 `softmax` and `normalize` are normative. `softmax_from_table` gives the same integers from the table of an exponent.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -63,7 +65,8 @@ def normalize_float64(exponentials: Tensor, bits: int, normalization: str = "rou
 def probability_range(bits: int, normalization: str) -> tuple[int, bool, float]:
     """(bits, signed, scale) of the probabilities: unsigned with scale 2^-bits, or signed with scale 2^-(bits-1)."""
     _check_normalization(normalization, bits)
-    return (bits, True, 2.0 ** (1 - bits)) if normalization == "floor" else (bits, False, 2.0**-bits)
+    signed = normalization == "floor"
+    return bits, signed, math.ldexp(1.0, signed - bits)
 
 
 def softmax(

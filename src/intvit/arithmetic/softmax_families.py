@@ -9,6 +9,7 @@ import math
 
 import torch
 
+from intvit.arithmetic.elementary import LN2, exp
 from intvit.arithmetic.exponent import (
     Exponent,
     FloatExponent,
@@ -77,7 +78,7 @@ def derive_ibert(scale: float, row_length: int, bits: int, *, site: str = "softm
     largest = largest_exponential(row_length, site)
     f = fraction_bits(scale, 256)
     step = math.ldexp(scale, -f)
-    x0, b = math.floor(-math.log(2) / step), math.floor(1.353 / step)
+    x0, b = math.floor(-LN2 / step), math.floor(1.353 / step)
     c = math.floor(0.344 / (0.35815 * step * step))
     peak = b * b + c  # < 2.8 * 2^28 < 2^30 at step 2^-14
     u = (largest // peak).bit_length() - 1 if peak <= largest else -1
@@ -103,7 +104,7 @@ def _real_table(scale: float, row_length: int, bits: int, site: str) -> torch.Te
     if not 2 <= bits <= 16:
         raise ValueError(f"{site}: logits of {bits} bits; a table takes 2 to 16")
     distance = torch.arange(1 << bits, dtype=torch.float64)
-    return torch.exp(distance.mul_(-scale)).mul_(float(largest_exponential(row_length, site)))
+    return exp(distance.mul_(-scale)).mul_(float(largest_exponential(row_length, site)))
 
 
 def derive_ppoly(

@@ -77,11 +77,17 @@ EAGER = Kernels(
 )
 
 
+_VECTOR_BITS = {"DEFAULT": 1, "AVX2": 256, "AVX512": 512}  # 1: scalar code
+
+
 @cache
 def compiled() -> Kernels:
     """Kernels that torch.compile builds for every shape that it meets; the first steps take a minute."""
     torch._dynamo.config.recompile_limit = 256  # one entry per shape and width, a dozen in a mixed model
     torch._dynamo.config.accumulated_recompile_limit = 4096
+    # Part of the key under which inductor keeps code on the disk: without it, code for one processor (or one
+    # ATEN_CPU_CAPABILITY) is taken for another, where it does not compile. None on others lets torch choose.
+    torch._inductor.config.cpp.simdlen = _VECTOR_BITS.get(torch.backends.cpu.get_cpu_capability())
     normalize_codes = torch.compile(_normalize, dynamic=False, fullgraph=True)
 
     def softmax(logits: Tensor, table: Tensor, bits: int, normalization: str, mask: Tensor | None = None) -> Tensor:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from intvit.arithmetic import divide
+
 BINS = 4096  # at least 16 bins per 8-bit step after a doubling of the range
 
 
@@ -109,5 +111,5 @@ def all_reduce(value: Tensor, how: str) -> Tensor:
     operation = torch.distributed.ReduceOp.MAX if how == "max" else torch.distributed.ReduceOp.SUM
     torch.distributed.all_reduce(result, operation)
     if how == "mean":
-        result = result / world_size()
+        result = divide(result, world_size())
     return result.to(value.device)

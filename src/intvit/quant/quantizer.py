@@ -134,9 +134,9 @@ class Quantizer(Layer):
         if self.factors is not None:
             assert collected.channels is not None
             channels = all_reduce(collected.channels, "max")
-            room = torch.floor(torch.log2(largest / channels.clamp(min=1e-30))).clamp_(0, 3)
-            self.factors.copy_(room.to(torch.int64))
-            return float((channels * torch.exp2(room)).max()), 1.0
+            ratio = torch.full_like(channels, largest) / channels.clamp(min=1e-30)
+            self.factors.copy_((torch.frexp(ratio)[1] - 1).clamp_(0, 3))  # floor(log2), exact
+            return float((channels * power_of_two(self.factors)).max()), 1.0
         if self.method == "minmax" or largest == 0.0:
             return largest, 1.0
         sums = torch.tensor([collected.image_sum, collected.images], dtype=torch.float64)
@@ -170,7 +170,8 @@ class Quantizer(Layer):
         magnitudes = magnitudes.double().view(batch, self.groups, -1).amax(2)
         statistic = magnitudes.amax(0) if self.method == "minmax" else magnitudes.mean(0)
         statistic = all_reduce(statistic, "max" if self.method == "minmax" else "mean")
-        self.statistic.lerp_(statistic, 1.0 - self.momentum)
+        # In two steps, each rounded alike everywhere: lerp_ fuses them on some processors, and ranks would drift apart.
+        self.statistic.add_((statistic - self.statistic) * (1.0 - self.momentum))
 
     # ---------------------------------------------------------------- requantization
 

@@ -130,8 +130,7 @@ class AttentionCore(Layer):
 
     @property
     def probability_scale(self) -> float:
-        magnitude_bits = self.bits.probabilities - (self.softmax.normalization == "floor")
-        return 2.0**-magnitude_bits
+        return math.ldexp(1.0, (self.softmax.normalization == "floor") - self.bits.probabilities)
 
     def exponent(self, scale: float, tokens: int, bits: int) -> Any:
         """The family's integer exponential for logits of `scale` in rows of `tokens`."""
@@ -153,7 +152,7 @@ class AttentionCore(Layer):
         q, k, v = self._split(qkv.values).float().flatten(1, 3)
         tokens = q.shape[1]
         scale_q, scale_k, scale_v = qkv.scale
-        logit_scale = scale_q * scale_k * q.shape[-1] ** -0.5
+        logit_scale = scale_q * scale_k * math.sqrt(1 / q.shape[-1])  # the power would be libm's
         products = torch.bmm(q, k.transpose(1, 2)).view(-1, self.windows, self.heads, tokens, tokens)
         logits = self._logits(QTensor(products, qkv.handle.detach(), logit_scale, 32), bias)
         attend = self._deferred if self.softmax.normalization == "deferred" else self._normalized
@@ -226,7 +225,7 @@ class AttentionCore(Layer):
         axes = [len(lead) + 1, *range(len(lead)), len(lead) + 2, len(lead), len(lead) + 3]
         heads = split.move("transpose", f"{self.name}.heads", (3, *lead, self.heads, tokens, size), axes=axes)
         q, k, v = (self._record_part(heads, i, part, qkv.scale[i]) for i, part in enumerate(("query", "key", "value")))
-        logit_scale = q.scale * k.scale * size**-0.5
+        logit_scale = q.scale * k.scale * math.sqrt(1 / size)
         products = self._record_product("products", q, k, True, (*lead, self.heads, tokens, tokens), logit_scale)
         logits = self.logits(products) if bias is None else self._record_biased(products, bias)
         end = self._record_deferred if self.softmax.normalization == "deferred" else self._record_normalized
