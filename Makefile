@@ -26,7 +26,7 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff format --check .
 
 # constraints.txt names plain versions: the index decides between CPU and CUDA wheels of torch.
-$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard src/intvit/native/*.cpp src/intvit/native/*.h)
+$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard src/intvit/runtime/native/*.cpp src/intvit/runtime/native/*.h)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install -c constraints.txt -e '.[dev]'

@@ -13,7 +13,7 @@ import sys
 
 from omegaconf import DictConfig
 
-from intvit.launch import launch
+from intvit.config.application import run_application
 
 
 def main(config: DictConfig) -> None:
@@ -24,4 +24,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(launch(main, "evaluate"))
+    sys.exit(run_application(main, "evaluate"))

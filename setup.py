@@ -1,7 +1,7 @@
 """What pyproject.toml can't say: the presets of conf/ go into the wheel, and the native runtime is compiled.
 
-The native runtime is one shared library for each instruction set, src/intvit/native/NAME.*.so; runtime=native chooses
-among them. Without a C++ compiler the installation goes on without it.
+The native runtime is one shared library for each instruction set, src/intvit/runtime/native/NAME.*.so;
+runtime=native chooses among them. Without a C++ compiler the installation goes on without it.
 """
 
 import platform
@@ -29,9 +29,9 @@ class BuildWithPresets(build_py):
 
 def native_library(path: str, flags: list[str]) -> Extension:
     return Extension(
-        f"intvit.native.{path}",
-        ["src/intvit/native/library.cpp"],
-        depends=[str(file) for file in sorted(Path("src/intvit/native").glob("*.[ch]*"))],
+        f"intvit.runtime.native.{path}",
+        ["src/intvit/runtime/native/library.cpp"],
+        depends=[str(file) for file in sorted(Path("src/intvit/runtime/native").glob("*.[ch]*"))],
         extra_compile_args=[*FLAGS, *flags],
         extra_link_args=["-pthread"],
         language="c++",

@@ -14,7 +14,7 @@ import sys
 
 from omegaconf import DictConfig
 
-from intvit.launch import launch, run_directory
+from intvit.config.application import run_application, run_directory
 
 
 def main(config: DictConfig) -> None:
@@ -25,4 +25,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(launch(main, "train"))
+    sys.exit(run_application(main, "train"))

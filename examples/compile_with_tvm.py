@@ -19,10 +19,10 @@ from tvm import relax
 from tvm.relax.frontend.onnx import from_onnx
 from tvm.s_tir import Schedule
 
-from intvit.onnx import to_onnx
 from intvit.program import load_checkpoint
 from intvit.runtime import load_runtime
 from intvit.runtime.images import read_images
+from intvit.runtime.onnx import to_onnx
 
 LANES = 16  # int32 in a vector of 512 bits
 SMALL = 4096  # entries below which a tensor is not worth a schedule

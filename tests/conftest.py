@@ -29,8 +29,8 @@ def test_data() -> Path:
 
 @pytest.fixture(scope="session")
 def _emulated_amx(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from intvit.runtime import native_runtime
-    from tests.runtime.fuzz_native import PATHS
+    from intvit.runtime.native import runtime as native_runtime
+    from tests.support.fuzz_native import PATHS
 
     compiler, folder = shutil.which("g++"), tmp_path_factory.mktemp("emulated_amx")
     if compiler is None or "avx512" not in native_runtime.supported():
@@ -43,7 +43,7 @@ def _emulated_amx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def emulated_amx(_emulated_amx: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Name of the native runtime's only path during the test: AMX, with its tiles' instructions in plain C++."""
-    from intvit.runtime import native_runtime
+    from intvit.runtime.native import runtime as native_runtime
 
     monkeypatch.setattr(native_runtime, "FOLDER", _emulated_amx)
     return "amx"

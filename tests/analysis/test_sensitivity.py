@@ -1,52 +1,17 @@
 """Changes of the quantization: what is measured is what a model built with these overrides computes."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from intvit.analysis.block_cache import blocks, blocks_before
 from intvit.analysis.distances import divergence
-from intvit.analysis.presets import compose_quant, photo_config
 from intvit.analysis.sensitivity import EVERYWHERE, Change, Sensitivity, changes
-from intvit.analysis.subject import Subject, joined
-from intvit.models import create_model
-from intvit.quant import calibrate, set_mode
-from intvit.training.config import ModelConfig
-
-SIZES: dict[str, tuple[int, dict[str, Any]]] = {
-    "deit_t": (32, {"width": 16, "depth": 3, "heads": 2}),
-    "swin_t": (56, {"depths": (2, 2), "heads": (3, 6)}),
-}
-
-
-class Small(Subject):
-    """A subject of reduced size with lively random weights."""
-
-    def _build(self, overrides: dict[str, Any]) -> nn.Module:
-        image, size = SIZES[self.name]
-        torch.manual_seed(0)
-        options = {"image_size": image, "patch_size": None, "num_classes": 7, "mean": (0.5,) * 3, "std": (0.5,) * 3}
-        model = create_model(self.name, **options, quant=replace(self.quant, overrides=overrides), **size).eval()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.add_(0.1 * torch.randn_like(parameter))
-        return model
-
-
-def images(name: str, count: int, seed: int) -> Tensor:
-    generator, side = torch.Generator().manual_seed(seed), SIZES[name][0]
-    return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
-
-
-def subject(name: str, preset: str) -> Small:
-    config = ModelConfig(name, SIZES[name][0], None, 7, (0.5,) * 3, (0.5,) * 3)
-    small = Small(name, config, compose_quant(preset), nn.Identity(), photo_config(), images(name, 6, 1))
-    small.model = small._build({})
-    calibrate(small.model, small.calibration.split(8))
-    return small
+from intvit.analysis.subject import joined
+from intvit.calibration import calibrate
+from intvit.quant import set_mode
+from tests.support.small_subjects import images, subject
 
 
 def spread(tried: list[Change], count: int) -> list[Change]:

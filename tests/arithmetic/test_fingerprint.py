@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from intvit.quant import calibrate
+from intvit.calibration import calibrate
 from tests.support import fingerprint
 
 GOLDEN = json.loads(Path(__file__).with_name("fingerprint.json").read_text())

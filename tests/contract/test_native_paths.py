@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import nn
 
+from intvit.calibration import calibrate
+from intvit.export.record import record
 from intvit.program import Program
-from intvit.program.recording import record
-from intvit.quant import calibrate
 from intvit.runtime import load_runtime
-from intvit.runtime.lowering import lower
-from intvit.runtime.native_plan import Kind
-from intvit.runtime.native_runtime import NativeRuntime, supported
-from tests.contract.test_equality import PRESETS, extreme_images, prepared, random_images, small_model
-from tests.models.test_registry import model_of
-from tests.models.test_registry import random_images as images_of_size
+from intvit.runtime.native.lowering import lower
+from intvit.runtime.native.plan import Kind
+from intvit.runtime.native.runtime import NativeRuntime, supported
+from tests.support.registry_models import model_of
+from tests.support.registry_models import random_images as images_of_size
+from tests.support.small_models import PRESETS, extreme_images, prepared, random_images, small_model
 
 PATHS = supported()
 

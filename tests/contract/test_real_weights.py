@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.contract.real_deit import calibrated_deit, unseen_photos
-from tests.contract.test_equality import differences
+from tests.support.real_deit import calibrated_deit, unseen_photos
+from tests.support.small_models import differences
 
 
 @pytest.mark.parametrize("preset", ["ivit8_true8", "ibert8", "lut8_true8", "w4a8"])

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from synthetic_shards import config, number_of, numbered_image, png, write_split, write_tar
 
 from intvit.data.config import DataError
 from intvit.data.loading import calibration_loader, train_loader, validation_loader
 from intvit.data.shards import open_split
 from intvit.data.transforms import EvalTransform
-from intvit.pictures import BrokenImage, decode
+from intvit.photos import BrokenImage, decode
+from tests.support.synthetic_shards import config, number_of, numbered_image, png, write_split, write_tar
 
 MAKERS = [train_loader, validation_loader, calibration_loader]
 
@@ -133,7 +133,7 @@ def test_bad_labels_are_left_out_of_the_index_and_counted(tmp_path, caplog):
 def test_a_shard_that_was_cut_off_keeps_its_whole_samples(tmp_path, indexed):
     write_split(tmp_path, "val", [9, 4])
     if indexed:
-        from intvit.cli import main
+        from intvit.commands import main
 
         main(["shards", "index", str(tmp_path)])
     path = tmp_path / "val-000000.tar"
@@ -150,7 +150,7 @@ def test_a_shard_that_was_cut_off_keeps_its_whole_samples(tmp_path, indexed):
 
 
 def test_labels_outside_are_found_in_an_index_too(tmp_path):
-    from intvit.cli import main
+    from intvit.commands import main
 
     write_split(tmp_path, "val", [0, 9, 4])
     main(["shards", "index", str(tmp_path)])

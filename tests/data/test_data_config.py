@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from synthetic_shards import config
 
-from intvit.configuration import build
+from intvit.config.values import build
 from intvit.data.classes import class_names
 from intvit.data.config import DataConfig
 from intvit.errors import IntVitError
+from tests.support.synthetic_shards import config
 
 CONF = Path(__file__).parents[2] / "conf"
 

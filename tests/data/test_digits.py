@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
-from synthetic_shards import config
 
 from intvit.data import digits
 from intvit.data.config import DataError
@@ -15,6 +14,7 @@ from intvit.data.digits import digits_root, shard_names, split_digits
 from intvit.data.reader import ShardDataset
 from intvit.data.shards import open_split
 from intvit.data.transforms import eval_transform
+from tests.support.synthetic_shards import config
 
 
 def digits_config(root=None, **changes):

@@ -11,10 +11,10 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from synthetic_shards import config, number_of, numbered_image, png, write_split, write_tar
 
 from intvit.data.config import DataError
 from intvit.data.loading import calibration_loader, train_loader, validation_loader
+from tests.support.synthetic_shards import config, number_of, numbered_image, png, write_split, write_tar
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create . worker processes")
 

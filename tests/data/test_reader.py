@@ -7,13 +7,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from synthetic_shards import IMAGE_SIZE, config, number_of, numbered_image, png, write_split, write_tar
 
 from intvit.data import source
 from intvit.data.config import DataError
 from intvit.data.reader import ShardDataset, seeded
 from intvit.data.shards import open_split
 from intvit.data.transforms import eval_transform, train_transform
+from tests.support.synthetic_shards import IMAGE_SIZE, config, number_of, numbered_image, png, write_split, write_tar
 
 
 def dataset(root, **changes) -> ShardDataset:

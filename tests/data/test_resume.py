@@ -10,11 +10,11 @@ import time
 import numpy as np
 import pytest
 import torch
-from synthetic_shards import config, number_of, write_split
 
 from intvit.data.config import DataConfig, DataError
 from intvit.data.loading import train_loader
 from intvit.data.module import ShardDataModule
+from tests.support.synthetic_shards import config, number_of, write_split
 
 import pytorch_lightning as lightning  # isort: skip, after the module has seen to torchvision
 
@@ -105,7 +105,7 @@ def test_changed_shards_are_refused_in_words(tmp_path):
 TRAINING = """
 import json, os, sys
 sys.path.insert(0, {tests!r})
-from synthetic_shards import config, number_of
+from tests.support.synthetic_shards import config, number_of
 from intvit.data.loading import train_loader
 loader = train_loader(config({root!r}, workers={workers}, batch_size=2))
 state, log = {folder!r} + "/state.json", open({folder!r} + "/seen", "a")
@@ -128,7 +128,7 @@ def test_killed_again_and_again_the_sequence_is_that_of_one_run(root, tmp_path, 
     """kill -9 at random moments; what a step without a checkpoint had read is read again."""
     from pathlib import Path
 
-    tests = str(Path(__file__).parent)
+    tests = str(Path(__file__).parents[2])
     script = TRAINING.format(tests=tests, root=str(root), folder=str(tmp_path), workers=workers)
     seen, state = tmp_path / "seen", tmp_path / "state.json"
     draw, kills = random.Random(workers), 0

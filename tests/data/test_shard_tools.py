@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 import webdataset
 from PIL import Image
-from synthetic_shards import config, numbered_image, png, write_split, write_tar
 
-from intvit.cli import main
+from intvit.commands import main
 from intvit.data.classes import class_names
 from intvit.data.config import DataError
 from intvit.data.index import read_index
@@ -25,6 +24,7 @@ from intvit.data.loading import validation_loader
 from intvit.data.shard_tools import create as creating
 from intvit.data.shard_tools.images import find_images
 from intvit.data.shards import open_split
+from tests.support.synthetic_shards import config, numbered_image, png, write_split, write_tar
 
 
 def shards(*arguments) -> int:
@@ -139,7 +139,7 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path, seed):
     """kill -9 of the whole process group, some times; the result equals that of one run."""
     source = tmp_path / "source" / "train"
     write_folders(source, {"a": 150, "b": 150})
-    command = [sys.executable, "-m", "intvit.cli", "shards", "create", str(tmp_path / "source")]
+    command = [sys.executable, "-m", "intvit.commands", "shards", "create", str(tmp_path / "source")]
     options = ["--shard-mb", "0.01", "--workers", "2"]
     subprocess.run([*command, str(tmp_path / "whole"), *options], check=True, capture_output=True)
     target, killed = tmp_path / "killed", 0

@@ -5,10 +5,10 @@ import tarfile
 import numpy as np
 import pytest
 import webdataset
-from synthetic_shards import config, numbered_image, png, write_split, write_tar
 
 from intvit.data.config import DataError
 from intvit.data.shards import open_split
+from tests.support.synthetic_shards import config, numbered_image, png, write_split, write_tar
 
 IMAGE = png(numbered_image(0))
 

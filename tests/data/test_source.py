@@ -9,14 +9,14 @@ import threading
 
 import pytest
 import torch
-from synthetic_shards import config, write_split
 
-from intvit.cli import main
+from intvit.commands import main
 from intvit.data import source as module
 from intvit.data.config import DataError
 from intvit.data.loading import calibration_loader, train_loader, validation_loader
 from intvit.data.shards import _open
 from intvit.data.source import ShardSource
+from tests.support.synthetic_shards import config, write_split
 
 COUNTS = {"train": [11, 5, 14], "val": [6, 3]}
 
@@ -161,7 +161,8 @@ def test_a_temporary_cache_goes_at_exit(folder):
     from pathlib import Path
 
     script = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from synthetic_shards import config; "
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); "
+        "from tests.support.synthetic_shards import config; "
         "from intvit.data.loading import validation_loader; from intvit.data.shards import open_split; "
         f"data = config('pipe:cat {folder}/{{shard}}', workers=2); list(validation_loader(data)); "
         "print(open_split(data, 'val').source.cache)"

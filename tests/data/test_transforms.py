@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from synthetic_shards import config
 
 from intvit.data.config import DataConfig
 from intvit.data.decoding import decode_crop
 from intvit.data.reader import seeded
 from intvit.data.shards import open_split
 from intvit.data.transforms import EvalTransform, TrainTransform, eval_transform, to_tensor, train_transform
-from intvit.pictures import decode
+from intvit.photos import decode
 from intvit.torchvision_fix import ensure_torchvision
+from tests.support.synthetic_shards import config
 
 ensure_torchvision()
 

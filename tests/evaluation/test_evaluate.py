@@ -14,12 +14,13 @@ import pytest
 import intvit.evaluation.entry as entry
 from intvit.data.digits import digits_root
 from intvit.errors import IntVitError
-from intvit.evaluation.entry import MismatchError, evaluate
+from intvit.evaluation.compare import MismatchError
+from intvit.evaluation.entry import evaluate
 from intvit.program import Constant, Program, load_checkpoint
 from intvit.runtime import load_runtime
 from intvit.training.entry import train
 from intvit.training.run_folder import read_config, write_config
-from tests.tiny_runs import composed, tiny
+from tests.support.tiny_runs import composed, tiny
 
 ROOT = Path(__file__).parents[2]
 ONLY_CALIBRATE = ["schedule.float=null", "schedule.qat=null", "schedule.frozen=null"]

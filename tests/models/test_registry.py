@@ -7,31 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from intvit.analysis.presets import compose_quant
-from intvit.models import MODELS, create_model, load_weights
+from intvit.calibration import calibrate
+from intvit.models import MODELS, load_weights
 from intvit.models.registry import TIMM_NAMES
-from intvit.models.swin import SwinSize
-from intvit.quant import calibrate, set_mode
+from intvit.quant import set_mode
 from intvit.torchvision_fix import ensure_torchvision
-from tests.contract.test_equality import differences
+from tests.support.registry_models import MEAN, STD, model_of, random_images, reduced
+from tests.support.small_models import differences
 
 PRESETS = ("ivit8", "lut8", "ivit8_true8", "ibert8_true8", "ppoly8_true8", "lut8_true8")
 COLUMNS = ("float", "gradients", "state", *PRESETS)
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def reduced(name: str) -> tuple[int, dict[str, Any], dict[str, Any]]:
-    """Image size, and what makes the model small here and in timm."""
-    size = MODELS[name]
-    if isinstance(size, SwinSize):  # shifted windows, then a side of one window
-        return 56, {"depths": (2, 2), "heads": size.heads[:2]}, {"depths": (2, 2), "num_heads": size.heads[:2]}
-    return 2 * size.patch, {"depth": 1}, {"depth": 1}
-
-
-def model_of(name: str, preset: str, **changes: Any) -> nn.Module:
-    image_size, small, _ = reduced(name)
-    options = {"image_size": image_size, "patch_size": None, "num_classes": 7, "mean": MEAN, "std": STD}
-    return create_model(name, **{**options, "quant": compose_quant(preset), **small, **changes})
 
 
 def timm_model(name: str, **changes: Any) -> nn.Module:
@@ -46,10 +31,6 @@ def timm_model(name: str, **changes: Any) -> nn.Module:
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     return model.eval()
-
-
-def random_images(count: int, size: int) -> torch.Tensor:
-    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 def float_difference(model: nn.Module, reference: nn.Module, images: torch.Tensor) -> float:

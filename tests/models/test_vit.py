@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from intvit.analysis.presets import compose_quant
 from intvit.errors import IntVitError
 from intvit.models import create_model, load_weights
+from intvit.quant.presets import compose_quant
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

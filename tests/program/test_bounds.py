@@ -6,11 +6,12 @@ from math import isqrt
 import numpy as np
 import pytest
 
-from intvit.program import Constant, Operator, Program, ProgramError, Value, bounds, infer_output
+from intvit.program import Constant, Operator, ProgramError, Value, bounds
 from intvit.program.layernorm_intervals import normalized_exact
 from intvit.program.ledger import Ledger, Range, bits_needed
 from intvit.runtime import load_runtime
-from tests.program.random_programs import images_for, random_program
+from tests.support.programs import linear_program, program_of
+from tests.support.random_programs import images_for, random_program
 
 
 @pytest.mark.parametrize("seed", range(80))
@@ -39,38 +40,6 @@ def test_images_that_push_an_accumulator_to_its_bound_stay_inside_and_reach_it(s
     reached = dict(load_runtime(program, "numpy").trace(np.stack([image, 255 - image])))[first.name]
     assert reached[0, 0, 0] == output.high[..., 0].item()
     assert reached[1, 0, 0] == output.low[..., 0].item()
-
-
-def program_of(*operators: Operator, constants: dict[str, Constant], shape: tuple[int, int, int]) -> Program:
-    """A program with inferred values; the last operator gives the output."""
-    values = {"image": Value(shape, 8, False)}
-    for operator in operators:
-        held = {role: constants[name] for role, name in operator.constants.items()}
-        values[operator.output] = infer_output(operator, [values[name] for name in operator.inputs], held)
-    return Program("image", operators[-1].output, values, constants, list(operators))
-
-
-def linear_program(weight: np.ndarray, bias: int, ratio: tuple[int, int] = (1, 1)) -> Program:
-    """image [1, 1, K] -> u - 128 -> linear -> int32 scores."""
-    roles = {"multiplier": "m", "bias": "b"}
-    constants = {
-        "m": Constant(np.array([2]), 32),
-        "b": Constant(np.array([-256]), 64),
-        "w": Constant(weight, 8),
-        "c": Constant(np.full(len(weight), bias), 32),
-        "r": Constant(np.array([ratio[0]]), 32),
-        "e": Constant(np.array([ratio[1]]), 8),
-    }
-    return program_of(
-        Operator("quantize_input", "x", ("image",), "x", {"bits": 8, "shift": 1}, roles),
-        Operator("reshape", "flat", ("x",), "flat", {"shape": (weight.shape[1],)}),
-        Operator("linear", "head", ("flat",), "head", {}, {"weight": "w", "bias": "c"}),
-        Operator(
-            "requantize", "scores", ("head",), "scores", {"bits": 32, "signed": True}, {"multiplier": "r", "shift": "e"}
-        ),
-        constants=constants,
-        shape=(1, 1, weight.shape[1]),
-    )
 
 
 def test_an_accumulator_splits_its_weights_by_sign() -> None:

@@ -9,10 +9,10 @@ import pytest
 from intvit.program import Operator, OperatorBounds, Program, bounds
 from intvit.program.ledger import Interval
 from intvit.runtime import load_runtime
-from intvit.runtime.numpy_runtime import OPERATORS, Site
-from tests.contract.real_deit import real_deit
-from tests.program.intermediates import intermediates
-from tests.program.random_programs import images_for, random_program
+from intvit.runtime.numpy import OPERATORS, Site
+from tests.support.intermediates import intermediates
+from tests.support.random_programs import images_for, random_program
+from tests.support.real_deit import real_deit
 
 ROW_OPERATORS = ("layernorm", "softmax", "exponential", "gelu", "requantize")
 

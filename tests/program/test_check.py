@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from intvit.program import Constant, Operator, Program, ProgramError, Value, check, infer_output
-from tests.program.random_programs import random_program
+from tests.support.random_programs import random_program
 
 
 def changed(change: Callable[[Program], None], seed: int = 2) -> str:

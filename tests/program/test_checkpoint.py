@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from intvit.program import Constant, ProgramError, container, load_checkpoint, save_checkpoint
 from intvit.program.weights import pack, unpack
-from tests.program.random_programs import random_program
+from tests.support.random_programs import random_program
 
 WEIGHTS, PROGRAM = "weights.safetensors", "program.json"
 

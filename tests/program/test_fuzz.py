@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from intvit.program import Constant, Operator, Program, ProgramError, load_checkpoint, save_checkpoint
-from tests.program import fuzz
-from tests.program.random_programs import random_program
-from tests.program.test_bounds import program_of
+from tests.support import fuzz_checkpoints
+from tests.support.programs import program_of
+from tests.support.random_programs import random_program
 
 MEMORY = 160 * 2**20  # bytes beyond which loading a file of some KiB is out of bounds; runtimes need them too
 
@@ -25,9 +25,9 @@ def traced():
 
 @pytest.mark.parametrize("seed", [0, 1000])
 def test_mutations_are_refused_in_one_line_or_run_equally_on_two_runtimes(seed: int, traced: None) -> None:
-    outcomes, peak, _ = fuzz.fuzz(80, seed)
+    outcomes, peak, _ = fuzz_checkpoints.fuzz(80, seed)
     assert peak < MEMORY
-    assert {kind for kind, _ in outcomes} == {mutation.__name__ for mutation in fuzz.MUTATIONS}
+    assert {kind for kind, _ in outcomes} == {mutation.__name__ for mutation in fuzz_checkpoints.MUTATIONS}
     assert sum(count for (_, outcome), count in outcomes.items() if outcome == "equal") > 0
 
 
@@ -72,14 +72,14 @@ def test_large_tensors_of_a_small_file_cost_little_memory_to_prove(size: int, tm
 
 def reshaped(folder: Path, header: dict, data: bytes) -> None:
     text = json.dumps(header).encode()
-    (folder / fuzz.WEIGHTS).write_bytes(struct.pack("<Q", len(text)) + text + data)
-    fuzz.seal(folder)
+    (folder / fuzz_checkpoints.WEIGHTS).write_bytes(struct.pack("<Q", len(text)) + text + data)
+    fuzz_checkpoints.seal(folder)
 
 
 def test_constants_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
     """Else thousands of constants could each stand for the whole file."""
     save_checkpoint(random_program(4), tmp_path / "checkpoint")
-    data = (tmp_path / "checkpoint" / fuzz.WEIGHTS).read_bytes()
+    data = (tmp_path / "checkpoint" / fuzz_checkpoints.WEIGHTS).read_bytes()
     length = struct.unpack("<Q", data[:8])[0]
     header = json.loads(data[8 : 8 + length])
     one, two = [name for name, entry in header.items() if entry["shape"] == [1] and entry["dtype"] == "I32"][:2]
@@ -91,7 +91,7 @@ def test_constants_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
 
 def test_an_empty_constant_of_an_impossible_shape_is_refused(tmp_path: Path) -> None:
     save_checkpoint(random_program(4), tmp_path / "checkpoint")
-    path = tmp_path / "checkpoint" / fuzz.PROGRAM
+    path = tmp_path / "checkpoint" / fuzz_checkpoints.PROGRAM
     document = json.loads(path.read_text())
     next(iter(document["constants"].values()))["shape"] = [0, 2**31 - 1, 2**31 - 1, 2**31 - 1]
     path.write_text(json.dumps(document))
@@ -101,7 +101,7 @@ def test_an_empty_constant_of_an_impossible_shape_is_refused(tmp_path: Path) -> 
 
 def test_a_key_repeated_among_a_hundred_thousand_is_found_at_once(tmp_path: Path) -> None:
     save_checkpoint(random_program(4), tmp_path / "checkpoint")
-    path = tmp_path / "checkpoint" / fuzz.PROGRAM
+    path = tmp_path / "checkpoint" / fuzz_checkpoints.PROGRAM
     keys = ", ".join(f'"{index}": 0' for index in range(100_000))
     path.write_text(path.read_text().replace('"provenance": {', f'"provenance": {{{keys}, "99999": 1, ', 1))
     with pytest.raises(ProgramError, match="the key '99999' stands twice"):

@@ -9,8 +9,8 @@ import pytest
 from intvit.program import save_checkpoint
 from intvit.program.operators import OPERATORS
 from intvit.program.schema import schema
-from tests.program.random_programs import random_program
-from tests.runtime.test_program_format_page import EXAMPLE
+from tests.support.format_page import EXAMPLE
+from tests.support.random_programs import random_program
 
 PUBLISHED = json.loads((Path(__file__).parents[2] / "docs" / "program.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(PUBLISHED)

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from tests.contract.test_equality import prepared, small_model
 
 from intvit.arithmetic.activations.ivit import PAPER_SIGMOID_SLOPE
 from intvit.quant.config import ObserverConfig
 from intvit.quant.quantizer import Quantizer
+from tests.support.small_models import prepared, small_model
 
 
 def quantizer(limit: float, grid: float | None) -> Quantizer:

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from intvit.analysis.presets import compose_quant, preset_names
+from intvit.calibration import calibrate
 from intvit.errors import IntVitError
 from intvit.models import create_model
-from intvit.quant import calibrate, freeze_observers, set_mode
+from intvit.quant import freeze_observers, set_mode
 from intvit.quant.config import ObserverConfig, QuantConfigError
+from intvit.quant.presets import compose_quant, preset_names
 from intvit.quant.quantizer import Quantizer
 from intvit.quant.tensor import QTensor, handle
 

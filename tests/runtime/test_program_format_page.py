@@ -10,12 +10,11 @@ import pytest
 from intvit.program import Constant, Operator, Program, Value, infer_output, load_checkpoint, save_checkpoint
 from intvit.program.document import from_json
 from intvit.program.operators import OPERATORS
-from intvit.runtime import load_runtime, numpy_runtime
-from tests.runtime import big_integers
+from intvit.runtime import load_runtime
+from intvit.runtime import numpy as numpy_runtime
+from tests.support import big_integers
+from tests.support.format_page import BLOCKS, EXAMPLE, PAGE
 
-PAGE = (Path(__file__).parents[2] / "docs" / "program-format.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
-EXAMPLE = next(block for block in BLOCKS if json.loads(block).get("format") == "intvit")
 VECTORS = [json.loads(block) for block in BLOCKS if "op" in json.loads(block)]
 
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests.analysis.test_sensitivity import subject
 
-from intvit.program.recording import record
+from intvit.export.record import record
 from intvit.search.budget import Budget, usage
 from intvit.search.price import Price
 from intvit.search.slots import merged, slots
+from tests.support.small_subjects import subject
 
 
 @pytest.mark.parametrize("name", ["deit_t", "swin_t"])

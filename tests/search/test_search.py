@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tiny_runs import TINY, tiny
 
-from intvit.analysis.presets import compose_quant
 from intvit.analysis.subject import read_subject
-from intvit.cli import main
-from intvit.configuration import config_directory
+from intvit.calibration import calibrate
+from intvit.commands import main
+from intvit.commands import search as command
+from intvit.config.presets import config_directory
 from intvit.data.digits import digits_root
 from intvit.errors import IntVitError
+from intvit.export.record import record
 from intvit.files import write_text
-from intvit.program.recording import record
-from intvit.quant import calibrate
-from intvit.search import command, stages
+from intvit.quant.presets import compose_quant
+from intvit.search import stages
 from intvit.search.budget import Usage, usage
 from intvit.search.images import search_images
 from intvit.search.judge import Judge, Mix, program_hash
@@ -30,6 +30,7 @@ from intvit.search.preset_file import compact
 from intvit.search.trials import Trials, workers
 from intvit.training.entry import train
 from intvit.training.restore import build_model, restore_run
+from tests.support.tiny_runs import TINY, tiny
 
 COUNTS = {"calibration-images": 32, "alone-images": 4, "search-images": 8, "final-images": 8, "trials": 8}
 SMALL = [*(text for name, count in COUNTS.items() for text in (f"--{name}", str(count))), "--bits", "4", "6"]

@@ -24,11 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from intvit import arithmetic
-from intvit.analysis.presets import compose_quant, preset_names
+from intvit.export.record import record
 from intvit.models import create_model
 from intvit.program import Program
-from intvit.program.recording import record
 from intvit.quant import layers, set_mode
+from intvit.quant.presets import compose_quant, preset_names
 from intvit.quant.quantizer import Quantizer
 
 SITES = 150  # of every kind

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from tests.slurm_cluster import wait_until
 
+from intvit.commands.sweep import main
 from intvit.errors import IntVitError
 from intvit.sweeps.space import Space
-from intvit.sweeps.sweep import main
+from tests.support.slurm_cluster import wait_until
 
 # Five steps, each written down once it is done; a second start goes on, a finished run only says so.
 STAND_IN = """
@@ -59,7 +59,18 @@ def starts(tmp_path: Path) -> Counter[str]:
 
 @pytest.mark.parametrize("storage", ["journal", pytest.param("sqlite", marks=pytest.mark.slow)])
 def test_a_sweep_killed_twice_loses_no_trial_and_runs_none_twice(storage: str, tmp_path: Path, command: str) -> None:
-    arguments = ["-m", "intvit.cli", "sweep", "s", "--outputs", str(tmp_path), "--command", command, "--trials", "6"]
+    arguments = [
+        "-m",
+        "intvit.commands",
+        "sweep",
+        "s",
+        "--outputs",
+        str(tmp_path),
+        "--command",
+        command,
+        "--trials",
+        "6",
+    ]
     arguments += ["--parallel", "2", "pause=0.2", "x=interval(0,100)"]
     if storage == "sqlite":
         arguments += ["--storage", f"sqlite:///{tmp_path / 'study.db'}"]
@@ -113,7 +124,17 @@ def test_a_wrong_command_ends_the_sweep_and_says_why(tmp_path: Path, command: st
 
 
 def test_ctrl_c_leaves_the_trials_to_the_next_call(tmp_path: Path, command: str) -> None:
-    arguments = [sys.executable, "-m", "intvit.cli", "sweep", "s", "--outputs", str(tmp_path), "--command", command]
+    arguments = [
+        sys.executable,
+        "-m",
+        "intvit.commands",
+        "sweep",
+        "s",
+        "--outputs",
+        str(tmp_path),
+        "--command",
+        command,
+    ]
     controller = subprocess.Popen([*arguments, "--trials", "1", "pause=1", "x=interval(0,1)"], stdout=subprocess.PIPE)
     wait_until(lambda: bool(starts(tmp_path)), 60)
     controller.send_signal(signal.SIGINT)

@@ -12,7 +12,7 @@ from intvit.errors import one_line
 from intvit.models import create_model
 from intvit.quant import QuantConfig
 from intvit.training.entry import train
-from tests.tiny_runs import tiny
+from tests.support.tiny_runs import tiny
 
 PHOTOS = ["data=imagenet", "data.image_size=32", "data.patch_size=16", "data.workers=0", "data.batch_size=1"]
 

@@ -18,7 +18,7 @@ from intvit.files import holding
 from intvit.training.checkpoints import TERMINATED, WholeCheckpointIO
 from intvit.training.entry import train
 from intvit.training.module import TrainingModule
-from tests.tiny_runs import rows, state, tiny, train_and_stop
+from tests.support.tiny_runs import rows, state, tiny, train_and_stop
 
 STEPS = [  # five of float, five of QAT, two frozen; with mixing, stochastic depth, an average
     "schedule.qat.epochs=1",

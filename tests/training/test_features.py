@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from intvit.quant import calibrate, set_mode
+from intvit.calibration import calibrate
+from intvit.quant import set_mode
 from intvit.quant.layers import LayerNorm
 from intvit.training.features import feature_error, norm_outputs
-from tests.models.test_registry import model_of, random_images, reduced
+from tests.support.registry_models import model_of, random_images, reduced
 
 NAMES = ("deit_t", "swin_t")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from intvit.configuration import build
+from intvit.config.values import build
 from intvit.errors import IntVitError
 from intvit.training.losses import LossConfig, TrainingTask
 

@@ -5,7 +5,7 @@ import pytest
 from intvit.models import MODELS
 from intvit.training.config import OptimizerConfig
 from intvit.training.optimizer import build_optimizer
-from tests.models.test_registry import model_of
+from tests.support.registry_models import model_of
 
 
 @pytest.mark.parametrize("name", MODELS)

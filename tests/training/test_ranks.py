@@ -15,8 +15,8 @@ from intvit.quant.quantizer import Quantizer
 from intvit.training.accuracy import Accuracy
 from intvit.training.entry import train
 from intvit.training.module import TrainingModule
-from tests.forked_ranks import run_ranks
-from tests.tiny_runs import rows, state, tiny
+from tests.support.forked_ranks import run_ranks
+from tests.support.tiny_runs import rows, state, tiny
 
 DDP = ["trainer.strategy=ddp", "trainer.accelerator=cpu"]
 # Float, calibration, five steps of QAT with min-max ranges everywhere; 256 images in every step.

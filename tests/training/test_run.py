@@ -10,11 +10,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from intvit.configuration import identity_hash
+from intvit.config.identity import identity_hash
 from intvit.errors import IntVitError
 from intvit.training.entry import train
 from intvit.training.restore import restore_run
-from tests.tiny_runs import TINY, rows, state, tiny, train_and_stop
+from tests.support.tiny_runs import TINY, rows, state, tiny, train_and_stop
 
 ROOT = Path(__file__).parents[2]
 NO_TRAINING = ["schedule.qat=null", "schedule.frozen=null"]

@@ -5,11 +5,11 @@ import math
 
 import pytest
 
-from intvit.configuration import build
+from intvit.config.values import build
 from intvit.errors import IntVitError
 from intvit.training.config import train_config
 from intvit.training.schedule import ScheduleConfig, TrainingPhase, plan
-from tests.tiny_runs import composed
+from tests.support.tiny_runs import composed
 
 FLOAT, QAT = {"epochs": 2, "lr": 1e-3}, {"steps": 7, "lr": 1e-4}
 

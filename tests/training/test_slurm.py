@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from intvit.training.entry import train
-from tests.forked_ranks import run_ranks
-from tests.slurm_cluster import missing_programs, slurm_cluster, wait_until
-from tests.tiny_runs import TINY, composed, rows, state
+from tests.support.forked_ranks import run_ranks
+from tests.support.slurm_cluster import missing_programs, slurm_cluster, wait_until
+from tests.support.tiny_runs import TINY, composed, rows, state
 
 ROOT = Path(__file__).parents[2]
 PRESETS = ["trainer=ddp_cpu", *TINY, "data.batch_size=128", "schedule.frozen=null"]
@@ -117,7 +117,7 @@ def test_a_multirun_is_an_array_whose_jobs_requeue_themselves(tmp_path: Path) ->
     assert f"job {begun()[0]} is requeued" in printed()
     assert printed().count("goes on at step") == 1
     assert len(list(outputs.glob("array-*/summary.json"))) == 2
-    table = [sys.executable, "-m", "intvit.cli", "results", *map(str, outputs.iterdir()), "--csv", "results.csv"]
+    table = [sys.executable, "-m", "intvit.commands", "results", *map(str, outputs.iterdir()), "--csv", "results.csv"]
     subprocess.run(table, cwd=tmp_path, check=True)
     with (tmp_path / "results.csv").open(newline="") as file:
         assert sorted(row["seed"] for row in csv.DictReader(file)) == ["1", "2"]
@@ -149,7 +149,17 @@ def test_a_killed_rank_ends_the_job(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_trials_of_a_sweep_are_jobs(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "intvit.cli", "sweep", "jobs", "--grid", "--parallel=2", "--outputs", tmp_path]
+    command = [
+        sys.executable,
+        "-m",
+        "intvit.commands",
+        "sweep",
+        "jobs",
+        "--grid",
+        "--parallel=2",
+        "--outputs",
+        tmp_path,
+    ]
     command += [f"--slurm={' '.join(['--nodes=1', *SMALL])}", "quant=lut8,ivit8", *PRESETS]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,1 @@
+"""Measurements of operators and models against float, as numbers."""

@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 
-from intvit.analysis.cost import steps_of
-from intvit.analysis.presets import compose_quant, photo_config
+from intvit.calibration import calibrate
+from intvit.data.presets import photo_config
+from intvit.export.record import record
 from intvit.models import create_model
 from intvit.program import bounds
-from intvit.program.recording import record
-from intvit.quant import calibrate
+from intvit.program.cost import steps_of
+from intvit.quant.presets import compose_quant
 
 PRESETS = ("ivit8", "ivit_paper", "ibert8", "ppoly8", "lut8")  # together every family of every operator
 OPERATORS = ("exponential", "softmax", "gelu", "layernorm")

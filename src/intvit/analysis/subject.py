@@ -1,7 +1,4 @@
-"""The trained model that an analysis looks at: from a run of train.py or from float weights, calibrated, with images.
-
-Command line options that say so are here, too, for `intvit analyze operators` and `intvit analyze model`.
-"""
+"""The trained model that an analysis looks at: of a run of train.py or from float weights, calibrated, with images."""
 
 from __future__ import annotations
 
@@ -12,23 +9,21 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from intvit.analysis.presets import compose_quant, first_images, photo_config
-from intvit.arguments import at_least, new_folder, positive
-from intvit.data.config import DataConfig
-from intvit.data.loading import calibration_loader, validation_loader
-from intvit.errors import IntVitError
-from intvit.models import MODELS
-from intvit.quant import (
-    QuantConfig,
+from intvit.calibration import (
+    Known,
     adopt_ranges,
     calibrate,
     collect_statistics,
     correct_biases,
     find_ranges,
-    set_mode,
+    wants_correction,
 )
-from intvit.quant.config import OPERAND_BITS
-from intvit.quant.control import Known, wants_correction
+from intvit.data.config import DataConfig
+from intvit.data.loading import calibration_loader, first_images, validation_loader
+from intvit.data.presets import photo_config
+from intvit.errors import IntVitError
+from intvit.quant import QuantConfig, set_mode
+from intvit.quant.presets import compose_quant
 from intvit.quant.quantizer import Collected
 from intvit.training.config import ModelConfig
 from intvit.training.restore import build_model, restore_run
@@ -110,40 +105,6 @@ def joined(overrides: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
         old = overrides.get(pattern, {})
         result[pattern] = {**old, **{group: {**old.get(group, {}), **values} for group, values in parts.items()}}
     return result
-
-
-def subject_options(parser: argparse.ArgumentParser, calibration_images: int = 64) -> None:
-    """What `read_subject` reads beside the checkpoint, but for `quant`."""
-    parser.add_argument("--model", default="deit_t", choices=MODELS, metavar="NAME", help="of a weights file (deit_t)")
-    parser.add_argument("--calibration", metavar="DIR", help="folder with train-*.tar (default: the run's own data)")
-    parser.add_argument(
-        "--calibration-images",
-        type=positive,
-        default=calibration_images,
-        metavar="N",
-        help=f"default {calibration_images}",
-    )
-
-
-def preset_option(parser: argparse.ArgumentParser) -> None:
-    """The preset of `open_subject`."""
-    parser.add_argument("--quant", default="lut8", help="of a weights file: preset, overrides after commas (lut8)")
-
-
-def out_option(parser: argparse.ArgumentParser, meaning: str) -> None:
-    """`--out DIR`."""
-    parser.add_argument("--out", type=new_folder, required=True, metavar="DIR", help=meaning)
-
-
-several = at_least(2)  # images, so that they have a standard error
-
-
-def width(text: str) -> int:
-    """The argument as a width that operands of a matrix product may have."""
-    low, high = OPERAND_BITS
-    if not text.isdigit() or not low <= int(text) <= high:
-        raise argparse.ArgumentTypeError(f"{text}: expected a width from {low} to {high}")
-    return int(text)
 
 
 def open_subject(checkpoint: str, options: argparse.Namespace, data: str | None = None) -> Subject:

@@ -1,6 +1,6 @@
 """Typed data config and the error that every part of `intvit.data` raises.
 
-`conf/data` composes it, `intvit.configuration.build` makes it from plain values. Nothing is opened here.
+`conf/data` composes it, `intvit.config.values.build` makes it from plain values. Nothing is opened here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, field
 
 from intvit.errors import IntVitError
-from intvit.pictures import MAX_PIXELS
+from intvit.photos import MAX_PIXELS
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 TRAIN_TRANSFORMS = ("photo", "none")

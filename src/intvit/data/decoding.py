@@ -13,7 +13,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from intvit.pictures import opened, rgb
+from intvit.photos import opened, rgb
 
 SCALES = (8, 4, 2)  # divisors of the size, the smallest picture first
 Box = tuple[int, int, int, int]  # top, left, height, width

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
@@ -233,3 +234,15 @@ def _collate(
         raise DataError(f"{bad[0]} (and every other sample of a batch)")
     images, labels = zip(*good, strict=True)
     return torch.stack(images), torch.tensor(labels, dtype=torch.int64), bad
+
+
+def first_images(loader: Iterable[tuple[Tensor, Tensor]], count: int | None) -> tuple[Tensor, Tensor]:
+    """The first `count` (None: all) images of a loader: uint8 (N, C, H, W), and their labels, int64 (N,)."""
+    images, labels, seen = [], [], 0
+    for batch, target in loader:
+        images.append(batch)
+        labels.append(target)
+        seen += len(batch)
+        if count is not None and seen >= count:
+            break
+    return torch.cat(images)[:count], torch.cat(labels)[:count]

@@ -14,7 +14,7 @@ from intvit.data.config import DataError
 from intvit.data.shards import ShardIndex
 from intvit.data.tars import BadSample
 from intvit.data.transforms import Transform
-from intvit.pictures import BrokenImage
+from intvit.photos import BrokenImage
 
 
 class ShardDataset(Dataset):

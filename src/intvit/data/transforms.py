@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 
 from intvit.data.config import DataConfig
 from intvit.data.decoding import Box, decode_crop
-from intvit.pictures import decode, fit
+from intvit.photos import decode, fit
 
 Transform = Callable[[bytes], torch.Tensor]  # encoded picture -> uint8 (3, size, size); raises BrokenImage
 
@@ -29,7 +29,7 @@ def _channels_first(pixels: np.ndarray) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Encoded picture -> uint8 (3, size, size) as `intvit.pictures.fit` makes it, equal to timm's to the byte."""
+    """Encoded picture -> uint8 (3, size, size) as `intvit.photos.fit` makes it, equal to timm's to the byte."""
 
     image_size: int
     crop_pct: float

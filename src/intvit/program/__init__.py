@@ -1,6 +1,6 @@
 """The integer program: its data, its checks and proofs, its checkpoint on disk. Needs numpy and safetensors, no torch.
 
-Recording a program from a model (intvit.program.recording) needs torch and is not imported here.
+Recording a program from a model needs torch: intvit.export.record.
 """
 
 from intvit.program.bounds import OperatorBounds, bounds

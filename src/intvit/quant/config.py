@@ -1,6 +1,6 @@
 """Typed quantization config: operator families, bit widths, observers, overrides by module name.
 
-`conf/quant` composes it, `intvit.configuration.build` makes it from plain values, `QuantConfig.site` resolves the
+`conf/quant` composes it, `intvit.config.values.build` makes it from plain values, `QuantConfig.site` resolves the
 overrides for one module. No tensor lives here.
 """
 
@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from intvit.arithmetic import GELU_FAMILIES, LAYERNORM_METHODS, SOFTMAX_FAMILIES
-from intvit.configuration import build
+from intvit.config.values import build
 from intvit.errors import IntVitError
 
 NORMALIZATIONS = ("deferred", "rounded", "floor")

@@ -66,7 +66,7 @@ class QTensor:
 
 
 class Builder(Protocol):
-    """Receives the operators of a program, see `intvit.program.recording`."""
+    """Receives the operators of a program, see `intvit.export.record`."""
 
     def emit(
         self,

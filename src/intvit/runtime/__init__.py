@@ -15,10 +15,10 @@ from intvit.program.checkpoint import load_checkpoint
 from intvit.program.program import Program, ProgramError
 
 RUNTIMES = {  # name -> module, class
-    "numpy": ("intvit.runtime.numpy_runtime", "NumpyRuntime"),
-    "onnx": ("intvit.runtime.onnx_runtime", "OnnxRuntime"),
-    "torch": ("intvit.runtime.torch_runtime", "TorchRuntime"),
-    "native": ("intvit.runtime.native_runtime", "NativeRuntime"),
+    "numpy": ("intvit.runtime.numpy", "NumpyRuntime"),
+    "onnx": ("intvit.runtime.onnx.runtime", "OnnxRuntime"),
+    "torch": ("intvit.runtime.torch", "TorchRuntime"),
+    "native": ("intvit.runtime.native.runtime", "NativeRuntime"),
 }
 
 

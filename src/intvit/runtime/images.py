@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from intvit.errors import IntVitError
-from intvit.pictures import MAX_PIXELS, decode, fit
+from intvit.photos import MAX_PIXELS, decode, fit
 from intvit.program import Program
 from intvit.runtime import check_images
 

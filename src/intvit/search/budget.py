@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from intvit.analysis.cost import operator_costs
 from intvit.errors import IntVitError
 from intvit.program import Program, bounds
+from intvit.program.cost import operator_costs
 
 ACCUMULATOR = 32  # bits: values of this width are sums and scores, not stored tensors
 NO16 = "no16"

@@ -11,9 +11,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from intvit.analysis.presets import first_images
 from intvit.analysis.subject import Subject
-from intvit.data.loading import augmented_loader, calibration_loader
+from intvit.data.loading import augmented_loader, calibration_loader, first_images
 from intvit.errors import IntVitError
 
 

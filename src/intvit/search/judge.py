@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from intvit.analysis.distances import divergence
-from intvit.analysis.presets import compose_quant
 from intvit.analysis.subject import BATCH, Subject, joined
+from intvit.export.record import record
 from intvit.program import Program
-from intvit.program.recording import record
 from intvit.quant import QuantConfig, set_mode
+from intvit.quant.presets import compose_quant
 from intvit.runtime import fastest_runtime
 from intvit.search.budget import Usage, usage
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from intvit.analysis.presets import compose_quant
 from intvit.quant import QuantConfig
+from intvit.quant.presets import compose_quant
 from intvit.search.judge import Mix
 from intvit.search.slots import merged
 

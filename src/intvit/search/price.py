@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from intvit.analysis.cost import MOVEMENT
 from intvit.program import Program
+from intvit.program.cost import MOVEMENT
 from intvit.search.budget import Budget, Usage
 from intvit.search.slots import Slot, merged
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from intvit.analysis.presets import preset_names
-from intvit.analysis.progress import Phases
 from intvit.analysis.subject import Subject
 from intvit.errors import IntVitError
 from intvit.program import Program
+from intvit.progress import Phases
+from intvit.quant.presets import preset_names
 from intvit.search.budget import Budget
 from intvit.search.judge import Mix, gain
 from intvit.search.price import Price

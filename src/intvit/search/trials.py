@@ -22,9 +22,9 @@ from typing import Any
 import torch
 
 from intvit.errors import IntVitError
+from intvit.processes import end_with_parent
 from intvit.search.budget import Usage
 from intvit.search.judge import Judge, Judged, Mix
-from intvit.sweeps.trials import end_with_parent
 
 JOURNAL = "measurements.jsonl"
 

@@ -1,30 +1,19 @@
-"""`intvit sweep NAME KEY=A,B ...`: search for the best run, in parallel, to go on with after any interruption.
+"""A sweep: keeps trials of train.py going until there are enough, and goes on after any interruption.
 
-Everything is in outputs/NAME: Optuna's storage, one run folder and log for each trial, and results.csv. The same
-command again goes on: trials that were running continue from their checkpoints, none is run twice.
-
-    intvit sweep lr --trials 20 --parallel 2 quant=ivit8,lut8 'schedule.qat.lr=tag(log,interval(1e-6,1e-4))'
-    intvit sweep parts --grid quant/softmax=ivit,ibert,lut quant/gelu=ivit,ibert,lut
-    intvit sweep lr --trials 50 --parallel 8 --slurm='--nodes=1 --time=4:00:00' ...
-    intvit sweep lr --trials 50 --command 'torchrun --nproc-per-node=8 train.py trainer=ddp' ...
+Everything is in outputs/NAME: Optuna's storage, one run folder and log for each trial, and results.csv.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import signal
 import subprocess
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from intvit.arguments import at_least, positive
 from intvit.errors import IntVitError
-from intvit.files import holding
 
 try:
     import optuna
@@ -36,30 +25,11 @@ try:
 except ImportError as error:
     raise IntVitError("intvit sweep needs Optuna: pip install 'intvit[sweep]'") from error
 
-from intvit.analysis.results import print_table, write_csv
 from intvit.sweeps.trials import Trials
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 POLL = 0.5  # seconds
 FAILURES = 3  # that the first trials may have: then the command is wrong, not the parameters
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run or go on with a sweep; 0 when all of its trials have ended and one has a result."""
-    options = _parser().parse_intermixed_args(arguments)
-    folder = Path(options.outputs) / options.name
-    trials = Trials(folder, options.command, options.slurm)
-    with holding(folder, patience=1.0):
-        study, space = _open(options, folder)
-        sweep = Sweep(study, space, trials, options)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, sweep.interrupt)
-        sweep.run()
-        rows = table(study, trials, options.objective)
-        write_csv(folder / "results.csv", rows)
-    print_table(rows)
-    best = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
-    return 0 if best else 1
 
 
 class Sweep:
@@ -161,7 +131,7 @@ class Sweep:
             raise IntVitError(f"the first {FAILURES} trials failed; the last one said: {reason}")
 
 
-def _open(options: argparse.Namespace, folder: Path) -> tuple[optuna.Study, Space]:
+def open_study(options: argparse.Namespace, folder: Path) -> tuple[optuna.Study, Space]:
     """The study, new or as it was left, and its space. Raises IntVitError where the command has another space."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = options.storage or JournalStorage(JournalFileBackend(str(folder / "study.journal")))
@@ -201,28 +171,10 @@ def table(study: optuna.Study, trials: Trials, objective: str) -> list[dict[str,
     ]
 
 
+def has_result(study: optuna.Study) -> bool:
+    """Whether a trial has ended with one."""
+    return any(trial.state == TrialState.COMPLETE for trial in study.trials)
+
+
 def _describe(parameters: dict[str, Any]) -> str:
     return " ".join(f"{key}={value}" for key, value in parameters.items())
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="intvit sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("name", help="of the sweep, its folder in --outputs and its group in W&B")
-    parser.add_argument("overrides", nargs="*", help="of train.py; those with several values are searched over")
-    parser.add_argument("--trials", type=positive, default=20, help="how many in all (20)")
-    parser.add_argument("--grid", action="store_true", help="every combination once, instead of --trials")
-    parser.add_argument("--parallel", type=positive, default=1, help="trials at a time (1)")
-    parser.add_argument("--objective", default="integer/top1", help="figure of summary.json to maximize (integer/top1)")
-    parser.add_argument("--prune", action="store_true", help="end trials below the median of earlier ones at that step")
-    parser.add_argument("--command", help="runs one trial, overrides are added (python train.py)")
-    parser.add_argument("--slurm", metavar="OPTIONS", help="of sbatch: trials are jobs of launch/slurm.sbatch")
-    parser.add_argument("--storage", help="an Optuna URL, such as sqlite:///FILE (a journal in the sweep's folder)")
-    parser.add_argument("--outputs", default="outputs", help="where the sweep's folder is (outputs)")
-    parser.add_argument("--seed", type=at_least(0), default=0, help="of the search (0)")
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import csv
-import ctypes
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from intvit.errors import IntVitError
+from intvit.processes import end_with_parent
 from intvit.training.run_folder import METRICS, SUMMARY
 
 BATCH_SCRIPT = Path("launch") / "slurm.sbatch"
-_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 
 
 class Trials:
@@ -94,8 +92,3 @@ class Trials:
         """The last line that the run printed."""
         lines = self.log(number).read_text(errors="replace").split("\n") if self.log(number).is_file() else []
         return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
-
-
-def end_with_parent() -> None:
-    """A killed sweep leaves no trial behind that the resumed one would meet."""
-    ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)

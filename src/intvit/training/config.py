@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from intvit.configuration import build
+from intvit.config.presets import compose_group
+from intvit.config.values import build
 from intvit.data.config import DataConfig
 from intvit.errors import IntVitError
 from intvit.quant.config import QuantConfig
@@ -142,3 +143,9 @@ class TrainConfig:
 def train_config(values: Mapping[str, Any]) -> TrainConfig:
     """Check a plain config; raises an IntVitError or ValueError of one line naming the key."""
     return build(TrainConfig, values)
+
+
+def logger_config(preset: str) -> LoggerConfig:
+    """The `logger` group as train.py would compose it, with overrides after commas: wandb,logger.wandb.offline=true."""
+    name, *overrides = preset.split(",")
+    return build(LoggerConfig, compose_group([f"+logger={name}", *overrides], "logger"), "logger")

@@ -13,22 +13,22 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from intvit.configuration import identity_hash, plain
+from intvit.config.environment import is_first_rank
+from intvit.config.identity import identity_hash, plain
 from intvit.data.shards import open_split
 from intvit.errors import IntVitError
 from intvit.files import holding, write_json
-from intvit.ranks import is_first_rank
 from intvit.torchvision_fix import ensure_torchvision
-from intvit.training import launching, run_folder
+from intvit.training import ranks, run_folder
 from intvit.training.averaging import PhaseAwareAveraging
 from intvit.training.checkpoints import Checkpoints, Interruption, WholeCheckpointIO
 from intvit.training.config import TrainConfig, train_config
 from intvit.training.metrics_log import MetricsLog
 from intvit.training.module import TrainingModule
 from intvit.training.optimizer import build_optimizer
-from intvit.training.progress import RunProgress
 from intvit.training.restore import STATE, build_model, load_state, read_checkpoint
 from intvit.training.run_folder import LAST
+from intvit.training.run_progress import RunProgress
 from intvit.training.schedule import Plan, plan
 
 ensure_torchvision()
@@ -47,7 +47,7 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
     """
     values, folder = plain(config), Path(folder)
     typed = train_config(values)
-    launching.check(typed.trainer)
+    ranks.check(typed.trainer)
     start = run_folder.prepare(folder, values, typed.ckpt, typed.fresh)
     if start.summary is not None:
         _say(f"{folder} holds this run, finished; fresh=true starts it over")
@@ -66,7 +66,7 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
     with Interruption() as interruption:
         trainer = build_trainer(typed, folder, step, interruption)
         facts = {"config": identity_hash(values), "callbacks": typed.callbacks, "run folder": str(folder), "step": step}
-        with launching.met_ranks(trainer, facts), _writing(trainer, folder):
+        with ranks.met_ranks(trainer, facts), _writing(trainer, folder):
             if trainer.is_global_zero:
                 if start.clear:
                     run_folder.clear(folder)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from intvit.quant import calibrate, freeze_observers, set_mode
+from intvit.calibration import calibrate
+from intvit.quant import freeze_observers, set_mode
 from intvit.quant.observer import all_reduce
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training.accuracy import Accuracy

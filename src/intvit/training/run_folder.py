@@ -18,10 +18,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from intvit.configuration import differences, identity_hash
+from intvit.config.environment import is_first_rank, is_restart
+from intvit.config.identity import differences, identity_hash
 from intvit.errors import IntVitError
 from intvit.files import write_text
-from intvit.ranks import is_first_rank, is_restart
 
 CONFIG = "config.yaml"
 LAST = Path("checkpoints") / "last.ckpt"

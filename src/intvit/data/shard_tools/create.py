@@ -1,8 +1,7 @@
-"""`intvit shards create SRC DST`: images -> shuffled shards with index.json; killed, the same command goes on."""
+"""Images -> shuffled shards with index.json; killed, the same call goes on."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import shutil
@@ -14,42 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from intvit.arguments import at_least
 from intvit.data.config import DataError
-from intvit.data.index import INDEX, SPLITS, SplitIndex, read_index, write_index
-from intvit.data.shard_tools.images import SourceImage, SourceImages, find_images
-from intvit.data.shard_tools.progress import byte_progress, workers_option
+from intvit.data.index import INDEX, SplitIndex, read_index, write_index
+from intvit.data.shard_tools.images import SourceImage, SourceImages
 from intvit.data.shard_tools.writing import divide, read_record, write_shard
 from intvit.files import write_json
+from intvit.progress import byte_progress
 
 UNFINISHED = ".unfinished"  # folder beside the shards while they are being written: settings and records of shards
-
-
-def main(arguments: list[str]) -> None:
-    """Parse the command line and write the shards."""
-    parser = argparse.ArgumentParser(
-        prog="intvit shards create",
-        description="Write train-*.tar and val-*.tar with index.json. SRC holds train/ and val/ with a folder for each "
-        "class, or ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar. Images are copied as they are, in random "
-        "order. Interrupted, the same command goes on; it never mixes settings.",
-    )
-    parser.add_argument("source", metavar="SRC", type=Path)
-    parser.add_argument("target", metavar="DST", type=Path)
-    parser.add_argument("--split", choices=SPLITS, help="SRC's folders are the classes of this split")
-    parser.add_argument("--val-labels", type=Path, metavar="FILE", help="WordNet ids of ILSVRC's validation images")
-    parser.add_argument("--seed", type=at_least(0), default=0, help="of the random order (default 0)")
-    parser.add_argument("--shard-mb", type=float, default=128, help="largest size of a shard in MB (default 128)")
-    workers_option(parser)
-    options = parser.parse_args(arguments)
-    if not 0 < options.shard_mb < 1e9:
-        raise DataError(f"--shard-mb {options.shard_mb}: expected more than 0, in MB")
-    create(
-        find_images(options.source, options.split, options.val_labels),
-        options.target,
-        seed=options.seed,
-        shard_bytes=int(options.shard_mb * 1e6),
-        workers=options.workers,
-    )
 
 
 def create(images: SourceImages, target: Path, *, seed: int, shard_bytes: int, workers: int) -> None:

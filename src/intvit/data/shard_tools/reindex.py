@@ -1,8 +1,7 @@
-"""`intvit shards index DIR`: write index.json for shards that lie there, whoever wrote them."""
+"""index.json for shards that lie in a folder, whoever wrote them."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -11,34 +10,25 @@ import numpy as np
 
 from intvit.data.config import DataError
 from intvit.data.index import SPLITS, ShardRecord, SplitIndex, write_index
-from intvit.data.shard_tools.progress import byte_progress, workers_option
 from intvit.data.tars import scan
+from intvit.progress import byte_progress
 
 
-def main(arguments: list[str]) -> None:
-    """Parse the command line and write the index."""
-    parser = argparse.ArgumentParser(
-        prog="intvit shards index",
-        description="Read every train-*.tar and val-*.tar of DIR and write index.json with the tables of their "
-        "samples, so that training opens them at once, also behind a URL or command.",
-    )
-    parser.add_argument("folder", metavar="DIR", type=Path)
-    parser.add_argument("--class-names", type=Path, metavar="FILE", help="one name a line, in the order of the labels")
-    workers_option(parser)
-    options = parser.parse_args(arguments)
-    names = {split: sorted(options.folder.glob(f"{split}-*.tar")) for split in SPLITS}
+def reindex(folder: Path, class_names: Path | None, workers: int) -> None:
+    """Read every shard of `folder` and write its index; class_names: a file with one name a line."""
+    names = {split: sorted(folder.glob(f"{split}-*.tar")) for split in SPLITS}
     paths = [path for found in names.values() for path in found]
     if not paths:
-        raise DataError(f"{options.folder}: holds no train-*.tar and no val-*.tar")
+        raise DataError(f"{folder}: holds no train-*.tar and no val-*.tar")
     records = {}
     with (
         byte_progress("index", sum(path.stat().st_size for path in paths)) as advance,
-        ProcessPoolExecutor(min(options.workers, len(paths))) as pool,
+        ProcessPoolExecutor(min(workers, len(paths))) as pool,
     ):
         for path, (record, table) in zip(paths, pool.map(index_shard, paths), strict=True):
             records[path] = record, table
             advance(record.bytes)
-    classes = options.class_names.read_text().split("\n") if options.class_names else []
+    classes = class_names.read_text().split("\n") if class_names else []
     splits = {
         split: SplitIndex(
             tuple(records[path][0] for path in found), np.concatenate([records[path][1] for path in found], axis=1)
@@ -46,9 +36,9 @@ def main(arguments: list[str]) -> None:
         for split, found in names.items()
         if found
     }
-    write_index(options.folder, splits, [name for name in classes if name], None)
+    write_index(folder, splits, [name for name in classes if name], None)
     for split, index in splits.items():
-        print(f"{options.folder}: {split} {index.table.shape[1]} samples in {len(index.shards)} shards")
+        print(f"{folder}: {split} {index.table.shape[1]} samples in {len(index.shards)} shards")
 
 
 def index_shard(path: Path) -> tuple[ShardRecord, np.ndarray]:

@@ -1,8 +1,7 @@
-"""`intvit shards verify DIR`: reads every byte, decodes every image, names everything that is off."""
+"""Shards of a folder, verified: reads every byte, decodes every image, names everything that is off."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -10,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from intvit.arguments import positive
-from intvit.data.config import DataConfig, DataError
+from intvit.data.config import DataError
 from intvit.data.index import INDEX, SPLITS, ShardRecord, read_index, read_split
-from intvit.data.shard_tools.progress import byte_progress, workers_option
 from intvit.data.tars import scan
-from intvit.pictures import BrokenImage, decode
+from intvit.photos import BrokenImage, decode
+from intvit.progress import byte_progress
 
 
 @dataclass
@@ -26,27 +24,18 @@ class Found:
     problems: list[str] = field(default_factory=list)
 
 
-def main(arguments: list[str]) -> int:
-    """Parse the command line, verify, print; 1 where anything is off."""
-    parser = argparse.ArgumentParser(
-        prog="intvit shards verify",
-        description="Check every shard of a folder: size and checksum against index.json where there is one, "
-        "structure, labels, and that every image decodes. The exit code is 1 when anything is off.",
-    )
-    parser.add_argument("folder", metavar="DIR", type=Path)
-    parser.add_argument("--classes", type=positive, help="labels are below it (default: as many as index.json names)")
-    parser.add_argument("--max-pixels", type=positive, default=DataConfig.max_pixels, help="largest picture")
-    workers_option(parser)
-    options = parser.parse_args(arguments)
-    shards, problems, classes = _shards(options.folder)
+def verify(folder: Path, classes: int | None, max_pixels: int, workers: int) -> int:
+    """Check every shard, print what is off and a line that sums up; the number of problems.
+
+    classes: labels are below it; None: as many as the index names.
+    """
+    shards, problems, named = _shards(folder)
+    classes = classes or named
     sizes = {path: path.stat().st_size for path, _, _ in shards}
     samples = 0
-    processes = min(options.workers, len(shards) or 1)
+    processes = min(workers, len(shards) or 1)
     with byte_progress("verify", sum(sizes.values())) as advance, ProcessPoolExecutor(processes) as pool:
-        running = {
-            pool.submit(verify_shard, *shard, options.classes or classes, options.max_pixels): shard[0]
-            for shard in shards
-        }
+        running = {pool.submit(verify_shard, *shard, classes, max_pixels): shard[0] for shard in shards}
         for done in as_completed(running):
             found = done.result()
             samples += found.samples
@@ -54,8 +43,8 @@ def main(arguments: list[str]) -> int:
             advance(sizes[running[done]])
     for problem in sorted(problems):
         print(problem)
-    print(f"{options.folder}: {len(shards)} shards, {samples} good samples, {len(problems)} problems")
-    return 1 if problems else 0
+    print(f"{folder}: {len(shards)} shards, {samples} good samples, {len(problems)} problems")
+    return len(problems)
 
 
 def verify_shard(

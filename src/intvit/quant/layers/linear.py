@@ -34,7 +34,7 @@ class Linear(Layer):
     """y = x W^T + b. With `output`, accumulators are requantized into that range; without, they are returned.
 
     Weights: symmetric per output channel, s_w = clip * max|w| / (2^(bits-1) - 1). Bias: int32 of b + correction at
-    s_x * s_w; `correct_biases` (control.py) finds the correction, which the float function does not have.
+    s_x * s_w; `correct_biases` (intvit.calibration) finds the correction, which the float function does not have.
     """
 
     def __init__(

@@ -1,0 +1,1 @@
+"""Benchmarks: training step, data, runtime, presets, each beside its peers. Measurements alone."""

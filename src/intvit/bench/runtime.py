@@ -1,0 +1,140 @@
+"""The native runtime beside other inference runtimes, on one model with random weights: interleaved calls, medians."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from intvit.bench.peers import PACKAGES, PEERS, Run
+from intvit.calibration import calibrate
+from intvit.data.presets import photo_config
+from intvit.errors import IntVitError
+from intvit.export.record import record
+from intvit.models import load_weights
+from intvit.models.presets import photo_model
+from intvit.models.registry import TIMM_NAMES
+from intvit.program import Program
+from intvit.program.cost import macs
+from intvit.runtime.native.plan import Kind, Step
+from intvit.runtime.native.runtime import NativeRuntime
+from intvit.torchvision_fix import ensure_torchvision
+
+LEAST_COSINE = 0.9  # of a peer that computes the same model, be it in 8 bits
+
+
+def models(options: argparse.Namespace) -> tuple[nn.Module, Program, Tensor]:
+    """timm's float model with lively random weights, the integer program of the same, and uint8 images [B, 3, H, W]."""
+    ensure_torchvision()
+    import timm
+
+    data = photo_config()
+    torch.manual_seed(0)
+    model = timm.create_model(TIMM_NAMES[options.model], num_classes=data.num_classes).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    pixels = torch.randint(0, 256, (options.batch, 3, data.image_size, data.image_size), dtype=torch.uint8)
+    integer = photo_model(options.model, options.quant, data)
+    load_weights(integer, dict(model.named_parameters()))
+    calibrate(integer, [pixels])
+    return model, record(integer), pixels
+
+
+def measure(
+    options: argparse.Namespace, model: nn.Module, program: Program, native: NativeRuntime, pixels: Tensor
+) -> dict[str, Any]:
+    """What `--json` writes."""
+    data = photo_config()
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (data.mean, data.std))
+    images = (pixels / 255 - mean) / std
+    with torch.inference_mode():
+        expected = model(images).numpy()
+    runs: dict[str, Callable[[], Any]] = {"native": lambda: native(pixels.numpy())}
+    cosines = {"native": _cosine(native(pixels.numpy()) * program.score_scale, expected)}
+    missing = {}
+    for name in options.peers:
+        try:
+            run = PEERS[name](model, images, options.threads)
+        except ImportError as error:
+            missing[name] = f"not installed: {error.name}"
+            continue
+        cosines[name] = _cosine(run(images), expected)
+        runs[name] = _bound(run, images)
+    times = _interleaved(runs, options.rounds, cpu=options.threads == 1)
+    for name, cosine in cosines.items():
+        if cosine < LEAST_COSINE:
+            raise IntVitError(f"{name} does not compute the float model: cosine of its logits {cosine:.3f}")
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return {
+        "machine": machine(),
+        "settings": {key: getattr(options, key) for key in ("model", "quant", "batch", "threads", "rounds")},
+        "clock": "CPU" if options.threads == 1 else "wall",
+        "path": native.path,
+        "memory_mib": native.memory / 2**20,
+        "gmacs": macs(program) * options.batch / 1e9,
+        "native_ms": medians["native"],
+        "native_cosine": cosines["native"],
+        "peers": {
+            name: {
+                "ms": medians[name],
+                "ratio": statistics.median(a / b for a, b in zip(times[name], times["native"], strict=True)),
+                "cosine": cosines[name],
+                "version": version(PACKAGES[name.partition("_")[0]]),
+            }
+            for name in runs
+            if name != "native"
+        },
+        "missing": missing,
+    }
+
+
+def _bound(run: Run, images: Tensor) -> Callable[[], Any]:
+    return lambda: run(images)
+
+
+def _cosine(logits: np.ndarray, expected: np.ndarray) -> float:
+    """Least cosine of an image's logits, each less its mean."""
+    a, b = (x.astype(np.float64) - x.mean(-1, keepdims=True) for x in (logits, expected))
+    return float(((a * b).sum(-1) / np.sqrt((a * a).sum(-1) * (b * b).sum(-1))).min())
+
+
+def _interleaved(runs: dict[str, Callable[[], Any]], rounds: int, *, cpu: bool) -> dict[str, list[float]]:
+    """Milliseconds of each call, all runs in turn, after two calls of each to warm up."""
+    clock = time.process_time if cpu else time.perf_counter
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for round_number in range(-2, rounds):
+        for name, run in runs.items():
+            start = clock()
+            run()
+            if round_number >= 0:
+                times[name].append(1e3 * (clock() - start))
+    return times
+
+
+def machine() -> str:
+    """The processor's name, and how many of its cores there are."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.processor() or platform.machine()
+
+
+def step_macs(step: Step) -> int:
+    """Multiplications of a fused or unfused product."""
+    first, output = step.inputs[0], step.output.entries
+    if step.kind not in (Kind.LINEAR, Kind.MATMUL, Kind.ATTENTION) or first is None:
+        return 0
+    depth = first.entries.shape[-1]
+    if step.kind is Kind.ATTENTION and (key := step.inputs[1]) is not None:
+        length = key.entries.shape[-2]
+        return first.entries.size * length + output.size * length
+    return output.size * depth

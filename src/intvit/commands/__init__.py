@@ -1,0 +1,83 @@
+"""The console script `intvit`: a tree of subcommands, each imported only when it is called.
+
+A subcommand is a function `main(arguments: list[str]) -> int | None` in a module of this folder; it parses its own
+options, so that `intvit bench train --help` shows them, and calls what does the work. Training and evaluation are
+train.py and evaluate.py.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from intvit import __version__
+from intvit.errors import report_errors
+
+Command = tuple[str, str]  # module with main(arguments), one line of help
+
+# command, or group -> subcommand -> command
+COMMANDS: dict[str, Command | dict[str, Command]] = {
+    "analyze": {
+        "operators": ("intvit.commands.analyze_operators", "every family of every operator against float, as a page"),
+        "model": ("intvit.commands.analyze_model", "where a model loses accuracy to integers, and at what cost"),
+    },
+    "bench": {
+        "train": ("intvit.commands.bench_train", "time and memory of a training step, quantized against float"),
+        "data": ("intvit.commands.bench_data", "images a second: this reader, webdataset, ImageFolder"),
+        "runtime": ("intvit.commands.bench_runtime", "latency of the native runtime beside other inference runtimes"),
+        "presets": ("intvit.commands.bench_presets", "top-1 of every quant preset on a model without training"),
+    },
+    "shards": {
+        "create": ("intvit.commands.shards_create", "images -> shuffled webdataset shards with index.json"),
+        "index": ("intvit.commands.shards_index", "index.json for shards that others wrote"),
+        "verify": ("intvit.commands.shards_verify", "checksums, structure, labels, and that every image decodes"),
+        "info": ("intvit.commands.shards_info", "samples, classes and bytes of a folder of shards"),
+    },
+    "run": ("intvit.commands.run", "the five best classes of an integer checkpoint for pictures"),
+    "check": ("intvit.commands.check", "a model of full size, exported and run on the runtimes: 0 mismatches"),
+    "export": {
+        "onnx": ("intvit.commands.export_onnx", "a checkpoint as one ONNX file of standard integer operators"),
+    },
+    "certify": ("intvit.commands.certify", "what every operator of a checkpoint may reach; is an accumulator enough?"),
+    "golden": ("intvit.commands.golden", "golden vectors of chosen images for test benches: .npy and hex memory files"),
+    "results": ("intvit.commands.results", "finished runs side by side: what differs, what they reached"),
+    "search": ("intvit.commands.search", "families and bit widths for every layer under a budget, as a quant preset"),
+    "sweep": ("intvit.commands.sweep", "search for the best run with Optuna, in processes or SLURM jobs"),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the group and the subcommand; everything after them goes to the subcommand's own parser."""
+    top = argparse.ArgumentParser(
+        prog="intvit",
+        description="Integer-only vision transformers, exact to the bit.",
+        epilog="Training and evaluation: `python train.py --help`, `python evaluate.py --help` in the repository.",
+    )
+    top.add_argument("--version", action="version", version=f"intvit {__version__}")
+    groups = top.add_subparsers(dest="group", metavar="GROUP", required=True)
+    for group, commands in COMMANDS.items():
+        if isinstance(commands, tuple):
+            groups.add_parser(group, help=commands[1], add_help=False)  # main calls it with its arguments as they are
+            continue
+        described = "\n".join(f"  {command:<10} {text}" for command, (_, text) in commands.items())
+        group_parser = groups.add_parser(
+            group,
+            help=", ".join(commands),
+            description=f"subcommands:\n{described}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        group_parser.add_argument("command", choices=list(commands), metavar="COMMAND", help=" | ".join(commands))
+        group_parser.add_argument("arguments", nargs=argparse.REMAINDER, help="see COMMAND --help")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one subcommand and returns its exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments and isinstance(command := COMMANDS.get(arguments[0]), tuple):
+        module, rest = command[0], arguments[1:]
+    else:
+        chosen = parser().parse_args(arguments)
+        module, rest = COMMANDS[chosen.group][chosen.command][0], chosen.arguments
+    with report_errors():
+        return importlib.import_module(module).main(rest) or 0

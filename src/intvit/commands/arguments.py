@@ -1,0 +1,53 @@
+"""Types of command-line arguments: numbers too small and places that take no files are refused before any work."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A `type=` for argparse: decimal digits of a number >= least. Anything else is an error of the command line."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text}: expected a number of at least {least}")
+        return int(text)
+
+    return read
+
+
+positive = at_least(1)
+
+
+def new_file(text: str) -> Path:
+    """A `type=` for argparse: where a file can be written, in folders that may yet have to be made."""
+    path = Path(text)
+    if not path.name or path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a file")
+    _check_place(path.parent)
+    return path
+
+
+def new_folder(text: str) -> Path:
+    """A `type=` for argparse: a folder, or where one can be made."""
+    _check_place(Path(text))
+    return Path(text)
+
+
+def _check_place(folder: Path) -> None:
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{there} is a file; expected a folder")
+    if not os.access(there, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{there} is a folder that you may not write to")
+
+
+def workers_option(parser: argparse.ArgumentParser) -> None:
+    """--workers N."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser.add_argument(
+        "--workers", type=positive, default=count, help=f"processes (default {count}, one for each CPU)"
+    )

@@ -1,0 +1,96 @@
+"""`intvit bench runtime`: the native runtime beside other inference runtimes, on one model with random weights.
+
+All run the same weights on the same images: native the integer program of `--quant`, peers the float model of timm, or
+their own 8-bit form of it. Calls are interleaved; the figures are medians, a ratio is the median of the ratios of calls
+that are neighbours in time. With one thread time is the process's CPU time, with more it is wall time. Every peer's
+logits are compared with the float model's; `cosine` is the least similarity of an image's centered logits. Peers that
+are not installed are left out (`pip install intvit[bench]`).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from intvit.bench.peers import PEERS
+from intvit.bench.runtime import measure, models, step_macs
+from intvit.commands.arguments import new_file, positive
+from intvit.files import write_json
+from intvit.models import MODELS
+from intvit.runtime.native.plan import Kind
+from intvit.runtime.native.runtime import PATHS, NativeRuntime
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="intvit bench runtime", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="deit_s", choices=MODELS)
+    parser.add_argument("--quant", default="ivit8", help="preset of the integer program, with overrides after commas")
+    parser.add_argument("--batch", type=positive, default=1)
+    parser.add_argument("--threads", type=positive, default=1)
+    parser.add_argument("--path", choices=PATHS, help="of the native runtime (default: the fastest)")
+    parser.add_argument(
+        "--peers", nargs="*", default=list(PEERS), choices=list(PEERS), metavar="PEER", help=", ".join(PEERS)
+    )
+    parser.add_argument("--rounds", type=positive, default=15, help="timed calls of each")
+    parser.add_argument("--operators", action="store_true", help="also print where the native runtime spends its time")
+    parser.add_argument("--json", type=new_file, help="also write the figures to this file")
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print the table, optionally write JSON."""
+    options = _parser().parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    model, program, pixels = models(options)
+    native = NativeRuntime(program, options.threads, options.path)
+    figures = measure(options, model, program, native, pixels)
+    _print(figures)
+    if options.operators:
+        _print_operators(native, pixels)
+    if options.json:
+        write_json(options.json, figures)
+    return 0
+
+
+def _print(figures: dict[str, Any]) -> None:
+    settings = figures["settings"]
+    print(
+        f"{settings['model']} {settings['quant']}, batch {settings['batch']}, {settings['threads']} threads, "
+        f"{settings['rounds']} interleaved rounds, {figures['clock']} time; {figures['machine']}; "
+        f"native path {figures['path']}, {figures['memory_mib']:.1f} MiB"
+    )
+    print(f"{'':<22}{'ms':>9}{'ratio':>8}{'cosine':>9}  version")
+    print(f"{'native':<22}{figures['native_ms']:>9.1f}{1:>8.2f}{figures['native_cosine']:>9.4f}")
+    for name, row in figures["peers"].items():
+        print(f"{name:<22}{row['ms']:>9.1f}{row['ratio']:>8.2f}{row['cosine']:>9.4f}  {row['version']}")
+    for name, reason in figures["missing"].items():
+        print(f"{name:<22}{reason}")
+
+
+def _print_operators(native: NativeRuntime, pixels: Tensor) -> None:
+    """Milliseconds an image by kind of step, and the multiplications' share of what the tile reaches in the cache."""
+    runtime = NativeRuntime(native.program, 1, native.path)
+    best: dict[int, float] = {}
+    for _ in range(10):
+        runtime(pixels[:1].numpy())
+        for index, (_, milliseconds) in enumerate(runtime.step_times()):
+            best[index] = min(milliseconds, best.get(index, milliseconds))
+    rows: dict[str, list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
+    for index, (step, _) in enumerate(runtime.step_times()):
+        kind = step.kind.name.lower()
+        shape = f" {step.constants[0].shape}" if step.kind is Kind.LINEAR and step.constants[0] is not None else ""
+        for total, value in enumerate((1, best[index], step_macs(step) / 1e6)):
+            rows[kind + shape][total] += value
+    ceiling = runtime.ceiling()
+    print(f"\nfastest of 10, one thread; the tile alone reaches {ceiling / 1e9:.0f} GMAC/s in the first-level cache")
+    print(f"{'':<28}{'steps':>6}{'ms':>9}{'GMAC/s':>9}{'share':>8}")
+    for name, (count, milliseconds, million) in sorted(rows.items(), key=lambda row: -row[1][1]):
+        speed = million / milliseconds if milliseconds else 0.0
+        product = f"{speed:>9.0f}{100e9 * speed / ceiling:>7.0f}%" if million else ""
+        print(f"{name:<28}{count:>6.0f}{milliseconds:>9.2f}{product}")

@@ -1,0 +1,59 @@
+"""`intvit check MODEL`: a model of full size with random weights, exported, and run on several runtimes.
+
+Prints what the integer program is made of and the images whose scores differ between the trained model in eval mode
+and the runtimes on the saved checkpoint. Exit code 1 unless there are none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+
+from intvit.calibration import calibrate
+from intvit.commands.arguments import at_least, positive
+from intvit.evaluation.check import mismatches, stored_bytes
+from intvit.export.record import record
+from intvit.models import MODELS
+from intvit.models.presets import random_model
+from intvit.program.cost import macs
+from intvit.runtime import RUNTIMES
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="intvit check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", choices=MODELS, metavar="MODEL", nargs="+", help=", ".join(MODELS))
+    parser.add_argument("--quant", default="lut8", help="an integer preset (lut8), with overrides after commas")
+    parser.add_argument("--runtimes", nargs="+", default=["torch", "numpy"], help=f"of {', '.join(RUNTIMES)}")
+    parser.add_argument("--images", type=positive, default=2, help="random images to run (default 2)")
+    parser.add_argument("--image-size", type=positive, default=224, help="side in pixels (default 224)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of weights and images (default 0)")
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """Check the models in turn, a row each, then one line with the number of mismatches."""
+    options = _parser().parse_args(arguments)
+    columns = ("parameters", "integer bytes", "operators", "integer MACs", "mismatches", "seconds")
+    print(f"{'model':<18}" + "".join(f"{column:>15}" for column in columns), flush=True)
+    total = sum(_check(name, options) for name in options.model)
+    print(f"{total} mismatches")
+    return 1 if total else 0
+
+
+def _check(name: str, options: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    model = random_model(name, options.quant, options.image_size, options.seed)
+    generator = torch.Generator().manual_seed(options.seed)
+    shape = (options.images, 3, options.image_size, options.image_size)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    calibrate(model, [images])
+    program = record(model)
+    wrong = mismatches(model, images, options.runtimes)
+    figures = (sum(p.numel() for p in model.parameters()), stored_bytes(program), len(program.operators), macs(program))
+    seconds = time.perf_counter() - start
+    print(f"{name:<18}" + "".join(f"{figure:>15,}" for figure in (*figures, wrong)) + f"{seconds:>15.0f}", flush=True)
+    return wrong

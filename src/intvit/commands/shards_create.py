@@ -1,0 +1,39 @@
+"""`intvit shards create SRC DST`: images -> shuffled shards with index.json; killed, the same command goes on."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from intvit.commands.arguments import at_least, workers_option
+from intvit.data.config import DataError
+from intvit.data.index import SPLITS
+from intvit.data.shard_tools.create import create
+from intvit.data.shard_tools.images import find_images
+
+
+def main(arguments: list[str]) -> None:
+    """Parse the command line and write the shards."""
+    parser = argparse.ArgumentParser(
+        prog="intvit shards create",
+        description="Write train-*.tar and val-*.tar with index.json. SRC holds train/ and val/ with a folder for each "
+        "class, or ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar. Images are copied as they are, in random "
+        "order. Interrupted, the same command goes on; it never mixes settings.",
+    )
+    parser.add_argument("source", metavar="SRC", type=Path)
+    parser.add_argument("target", metavar="DST", type=Path)
+    parser.add_argument("--split", choices=SPLITS, help="SRC's folders are the classes of this split")
+    parser.add_argument("--val-labels", type=Path, metavar="FILE", help="WordNet ids of ILSVRC's validation images")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of the random order (default 0)")
+    parser.add_argument("--shard-mb", type=float, default=128, help="largest size of a shard in MB (default 128)")
+    workers_option(parser)
+    options = parser.parse_args(arguments)
+    if not 0 < options.shard_mb < 1e9:
+        raise DataError(f"--shard-mb {options.shard_mb}: expected more than 0, in MB")
+    create(
+        find_images(options.source, options.split, options.val_labels),
+        options.target,
+        seed=options.seed,
+        shard_bytes=int(options.shard_mb * 1e6),
+        workers=options.workers,
+    )

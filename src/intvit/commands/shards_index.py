@@ -1,0 +1,23 @@
+"""`intvit shards index DIR`: write index.json for shards that lie there, whoever wrote them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from intvit.commands.arguments import workers_option
+from intvit.data.shard_tools.reindex import reindex
+
+
+def main(arguments: list[str]) -> None:
+    """Parse the command line and write the index."""
+    parser = argparse.ArgumentParser(
+        prog="intvit shards index",
+        description="Read every train-*.tar and val-*.tar of DIR and write index.json with the tables of their "
+        "samples, so that training opens them at once, also behind a URL or command.",
+    )
+    parser.add_argument("folder", metavar="DIR", type=Path)
+    parser.add_argument("--class-names", type=Path, metavar="FILE", help="one name a line, in the order of the labels")
+    workers_option(parser)
+    options = parser.parse_args(arguments)
+    reindex(options.folder, options.class_names, options.workers)

@@ -1,0 +1,26 @@
+"""`intvit shards verify DIR`: reads every byte, decodes every image, names everything that is off."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from intvit.commands.arguments import positive, workers_option
+from intvit.data.config import DataConfig
+from intvit.data.shard_tools.verify import verify
+
+
+def main(arguments: list[str]) -> int:
+    """Parse the command line, verify, print; 1 where anything is off."""
+    parser = argparse.ArgumentParser(
+        prog="intvit shards verify",
+        description="Check every shard of a folder: size and checksum against index.json where there is one, "
+        "structure, labels, and that every image decodes. The exit code is 1 when anything is off.",
+    )
+    parser.add_argument("folder", metavar="DIR", type=Path)
+    parser.add_argument("--classes", type=positive, help="labels are below it (default: as many as index.json names)")
+    parser.add_argument("--max-pixels", type=positive, default=DataConfig.max_pixels, help="largest picture")
+    workers_option(parser)
+    options = parser.parse_args(arguments)
+    problems = verify(options.folder, options.classes, options.max_pixels, options.workers)
+    return 1 if problems else 0

@@ -1,0 +1,43 @@
+"""Options of the commands that look at a model: which one, calibrated how, and where the pages go."""
+
+from __future__ import annotations
+
+import argparse
+
+from intvit.commands.arguments import at_least, new_folder, positive
+from intvit.models import MODELS
+from intvit.quant.config import OPERAND_BITS
+
+
+def subject_options(parser: argparse.ArgumentParser, calibration_images: int = 64) -> None:
+    """What `read_subject` reads beside the checkpoint, but for `quant`."""
+    parser.add_argument("--model", default="deit_t", choices=MODELS, metavar="NAME", help="of a weights file (deit_t)")
+    parser.add_argument("--calibration", metavar="DIR", help="folder with train-*.tar (default: the run's own data)")
+    parser.add_argument(
+        "--calibration-images",
+        type=positive,
+        default=calibration_images,
+        metavar="N",
+        help=f"default {calibration_images}",
+    )
+
+
+def preset_option(parser: argparse.ArgumentParser) -> None:
+    """The preset of `open_subject`."""
+    parser.add_argument("--quant", default="lut8", help="of a weights file: preset, overrides after commas (lut8)")
+
+
+def out_option(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """`--out DIR`."""
+    parser.add_argument("--out", type=new_folder, required=True, metavar="DIR", help=meaning)
+
+
+several = at_least(2)  # images, so that they have a standard error
+
+
+def width(text: str) -> int:
+    """The argument as a width that operands of a matrix product may have."""
+    low, high = OPERAND_BITS
+    if not text.isdigit() or not low <= int(text) <= high:
+        raise argparse.ArgumentTypeError(f"{text}: expected a width from {low} to {high}")
+    return int(text)

@@ -1,0 +1,1 @@
+"""Configs: where presets are, typed values, identity of a run, launch environment, the Hydra application."""

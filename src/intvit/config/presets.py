@@ -1,0 +1,50 @@
+"""Where the Hydra presets are, how they are composed outside an application, and the resolvers that they use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from intvit.config.environment import started_ranks
+from intvit.config.identity import identity_hash, plain
+from intvit.errors import IntVitError
+
+
+def config_directory() -> Path:
+    """The folder of the Hydra presets: conf/ of the checkout in an editable install, intvit/conf in a wheel."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "conf", package.parents[1] / "conf"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise IntVitError(f"no presets beside {package}: the installation is incomplete, install intvit again")
+
+
+def _run_folder(*, _root_: DictConfig) -> str:
+    """NAME-HASH of the config around the interpolation; NAME is `name` or the chosen presets."""
+    config = plain(_root_)
+    name = config.get("name")
+    if not name:
+        chosen = OmegaConf.select(_root_, "hydra.runtime.choices") or {}
+        name = "-".join(str(chosen[group]) for group in ("model", "quant", "data", "schedule") if chosen.get(group))
+    return f"{name}-{identity_hash(config)}"
+
+
+def _ranks(what: str) -> int:
+    """`per_node` or `nodes` of the launcher that started this process."""
+    return int(getattr(started_ranks(), what))
+
+
+def register_resolvers() -> None:
+    """Makes `${run_folder:}` (conf/train.yaml) and `${ranks:per_node}` (conf/trainer/ddp.yaml) known to OmegaConf."""
+    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+    OmegaConf.register_new_resolver("ranks", _ranks, replace=True)
+
+
+def compose_group(overrides: list[str], group: str) -> Any:
+    """The group of presets that `overrides` choose, as train.py would compose it, in plain values."""
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        config = compose(overrides=overrides)
+    return OmegaConf.to_container(config[group], resolve=True)

@@ -1,0 +1,87 @@
+"""Every executor over every image of the data, the table, and the operator where one differs first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from intvit.data.loading import validation_loader
+from intvit.errors import IntVitError
+from intvit.evaluation.config import EvaluateConfig
+from intvit.evaluation.differences import first_difference
+from intvit.evaluation.engine import Tally, tally
+from intvit.evaluation.report import figures, print_table
+from intvit.evaluation.subject import Subject
+from intvit.files import write_json
+
+
+class MismatchError(IntVitError):
+    """A runtime's scores differ from the model's: the contract is broken."""
+
+
+def compare(subject: Subject, config: EvaluateConfig) -> dict[str, Any]:
+    """Run, print and write; returns what evaluation.json holds. Raises MismatchError where an integer differs."""
+    loader = validation_loader(subject.data)
+    runtimes = list(config.runtimes)
+    reference = "qat" if "qat" in subject.executors else runtimes[0]
+    with _progress() as progress:
+        task = progress.add_task("images", total=config.limit or len(loader) * subject.data.eval_batch_size)
+        tallies = tally(
+            _limited(loader, config.limit),
+            subject.executors,
+            reference=reference,
+            compared=runtimes,
+            agreement_with=subject.agreement_with,
+            progress=lambda images: progress.advance(task, images),
+        )
+        progress.update(task, total=tallies[reference].images)
+    print_table(tallies, runtimes, subject.sizes, subject.agreement_with)
+    values = figures(tallies, runtimes)
+    if loader.skipped:
+        values["skipped"] = loader.skipped
+        print(f"skipped {loader.skipped} bad samples, which no figure counts")
+    write_json(subject.evaluation, values)
+    print(f"integer checkpoint {subject.folder}, figures in {subject.evaluation}")
+    differing = [name for name in runtimes if tallies[name].mismatches]
+    if differing:
+        raise MismatchError("; ".join(_explain(subject, name, tallies, reference, differing) for name in differing))
+    return values
+
+
+def _explain(subject: Subject, name: str, tallies: Mapping[str, Tally], reference: str, differing: list[str]) -> str:
+    """One line on the mismatches of a runtime, naming the first operator that differs.
+
+    A runtime that agrees with the model shows every operator; the model itself shows those that end a layer.
+    """
+    result = tallies[name]
+    assert result.first_mismatch is not None
+    index, image = result.first_mismatch
+    agreeing = [other for other in tallies if other in subject.traces and other not in (*differing, "qat")]
+    against = agreeing[0] if agreeing else reference
+    found = first_difference(subject.program, image, subject.traces[name], subject.traces[against])
+    where = f"first at operator {found}, against {against}" if found else "no operator differs in the traces"
+    return f"runtime {name}: scores differ on {result.mismatches} of {result.images} images (image {index}: {where})"
+
+
+def _limited(loader: Any, limit: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    seen = 0
+    for images, labels in loader:
+        rest = len(images) if limit is None else limit - seen
+        yield images[:rest].numpy(), labels[:rest].numpy()
+        seen += len(images)
+        if limit is not None and seen >= limit:
+            return
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )

@@ -1,0 +1,97 @@
+"""A trained run as something to evaluate: rebuild the model, record and save its program, load that back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from intvit import __version__
+from intvit.config.identity import DATA_NOT_IDENTITY, identity_hash
+from intvit.data.classes import class_names
+from intvit.errors import IntVitError
+from intvit.evaluation.config import EVALUATION, EvaluateConfig
+from intvit.evaluation.subject import Subject, choose_data
+from intvit.export.record import record
+from intvit.program import load_checkpoint, save_checkpoint
+from intvit.quant import set_mode, trace
+from intvit.training.restore import restore_run
+from intvit.training.run_folder import read_config
+
+
+def exported_run(config: EvaluateConfig, device: torch.device) -> Subject:
+    """Export the run `config.ckpt` and return it with float and QAT executors of its model on `device`.
+
+    Raises IntVitError for a run without ranges, and whatever recording and saving refuse; nothing is written then.
+    """
+    folder, trained, model, teacher, state = restore_run(str(config.ckpt))
+    if not trained.quant.enabled:
+        raise IntVitError(
+            f"{folder} is a float run (quant={trained.quant.name}): nothing to export; train with quant=ivit8"
+        )
+    if not state["calibrated"]:
+        raise IntVitError(f"{folder} has no ranges yet (it stopped before calibration): go on with ckpt=last")
+    set_mode(model, "integer")
+    root = config.data.get("root") or trained.data.root  # where the shards lie now
+    program = record(model, class_names(replace(trained.data, root=root)), _provenance(folder))
+    data = choose_data(read_config(folder)["data"], config.data, program)
+    target = Path(config.export.folder) if config.export.folder else folder / "integer"
+    save_checkpoint(program, target)
+    subject = Subject(load_checkpoint(target), target, data, target.parent / EVALUATION)
+    model.to(device)
+    parameters = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    subject.sizes.update(float=parameters, qat=parameters)
+    subject.executors["float"] = _executor(model, device, "float", _logits)
+    subject.executors["qat"] = _executor(model, device, "integer", _scores)
+    if teacher is not None:
+        subject.executors["teacher"] = _executor(teacher.to(device), device, "float", _logits)
+        subject.agreement_with = "teacher"
+
+    def trace_model(images: np.ndarray) -> list[tuple[str, np.ndarray]]:
+        set_mode(model, "integer")
+        return list(trace(model, torch.from_numpy(images).to(device)).items())
+
+    subject.traces["qat"] = trace_model
+    return subject
+
+
+def _executor(
+    model: nn.Module, device: torch.device, mode: str, run: Callable[[Any, torch.Tensor], torch.Tensor]
+) -> Callable[[np.ndarray], np.ndarray]:
+    @torch.no_grad()
+    def execute(images: np.ndarray) -> np.ndarray:
+        set_mode(model, mode)
+        return run(model, torch.from_numpy(images).to(device)).cpu().numpy()
+
+    return execute
+
+
+def _logits(model: Any, images: torch.Tensor) -> torch.Tensor:
+    return model(images)
+
+
+def _scores(model: Any, images: torch.Tensor) -> torch.Tensor:
+    return model.integer_scores(images)
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    """Where the program comes from: config without local folders, experiment, commit, measured accuracy."""
+    values = read_config(folder)
+    experiment = identity_hash(values)
+    data = {key: value for key, value in values["data"].items() if key not in DATA_NOT_IDENTITY}
+    for part in (values["model"], values["schedule"]["loss"]["distillation"]):
+        part["weights"] = part["weights"] and Path(part["weights"]).name
+    summary = json.loads(path.read_text()) if (path := folder / "summary.json").is_file() else {}
+    return {
+        "intvit": __version__,
+        "experiment": experiment,
+        "commit": summary.get("commit"),
+        "config": {key: values[key] for key in ("model", "quant", "schedule", "optimizer", "seed")} | {"data": data},
+        "measured": {mode: summary.get(mode) for mode in ("float", "integer")},
+    }

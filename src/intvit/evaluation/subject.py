@@ -1,0 +1,59 @@
+"""What is evaluated: a program with the executors that it is compared with, on which data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from intvit.config.values import build
+from intvit.data.config import DataConfig
+from intvit.errors import IntVitError
+from intvit.evaluation.config import EVALUATION, EvaluateConfig
+from intvit.evaluation.differences import Trace
+from intvit.evaluation.engine import Executor
+from intvit.program import Program, load_checkpoint
+
+
+@dataclass
+class Subject:
+    """What is evaluated: a program, the executors that it is compared with, and their operator traces."""
+
+    program: Program
+    folder: Path
+    data: DataConfig
+    evaluation: Path
+    executors: dict[str, Executor] = field(default_factory=dict)
+    traces: dict[str, Trace] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    agreement_with: str | None = None
+
+
+def exported_checkpoint(config: EvaluateConfig) -> Subject:
+    """The checkpoint `config.integer` alone, on the data that its provenance or the config names."""
+    folder = Path(str(config.integer))
+    program = load_checkpoint(folder)
+    recorded = program.provenance.get("config", {}).get("data", {})
+    data = choose_data(recorded, config.data, program)
+    return Subject(program, folder, data, folder.with_name(f"{folder.resolve().name}.{EVALUATION}"))
+
+
+def choose_data(recorded: Mapping[str, Any], wanted: Mapping[str, Any], program: Program) -> DataConfig:
+    """The preset that was chosen, else what the run was trained on with the values that are not null replaced.
+
+    The image size is the program's in any case. Raises IntVitError where the classes do not fit it.
+    """
+    changes = {key: value for key, value in wanted.items() if value is not None}
+    if "name" not in wanted and not recorded:
+        raise IntVitError("the checkpoint does not say which data it was trained on: choose with data=NAME")
+    values = {**wanted} if "name" in wanted else {**recorded, **changes}
+    _, height, _ = program.values[program.input].shape
+    values.update(image_size=height, patch_size=None)
+    data = build(DataConfig, values, "data")
+    classes = program.values[program.output].shape[0]
+    if data.num_classes != classes:
+        raise IntVitError(
+            f"data={data.name} has {data.num_classes} classes, the model {classes}: choose the data it was trained for"
+        )
+    return data

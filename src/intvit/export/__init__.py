@@ -1,0 +1,1 @@
+"""From a calibrated model to a program, and from a program to what is handed over."""

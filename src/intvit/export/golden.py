@@ -1,0 +1,87 @@
+"""Golden vectors for test benches, one file for each tensor: every image's input and outputs, and the parameters.
+
+Each as .npy (integers) and as .hex: one word a line in row-major order, two's complement, as many digits as the width
+in the file's name (`NAME.8.hex`) needs, which is what $readmemh reads. `manifest.json` lists them. The integers are the
+numpy runtime's, which every runtime equals.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from intvit.errors import IntVitError
+from intvit.files import write_json
+from intvit.program import Program, container
+from intvit.runtime import load_runtime
+
+MANIFEST, PARAMETERS = "manifest.json", "parameters"
+_DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
+
+
+def write_golden(program: Program, images: np.ndarray, out: Path, patterns: list[str]) -> int:
+    """Writes everything but program.json for uint8 images [B, C, H, W]; returns the number of the images' tensors.
+
+    `patterns`: which operators' outputs, by name. Raises IntVitError for a pattern without a match, or if `out` is not
+    empty; nothing is written then.
+    """
+    names = [operator.output for operator in program.operators]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise IntVitError(f"--values {pattern}: no operator has such a name; program.json lists them")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise IntVitError(f"{out} exists and is not an empty folder; give a new one, nothing was written")
+    chosen = {name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)}
+    parameters = [
+        {"name": name, **_write(out, PARAMETERS, name, constant.array, constant.bits, constant.signed)}
+        for name, constant in program.constants.items()
+    ]
+    runtime, vectors = load_runtime(program, "numpy"), []
+    for index, image in enumerate(images):
+        entries = []
+        for name, array in [(program.input, image[None]), *runtime.trace(image[None])]:
+            if name in chosen or name == program.input:
+                value = program.values[name]
+                entries.append({"name": name, **_write(out, f"{index:04d}", name, array[0], value.bits, value.signed)})
+        vectors.append(entries)
+    write_json(
+        out / MANIFEST,
+        {
+            "format": "intvit-golden",
+            "version": 1,
+            "input": program.input,
+            "output": program.output,
+            "parameters": parameters,
+            "images": vectors,
+        },
+    )
+    return sum(len(entries) for entries in vectors)
+
+
+def _write(out: Path, folder: str, name: str, array: np.ndarray, bits: int, signed: bool) -> dict[str, Any]:
+    """Both files of a tensor; its entry in the manifest. Characters that file names cannot hold are percent-encoded."""
+    file = f"{folder}/{quote(name, safe='')}"
+    if len(file) > 200:
+        raise IntVitError(f"the name {name[:40]!r}... is too long for a file")
+    (out / folder).mkdir(parents=True, exist_ok=True)
+    typed = array.astype(container(bits, signed))
+    np.save(out / f"{file}.npy", typed)
+    (out / f"{file}.{bits}.hex").write_bytes(hex_words(typed, bits))
+    shape = list(array.shape)
+    return {"bits": bits, "signed": signed, "shape": shape, "npy": f"{file}.npy", "hex": f"{file}.{bits}.hex"}
+
+
+def hex_words(array: np.ndarray, bits: int) -> bytes:
+    """One word a line, flattened, two's complement of `bits` bits, ceil(bits / 4) lower-case digits.
+
+    >>> hex_words(np.array([-1, 7]), 5)
+    b'1f\\n07\\n'
+    """
+    words = array.reshape(-1).astype(np.int64).view(np.uint64) & np.uint64(2**bits - 1)
+    shifts = np.arange(4 * (-(-bits // 4) - 1), -1, -4, dtype=np.uint64)
+    digits = _DIGITS[(words[:, None] >> shifts & np.uint64(15)).astype(np.int64)]
+    return np.concatenate([digits, np.full((len(words), 1), ord("\n"), np.uint8)], 1).tobytes()

@@ -1,0 +1,99 @@
+"""Recording: run the model's own dataflow on symbols and collect the operators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from intvit.errors import IntVitError
+from intvit.program.check import check
+from intvit.program.program import Constant, Operator, Program, Value
+from intvit.quant.control import layers
+from intvit.quant.layers import GELU, AttentionCore, LayerNorm
+from intvit.quant.tensor import Scale, Symbol
+
+
+class Recorder:
+    """Builder of a program: every layer emits its operators here while the model runs on symbols."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Value] = {}
+        self.constants: dict[str, Constant] = {}
+        self.operators: list[Operator] = []
+
+    def image(self, shape: tuple[int, ...]) -> Symbol:
+        """The program's input: uint8 (C, H, W)."""
+        self.values["image"] = Value(shape, 8, False, None)
+        return Symbol("image", shape, 8, False, None, None, self)
+
+    def emit(
+        self,
+        op: str,
+        name: str,
+        inputs: list[Symbol],
+        *,
+        shape: tuple[int, ...],
+        bits: int,
+        signed: bool = True,
+        scale: Scale | None = None,
+        factors: Tensor | None = None,
+        attributes: dict[str, Any] | None = None,
+        constants: dict[str, tuple[Tensor, int, bool]] | None = None,
+    ) -> Symbol:
+        """Append one operator; `constants` maps a role to (integers, bits, signed)."""
+        roles = {}
+        for role, (tensor, width, is_signed) in (constants or {}).items():
+            roles[role] = f"{name}.{role}"
+            self.constants[roles[role]] = _constant(tensor, width, is_signed)
+        self.values[name] = Value(shape, bits, signed, scale if isinstance(scale, float) else None)
+        self.operators.append(
+            Operator(op, name, tuple(value.name for value in inputs), name, dict(attributes or {}), roles)
+        )
+        return Symbol(name, shape, bits, signed, scale, factors, self)
+
+
+def _constant(tensor: Tensor, bits: int, signed: bool) -> Constant:
+    array = tensor.detach().cpu().numpy()
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"constant of dtype {array.dtype}: a program holds integers only")
+    return Constant(array.copy(), bits, signed)
+
+
+@torch.no_grad()
+def record(model: nn.Module, classes: list[str] | None = None, provenance: dict[str, Any] | None = None) -> Program:
+    """The integer program of a calibrated model, checked.
+
+    Raises IntVitError naming the layers whose operators are `float`, and ProgramError for a program that is not
+    well formed.
+    """
+    _refuse_float(model)
+    recorder = Recorder()
+    scores = model(recorder.image((model.channels, model.image_size, model.image_size)))
+    program = Program(
+        input="image",
+        output=scores.name,
+        values=recorder.values,
+        constants=recorder.constants,
+        operators=recorder.operators,
+        score_scale=float(scores.scale),
+        classes=list(classes or []),
+        provenance=dict(provenance or {}),
+    )
+    check(program)
+    return program
+
+
+def _refuse_float(model: nn.Module) -> None:
+    kinds = {AttentionCore: lambda layer: layer.softmax, GELU: lambda layer: layer.config}
+    kinds[LayerNorm] = lambda layer: layer.config
+    names = [
+        layer.name for layer in layers(model) if type(layer) in kinds and kinds[type(layer)](layer).family == "float"
+    ]
+    if names:
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        raise IntVitError(
+            f"float operators cannot be exported: {shown}; choose an integer family with quant/softmax, quant/gelu "
+            "or quant/layernorm"
+        )

@@ -1,0 +1,352 @@
+"""From an integer program to the native runtime's plan.
+
+Reshapes, transposes and slices become views, functions of at most 16 bits become tables (`intvit.program.tables`),
+groups of operators become fused steps. Everything else is one step for each operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+import numpy as np
+
+from intvit.program.program import Operator, Program, container, limits
+from intvit.program.tables import exponent_table, gelu_table, pixel_table, weight_table
+from intvit.runtime.native.fusion import AttentionGroup, Fusion, LinearGroup
+from intvit.runtime.native.plan import Kind, Plan, Step, Tensor
+
+ACCUMULATORS, REQUANTIZED, ADDED = range(3)  # what follows a product: epilogue.h
+DEFERRED, ROUNDED, FLOOR = range(3)  # softmax.h
+METHODS = ("exact", "ivit", "ibert")  # layernorm.cpp
+
+
+def lower(program: Program, *, fuse: bool) -> Plan:
+    """The plan of a checked program. Without `fuse` every operator's output is in the plan's values, and stays."""
+    return Lowering(program, fuse).plan
+
+
+class Lowering:
+    """Appends the steps of one operator after the other to a plan."""
+
+    def __init__(self, program: Program, fuse: bool) -> None:
+        self.program, self.plan = program, Plan()
+        self.fusion = Fusion(program)
+        groups = self.fusion.groups if fuse else {}
+        image = program.values[program.input]
+        self.values = self.plan.values
+        self.values[program.input] = self.plan.tensor(image.shape, np.dtype(np.uint8))
+        for operator in program.operators:
+            group = groups.get(operator.name)
+            if group is None:
+                OPERATORS[operator.op](self, operator)
+            elif operator is group.last:
+                self.group(group)
+        self.scores()
+        self.plan.place(share=fuse)
+
+    # ------------------------------------------------------------------------------------------------- tensors
+
+    def new(self, operator: Operator, axes: tuple[int, ...] | None = None) -> Tensor:
+        """A tensor for the operator's output; `axes`: its buffer is in the order of the output transposed by them."""
+        value = self.program.values[operator.output]
+        shape = value.shape if axes is None else tuple(value.shape[axis] for axis in axes)
+        tensor = self.plan.tensor(shape, container(value.bits, value.signed))
+        if axes is not None:
+            tensor = tensor.seen_as(tensor.whole.transpose(np.argsort(axes)))
+        self.values[operator.output] = tensor
+        return tensor
+
+    def step(
+        self,
+        kind: Kind,
+        operator: Operator,
+        inputs: list[Tensor | None],
+        output: Tensor,
+        attributes: list[int] | None = None,
+        constants: list[np.ndarray | None] | None = None,
+    ) -> None:
+        self.plan.steps.append(Step(kind, inputs, output, attributes or [], constants or [], operator.name))
+
+    def copied(self, operator: Operator, tensor: Tensor) -> Tensor:
+        """A dense copy."""
+        copy = self.plan.tensor(tensor.entries.shape, tensor.dtype)
+        self.step(Kind.COPY, operator, [tensor], copy)
+        return copy
+
+    def dense(self, operator: Operator, name: str) -> Tensor:
+        tensor = self.values[name]
+        return tensor if tensor.dense else self.copied(operator, tensor)
+
+    def rows(self, operator: Operator, name: str) -> Tensor:
+        """Dense along the last axis."""
+        tensor = self.values[name]
+        return tensor if _dense_rows(tensor) else self.copied(operator, tensor)
+
+    def view(self, operator: Operator, see: Callable[[np.ndarray], np.ndarray]) -> None:
+        tensor = self.values[operator.inputs[0]]
+        self.values[operator.output] = tensor.seen_as(see(tensor.entries))
+
+    def scores(self) -> None:
+        """The scores end in an int32 buffer of their own."""
+        last = self.values[self.program.output]
+        operator = next(operator for operator in self.program.operators if operator.output == self.program.output)
+        whole = last.dense and last.whole.size == last.entries.size
+        if last.dtype != np.int32 or not whole or self.plan.buffers[last.buffer].data is not None:
+            scores = self.plan.tensor(last.entries.shape, np.dtype(np.int32))
+            size = last.entries.size
+            exact = [np.full(size, 2), None, np.full(size, 1)]  # (2 x + 1) >> 1 is x
+            source = last if last.dense else self.copied(operator, last)
+            self.step(Kind.REQUANTIZE, operator, [source], scores, list(limits(32, True)), exact)
+            last = scores
+        self.plan.output = last.buffer
+
+    # ------------------------------------------------------------------------------------------------- groups
+
+    def group(self, group: LinearGroup | AttentionGroup) -> None:
+        if isinstance(group, LinearGroup):
+            self.linear_with(group)
+        else:
+            self.attention(group)
+
+    def linear_with(self, group: LinearGroup) -> None:
+        linear, last = group.linear, group.last
+        if not _is_int8(self.program.constants_of(linear)["weight"]):
+            _linear(self, linear)
+            OPERATORS[last.op](self, last)
+            return
+        inputs: list[Tensor | None] = [self.dense(linear, linear.inputs[0])]
+        if last.op == "add":
+            inputs.append(self.dense(last, last.inputs[1]))
+        attributes, constants = self.multiply_shift(last)
+        mode = ADDED if last.op == "add" else REQUANTIZED
+        packed = self.packed(linear)
+        self.step(Kind.LINEAR, last, inputs, self.new(last), [mode, *attributes], [*packed, *constants])
+
+    def packed(self, linear: Operator) -> list[np.ndarray | None]:
+        constants = self.program.constants_of(linear)
+        return [constants["weight"].astype(np.int8), constants["bias"].astype(np.int32)]
+
+    def multiply_shift(self, operator: Operator) -> tuple[list[int], list[np.ndarray | None]]:
+        """Limits of a requantize's or add's output; multiplier, that of the residual, and shift for every channel."""
+        constants, value = self.program.constants_of(operator), self.program.values[operator.output]
+
+        def channels(role: str) -> np.ndarray:
+            return np.broadcast_to(constants[role].astype(np.int64), value.shape[-1:])
+
+        if operator.op == "add":
+            return list(limits(value.bits, True)), [channels(r) for r in ("multiplier_a", "multiplier_b", "shift")]
+        return list(limits(value.bits, value.signed)), [channels("multiplier"), None, channels("shift")]
+
+    def attention(self, group: AttentionGroup) -> None:
+        products, logits, softmax, last = group.products, group.logits, group.softmax, group.last
+        query, key, value = (self.rows(products, name) for name in (*products.inputs, group.weighted.inputs[1]))
+        if not products.attributes["transpose_b"]:
+            key = self.turned(products, key)
+        if group.weighted.attributes["transpose_b"]:
+            value = self.turned(group.weighted, value)
+        shape = self.program.values[logits.output].shape
+        bias = None
+        if logits.op == "add":
+            bias = self.rows(logits, logits.inputs[1])
+            bias = bias.seen_as(np.broadcast_to(bias.entries, shape))
+        bounds, constants = self.multiply_shift(logits)
+        attributes = [ADDED if logits.op == "add" else REQUANTIZED, *bounds, *self.normalization(softmax)]
+        if last.op == "weighted_mean":
+            attributes += [1, *self.mean(last)]
+            ending: list[np.ndarray | None] = []
+        else:
+            bounds, ending = self.multiply_shift(last)
+            attributes += [0, 0, 0, *bounds]
+        inputs = [query, key, value, bias, self.mask(softmax)]
+        following = self.fusion.readers_of(last)
+        alone = len(following) == 1 and following[0].op == "transpose"
+        axes = following[0].attributes["axes"] if alone else None
+        keeps = axes is not None and axes[-1] == len(axes) - 1
+        constants += [self.table(softmax), *ending]
+        self.step(Kind.ATTENTION, last, inputs, self.new(last, axes if keeps else None), attributes, constants)
+
+    def turned(self, operator: Operator, tensor: Tensor) -> Tensor:
+        """The last two axes swapped, the last one dense."""
+        tensor = tensor.seen_as(tensor.entries.swapaxes(-1, -2))
+        return tensor if _dense_rows(tensor) else self.copied(operator, tensor)
+
+    # ------------------------------------------------------------------------------------------------- softmax
+
+    def table(self, softmax: Operator) -> np.ndarray:
+        """Exponentials or weights at every distance that two logits of the container can have, uint32."""
+        make = exponent_table if softmax.op == "softmax" else weight_table
+        table = make(self.program, softmax)
+        size = 256 if self.program.values[softmax.inputs[0]].bits <= 8 else 65536
+        return np.pad(table, (0, size - table.size)).astype(np.uint32)
+
+    def mask(self, softmax: Operator) -> Tensor | None:
+        constants = self.program.constants_of(softmax)
+        if "mask" not in constants:
+            return None
+        mask = self.plan.constant(constants["mask"].astype(np.uint8))
+        return mask.seen_as(np.broadcast_to(mask.entries, self.program.values[softmax.output].shape))
+
+    @staticmethod
+    def normalization(softmax: Operator) -> list[int]:
+        kinds = {"rounded": ROUNDED, "floor": FLOOR}
+        return [kinds[softmax.attributes["normalization"]] if softmax.op == "softmax" else DEFERRED] + [
+            softmax.attributes["bits"]
+        ]
+
+    @staticmethod
+    def mean(operator: Operator) -> list[int]:
+        attributes = operator.attributes
+        return [attributes["multiplier"], attributes["shift"], *limits(attributes["bits"], True)]
+
+
+def _dense_rows(tensor: Tensor) -> bool:
+    return tensor.entries.shape[-1] == 1 or tensor.entries.strides[-1] == 1
+
+
+# ---------------------------------------------------------------- operators alone
+
+
+def _is_int8(weight: np.ndarray) -> bool:
+    return int(weight.max()) <= 127
+
+
+def _quantize_input(to: Lowering, operator: Operator) -> None:
+    table = pixel_table(to.program, operator)
+    channels = to.program.values[operator.output].shape[0]
+    flat = [_flat(t, channels) for t in (to.dense(operator, operator.inputs[0]), to.new(operator))]
+    to.step(Kind.LOOKUP, operator, [flat[0]], flat[1], [0], [table])
+
+
+def _flat(tensor: Tensor, rows: int) -> Tensor:
+    return tensor.seen_as(tensor.entries.reshape(rows, -1))
+
+
+def _patches(to: Lowering, operator: Operator) -> None:
+    size, source = operator.attributes["patch"], to.values[operator.inputs[0]]
+    channels, height, width = source.entries.shape
+    tiles = source.entries.reshape(channels, height // size, size, width // size, size).transpose(1, 3, 0, 2, 4)
+    output = to.new(operator)
+    to.step(Kind.COPY, operator, [source.seen_as(tiles)], output.seen_as(output.entries.reshape(tiles.shape)))
+
+
+def _constant(to: Lowering, operator: Operator) -> None:
+    value = to.program.values[operator.output]
+    array = to.program.constants_of(operator)["value"].astype(container(value.bits, value.signed))
+    to.values[operator.output] = to.plan.constant(array)
+
+
+def _concat(to: Lowering, operator: Operator) -> None:
+    axis, output, start = operator.attributes["axis"], to.new(operator), 0
+    for name in operator.inputs:
+        part = to.values[name]
+        stop = start + part.entries.shape[axis]
+        place = (slice(None),) * axis + (slice(start, stop),)
+        to.step(Kind.COPY, operator, [part], output.seen_as(output.entries[place]))
+        start = stop
+
+
+def _reshape(to: Lowering, operator: Operator) -> None:
+    tensor, shape = to.values[operator.inputs[0]], operator.attributes["shape"]
+    entries = tensor.entries.reshape(shape)
+    if not np.may_share_memory(entries, tensor.entries):  # numpy had to copy, and so has the plan
+        tensor = to.copied(operator, tensor)
+        entries = tensor.entries.reshape(shape)
+    to.values[operator.output] = tensor.seen_as(entries)
+
+
+def _transpose(to: Lowering, operator: Operator) -> None:
+    to.view(operator, lambda x: x.transpose(operator.attributes["axes"]))
+
+
+def _slice(to: Lowering, operator: Operator) -> None:
+    axis, start, stop = (operator.attributes[key] for key in ("axis", "start", "stop"))
+    to.view(operator, lambda x: x[(slice(None),) * axis + (slice(start, stop),)])
+
+
+def _gather(to: Lowering, operator: Operator) -> None:
+    axis, index = operator.attributes["axis"], to.program.constants_of(operator)["index"].astype(np.int64)
+
+    def three(tensor: Tensor) -> Tensor:
+        shape = tensor.entries.shape
+        return tensor.seen_as(tensor.entries.reshape(prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])))
+
+    source = to.dense(operator, operator.inputs[0])
+    to.step(Kind.GATHER, operator, [three(source)], three(to.new(operator)), [], [index])
+
+
+def _linear(to: Lowering, operator: Operator) -> None:
+    weight = to.program.constants_of(operator)["weight"]
+    x = to.dense(operator, operator.inputs[0])
+    if _is_int8(weight):
+        to.step(Kind.LINEAR, operator, [x], to.new(operator), [ACCUMULATORS], to.packed(operator))
+        return
+    bias = to.program.constants_of(operator)["bias"].astype(np.int32)
+    output, turned = to.new(operator), to.plan.constant(weight.T)
+    flat = [t.seen_as(t.entries.reshape(-1, t.entries.shape[-1])) for t in (x, output)]
+    to.step(Kind.MATMUL, operator, [flat[0], turned], flat[1], [], [bias])
+
+
+def _matmul(to: Lowering, operator: Operator) -> None:
+    a, b = (to.values[name] for name in operator.inputs)
+    if operator.attributes["transpose_b"]:
+        b = b.seen_as(b.entries.swapaxes(-1, -2))
+    to.step(Kind.MATMUL, operator, [a, b], to.new(operator))
+
+
+def _requantize(to: Lowering, operator: Operator) -> None:
+    x = to.dense(operator, operator.inputs[0])
+    to.step(Kind.REQUANTIZE, operator, [x], to.new(operator), *to.multiply_shift(operator))
+
+
+def _add(to: Lowering, operator: Operator) -> None:
+    inputs: list[Tensor | None] = [to.dense(operator, name) for name in operator.inputs]
+    to.step(Kind.ADD, operator, inputs, to.new(operator), *to.multiply_shift(operator))
+
+
+def _layernorm(to: Lowering, operator: Operator) -> None:
+    attributes, constants = operator.attributes, to.program.constants_of(operator)
+    numbers = [METHODS.index(attributes["method"]), *limits(attributes["bits"], True), attributes["normalizer_shift"]]
+    numbers += [attributes.get("newton_steps", 0), attributes.get("square_shift", 0)]
+    roles = [constants.get(role) for role in ("multiplier", "bias", "shift", "channel_shift")]
+    arrays = [None if array is None else array.astype(np.int64) for array in roles]
+    to.step(Kind.LAYERNORM, operator, [to.dense(operator, operator.inputs[0])], to.new(operator), numbers, arrays)
+
+
+def _softmax(to: Lowering, operator: Operator) -> None:
+    inputs = [to.dense(operator, operator.inputs[0]), to.mask(operator)]
+    to.step(Kind.SOFTMAX, operator, inputs, to.new(operator), to.normalization(operator), [to.table(operator)])
+
+
+def _weighted_mean(to: Lowering, operator: Operator) -> None:
+    inputs: list[Tensor | None] = [to.dense(operator, name) for name in operator.inputs]
+    to.step(Kind.WEIGHTED_MEAN, operator, inputs, to.new(operator), to.mean(operator))
+
+
+def _gelu(to: Lowering, operator: Operator) -> None:
+    table = gelu_table(to.program, operator)
+    rest = 128 - table.shape[-1] // 2  # to all 256 bytes; with ShiftGELU to all 128 maxima
+    by_row = operator.attributes["kind"] == "shift"
+    table = np.pad(table, [(0, 128 - len(table)), (rest, rest)] if by_row else [(rest, rest)])
+    to.step(Kind.LOOKUP, operator, [to.dense(operator, operator.inputs[0])], to.new(operator), [int(by_row)], [table])
+
+
+OPERATORS: dict[str, Callable[[Lowering, Operator], None]] = {
+    "quantize_input": _quantize_input,
+    "patches": _patches,
+    "constant": _constant,
+    "concat": _concat,
+    "reshape": _reshape,
+    "transpose": _transpose,
+    "slice": _slice,
+    "gather": _gather,
+    "linear": _linear,
+    "matmul": _matmul,
+    "requantize": _requantize,
+    "add": _add,
+    "layernorm": _layernorm,
+    "softmax": _softmax,
+    "exponential": _softmax,
+    "weighted_mean": _weighted_mean,
+    "gelu": _gelu,
+}

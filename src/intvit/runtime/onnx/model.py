@@ -1,0 +1,85 @@
+"""A whole program as an ONNX model."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto, ValueInfoProto, helper
+
+from intvit import __version__
+from intvit.errors import IntVitError
+from intvit.program import Program, bounds, container
+from intvit.runtime.onnx.builder import DOMAIN, IR_VERSION, OPSET, TYPES, Graph
+from intvit.runtime.onnx.operators import OPERATORS
+from intvit.runtime.onnx.site import Site
+
+
+def to_onnx(program: Program, *, batch: int | None = None, every_value: bool = False) -> ModelProto:
+    """The model of a checked program: uint8 images [B, C, H, W] -> int32 scores [B, classes], names as in the program.
+
+    batch: None leaves B open. every_value: the outputs are those of all operators instead of the scores alone. The
+    ranges that an arithmetic shift needs come from the program's bounds; raises ProgramError as those do.
+    """
+    graph, proven = Graph(), bounds(program)
+    for operator in program.operators:
+        OPERATORS[operator.op](Site(graph, program, operator, proven[operator.name], batch))
+    outputs = [operator.output for operator in program.operators] if every_value else [program.output]
+    inner = [operator.output for operator in program.operators if operator.output not in outputs]
+    contents = helper.make_graph(
+        graph.body.nodes,
+        "intvit",
+        [_info(program, program.input, batch)],
+        [_info(program, name, batch) for name in outputs],
+        list(graph.initializers.values()),
+        value_info=[_info(program, name, batch) for name in inner],
+    )
+    model = helper.make_model(
+        contents,
+        functions=list(graph.functions.values()),
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)],
+        ir_version=IR_VERSION,
+        producer_name="intvit",
+        producer_version=__version__,
+    )
+    helper.set_model_props(model, _metadata(program))
+    return model
+
+
+def save_onnx(program: Program, path: str | os.PathLike, *, batch: int | None = None) -> None:
+    """Writes the model of the program after ONNX's own checker, shape inference included, has passed it.
+
+    Raises IntVitError for a path that does not end in .onnx, lest it replaces a file of the checkpoint.
+    """
+    path = Path(path)
+    if path.suffix != ".onnx" or path.is_dir():
+        raise IntVitError(f"{path}: not the name of an ONNX file; give one that ends in .onnx")
+    model = to_onnx(program, batch=batch)
+    onnx.checker.check_model(model, full_check=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    onnx.save_model(model, temporary)
+    temporary.replace(path)
+
+
+def _info(program: Program, name: str, batch: int | None) -> ValueInfoProto:
+    value = program.values[name]
+    kind = TYPES[container(value.bits, value.signed)]
+    return helper.make_tensor_value_info(name, kind, ["batch" if batch is None else batch, *value.shape])
+
+
+def _metadata(program: Program) -> dict[str, str]:
+    """For people: what goes in and what the integers mean, as JSON."""
+    _, height, width = program.values[program.input].shape
+    image = {"channels": "RGB", "height": height, "width": width, "values": "uint8 as decoded, not normalized"}
+    scales = {name: value.scale for name, value in program.values.items() if value.scale is not None}
+    entries = {
+        "input": image,
+        "classes": program.classes,
+        "score_scale": program.score_scale,
+        "scales": scales,
+        "provenance": program.provenance,
+    }
+    return {f"intvit.{key}": json.dumps(value) for key, value in entries.items()}

@@ -1,0 +1,45 @@
+"""`intvit bench train`, `data` and `runtime`, small: what they write, and what does not depend on a clock."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from intvit.commands import main
+
+
+def figures(tmp_path: Path, command: str) -> dict:
+    file = tmp_path / "figures.json"
+    main(["bench", *command.split(), "--json", str(file)])
+    return json.loads(file.read_text())
+
+
+def test_training_on_integers_saves_less_than_half_of_floats_bytes(tmp_path: Path) -> None:
+    command = "train --batch 4 --threads 1 --steps 1 --quant ivit8 --eager-only"
+    rows = {row["name"]: row for row in figures(tmp_path, command)["rows"]}
+    assert list(rows) == ["fp32", "ivit8 eager"]
+    for row in rows.values():
+        assert min(row["wall_ms"], row["cpu_ms"], row["peak_mib"]) > 0
+    assert rows["ivit8 eager"]["saved_ratio"] < 0.5
+
+
+def test_every_reader_is_measured_on_the_same_photos(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    pytest.importorskip("sklearn", reason="the photos are scikit-learn's")
+    tables = figures(tmp_path, "data --images 8 --batch 4 --size 64 48 --workers 1 --rounds 1")
+    seconds, megabytes = tables.pop("plan")
+    assert min(seconds, megabytes) > 0
+    assert set(tables) == {"crop and flip", "RandAugment"}
+    for table in tables.values():
+        assert len(table) == 4
+        assert min(row["images_per_second"] for row in table.values()) > 0
+    assert "8 JPEGs of 64 x 48" in capsys.readouterr().out
+
+
+def test_the_native_runtime_is_measured_beside_torch(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    measured = figures(tmp_path, "runtime --model deit_t --rounds 1 --peers torch_fp32 --operators")
+    peer = measured["peers"]["torch_fp32"]
+    assert peer["ratio"] == pytest.approx(peer["ms"] / measured["native_ms"])
+    assert measured["settings"] == {"model": "deit_t", "quant": "ivit8", "batch": 1, "threads": 1, "rounds": 1}
+    assert measured["native_cosine"] > 0.9  # it computes the same model
+    assert measured["missing"] == {}
+    assert "attention                       12" in capsys.readouterr().out

@@ -1,0 +1,90 @@
+"""`intvit run`: the evaluation transform without torch, the printed classes, and pictures that are none."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from intvit.commands import main
+from intvit.data.transforms import EvalTransform
+from intvit.errors import IntVitError
+from intvit.program import Program, save_checkpoint
+from intvit.runtime import load
+from intvit.runtime.images import read_images
+from tests.support.random_programs import random_program
+
+
+def program_for(size: int) -> Program:
+    """A checked program whose images are RGB squares."""
+    for seed in range(200):
+        program = random_program(seed)
+        if program.values["image"].shape == (3, size, size):
+            return program
+    raise AssertionError
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 53, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    return tmp_path / "picture.png"
+
+
+@pytest.mark.parametrize(("crop", "interpolation"), [(0.875, "bicubic"), (1.0, "bilinear"), (0.9, "lanczos")])
+def test_the_transform_is_that_of_evaluation(crop: float, interpolation: str, picture: Path) -> None:
+    program = program_for(8)
+    program.provenance = {"config": {"data": {"crop_pct": crop, "interpolation": interpolation}}}
+    for name, image in {"wide": Image.open(picture), "high": Image.open(picture).rotate(90, expand=True)}.items():
+        image.save(path := picture.with_name(f"{name}.png"))
+        expected = EvalTransform(8, crop, interpolation, max_pixels=10**6).of_picture(image)
+        assert np.array_equal(read_images(program, [path])[0], expected.numpy())
+
+
+def test_the_five_best_classes_are_printed(picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    program = program_for(8)
+    save_checkpoint(program, tmp_path / "integer")
+    assert main(["run", str(tmp_path / "integer"), str(picture), "--runtime", "numpy"]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    scores = load(tmp_path / "integer", "numpy")(read_images(program, [picture]))[0]
+    assert first == str(picture)
+    assert [int(line.split()[0]) for line in lines] == sorted(scores.tolist(), reverse=True)[:5]
+
+
+def test_neither_torch_nor_hydra_is_imported(picture: Path, tmp_path: Path) -> None:
+    save_checkpoint(program_for(8), tmp_path / "integer")
+    script = (
+        "import sys\nfor name in ('torch', 'hydra', 'timm', 'pytorch_lightning'): sys.modules[name] = None\n"
+        "from intvit.commands import main\n"
+        f"main(['run', {str(tmp_path / 'integer')!r}, {str(picture)!r}, '--runtime', 'numpy'])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(picture))
+
+
+def test_a_file_that_is_no_picture_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(IntVitError, match=r"text.png: none of JPEG, PNG, WEBP, GIF, BMP, TIFF$"):
+        read_images(program_for(8), [tmp_path / "text.png"])
+    program = program_for(8)
+    program.provenance = {"config": {"data": {"crop_pct": "half"}}}
+    Image.new("RGB", (9, 9)).save(tmp_path / "black.png")
+    with pytest.raises(IntVitError, match="no evaluation transform"):
+        read_images(program, [tmp_path / "black.png"])
+
+
+def test_every_image_of_an_array_is_shown_and_an_archive_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    program = program_for(4)
+    save_checkpoint(program, tmp_path / "program")
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 4, 4)).astype(np.uint8)
+    np.save(tmp_path / "three.npy", images)
+    assert main(["run", str(tmp_path / "program"), str(tmp_path / "three.npy"), "--runtime", "numpy"]) == 0
+    shown = capsys.readouterr().out
+    assert [line for line in shown.splitlines() if "three" in line] == [f"{tmp_path}/three.npy[{i}]" for i in range(3)]
+    np.savez(tmp_path / "archive.npz", images)
+    (tmp_path / "archive.npz").rename(tmp_path / "archive.npy")
+    with pytest.raises(IntVitError, match=r"archive.npy: an archive of arrays; save one"):
+        read_images(program, [tmp_path / "archive.npy"])

@@ -1,0 +1,94 @@
+"""The native runtime equals numpy on every path, with any number of threads, fused and operator by operator."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from intvit.errors import IntVitError
+from intvit.program import Program
+from intvit.runtime import load_runtime
+from intvit.runtime.native import runtime as native_runtime
+from intvit.runtime.native.plan import Kind
+from intvit.runtime.native.runtime import NativeRuntime
+from tests.support.native_paths import PATHS, needs_library
+from tests.support.random_programs import images_for, random_program
+
+
+def assert_equal(program: Program, runtime: NativeRuntime, seed: int) -> None:
+    images = images_for(program, 4, seed)
+    reference = load_runtime(program, "numpy")
+    for (name, value), (other, expected) in zip(runtime.trace(images), reference.trace(images), strict=True):
+        assert name == other
+        assert np.array_equal(value, expected), f"{runtime.path}, seed {seed}, operator {name}"
+    scores = runtime(images)
+    assert scores.dtype == np.int32
+    assert np.array_equal(scores, reference(images)), f"{runtime.path}, seed {seed}, {runtime.threads} threads"
+    assert np.array_equal(runtime(images[:1]), scores[:1])  # fewer images than threads: the threads share it
+
+
+@needs_library
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("first", range(0, 96, 48))
+def test_random_programs_give_equal_integers(path: str, first: int) -> None:
+    for seed in range(first, first + 48):
+        program = random_program(seed)
+        assert_equal(program, NativeRuntime(program, threads=1 + seed % 3, path=path), seed)
+
+
+@needs_library
+@pytest.mark.parametrize("path", PATHS)
+def test_programs_wider_than_vectors_and_tiles_give_equal_integers(path: str) -> None:
+    for seed in range(24):
+        program = random_program(seed, wide=True)
+        assert_equal(program, NativeRuntime(program, threads=1 + seed % 2, path=path), seed)
+
+
+@needs_library
+def test_the_random_programs_reach_every_kind_of_step() -> None:
+    kinds = set()
+    for seed in range(96):
+        runtime = NativeRuntime(random_program(seed), threads=1, path="scalar")
+        kinds |= {step.kind for step, _ in runtime.step_times()}
+        kinds |= {step.kind for step in native_runtime.lower(runtime.program, fuse=False).steps}
+    assert kinds == set(Kind)
+
+
+@needs_library
+def test_several_runtimes_live_side_by_side() -> None:
+    programs = [random_program(seed) for seed in (1, 2, 3)]
+    runtimes = [NativeRuntime(program, threads=2) for program in programs]
+    for _ in range(2):
+        for program, runtime in zip(programs, runtimes, strict=True):
+            images = images_for(program, 5)
+            assert np.array_equal(runtime(images), load_runtime(program, "numpy")(images))
+    assert all(runtime.memory > 0 for runtime in runtimes)
+
+
+@needs_library
+def test_the_path_is_chosen_by_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(native_runtime.VARIABLE, "scalar")
+    assert NativeRuntime(random_program(0)).path == "scalar"
+    monkeypatch.setenv(native_runtime.VARIABLE, "sse9")
+    with pytest.raises(IntVitError, match="unknown path 'sse9'"):
+        NativeRuntime(random_program(0))
+
+
+def test_without_a_library_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(native_runtime, "FOLDER", tmp_path)
+    with pytest.raises(IntVitError, match=r"install a C\+\+17 compiler"):
+        load_runtime(random_program(0), "native")
+
+
+@pytest.mark.xdist_group("emulated_amx")  # compiled once
+def test_the_amx_path_is_equal_with_emulated_tiles(emulated_amx: str) -> None:
+    for seed in range(48):
+        program = random_program(seed, wide=seed % 2 == 0)
+        runtime = NativeRuntime(program, threads=1 + seed % 3, path=emulated_amx)
+        assert runtime.path == "amx"
+        assert_equal(program, runtime, seed)
+
+
+@pytest.mark.skipif("avx512" not in PATHS, reason="the AMX path uses AVX-512 around its tiles")
+def test_the_amx_path_compiles() -> None:
+    assert "amx" in native_runtime.available()
