@@ -9,7 +9,7 @@ from intvit.commands.arguments import at_least, workers_option
 from intvit.data.config import DataError
 from intvit.data.index import SPLITS
 from intvit.data.shard_tools.create import create
-from intvit.data.shard_tools.images import find_images
+from intvit.data.shard_tools.source_images import find_images
 
 
 def main(arguments: list[str]) -> None:

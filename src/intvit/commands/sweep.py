@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from intvit.commands.arguments import at_least, positive
-from intvit.commands.tables import print_table
+from intvit.commands.console_table import print_table
 from intvit.files import holding
 from intvit.sweeps.results import write_csv
 from intvit.sweeps.sweep import Sweep, has_result, open_study, table

@@ -15,7 +15,7 @@ import numpy as np
 
 from intvit.data.config import DataError
 from intvit.data.index import INDEX, SplitIndex, read_index, write_index
-from intvit.data.shard_tools.images import SourceImage, SourceImages
+from intvit.data.shard_tools.source_images import SourceImage, SourceImages
 from intvit.data.shard_tools.writing import divide, read_record, write_shard
 from intvit.files import write_json
 from intvit.progress import byte_progress

@@ -15,7 +15,7 @@ import numpy as np
 
 from intvit.data.config import DataError
 from intvit.data.index import ShardRecord
-from intvit.data.shard_tools.images import SourceImage
+from intvit.data.shard_tools.source_images import SourceImage
 from intvit.files import write_json
 
 BLOCK = tarfile.BLOCKSIZE

@@ -80,7 +80,7 @@ class Buffer:
 
 
 @dataclass
-class Plan:
+class ExecutionPlan:
     """Steps in order. `values`: where each of the program's values is, as far as it is computed at all."""
 
     buffers: list[Buffer] = field(default_factory=list)

@@ -13,8 +13,8 @@ from intvit import __version__
 from intvit.errors import IntVitError
 from intvit.program import Program, bounds, container
 from intvit.runtime.onnx.builder import DOMAIN, IR_VERSION, OPSET, TYPES, Graph
+from intvit.runtime.onnx.node_builder import NodeBuilder
 from intvit.runtime.onnx.operators import OPERATORS
-from intvit.runtime.onnx.site import Site
 
 
 def to_onnx(program: Program, *, batch: int | None = None, every_value: bool = False) -> ModelProto:
@@ -25,7 +25,7 @@ def to_onnx(program: Program, *, batch: int | None = None, every_value: bool = F
     """
     graph, proven = Graph(), bounds(program)
     for operator in program.operators:
-        OPERATORS[operator.op](Site(graph, program, operator, proven[operator.name], batch))
+        OPERATORS[operator.op](NodeBuilder(graph, program, operator, proven[operator.name], batch))
     outputs = [operator.output for operator in program.operators] if every_value else [program.output]
     inner = [operator.output for operator in program.operators if operator.output not in outputs]
     contents = helper.make_graph(
