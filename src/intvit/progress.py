@@ -31,7 +31,8 @@ def stepped(step: Callable[..., None], result: Any, amount: float = 1.0) -> Any:
 class Phases:
     """`with Phases() as phases: with phases.begin("layers", 8) as step: step()` for each of the 8 parts."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, transient: bool = False) -> None:
+        """transient: the bars vanish at the end, lest they stand between the lines of a table."""
         self._progress = Progress(
             TextColumn("{task.description:<12}"),
             BarColumn(),
@@ -40,6 +41,7 @@ class Phases:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
+            transient=transient,
         )
 
     def __enter__(self) -> Phases:
