@@ -23,8 +23,14 @@ from intvit.progress import byte_progress
 UNFINISHED = ".unfinished"  # folder beside the shards while they are being written: settings and records of shards
 
 
-def create(images: SourceImages, target: Path, *, seed: int, shard_bytes: int, workers: int) -> None:
-    """Write all shards that are not there yet, then index.json. Raises DataError for a folder of other settings."""
+def create(
+    images: SourceImages, target: Path, *, seed: int, shard_bytes: int, workers: int
+) -> dict[str, SplitIndex] | None:
+    """Write all shards that are not there yet, then index.json; return what it says.
+
+    None where all of it was there, also by another process that was faster. Raises DataError for a folder of other
+    settings.
+    """
     settings = {
         "source": images.kind,
         "images": {split: _fingerprint(found) for split, found in images.splits.items()},
@@ -32,8 +38,7 @@ def create(images: SourceImages, target: Path, *, seed: int, shard_bytes: int, w
         "shard_bytes": shard_bytes,
     }
     if _finished(target, settings):
-        print(f"{target} holds these shards, finished; intvit shards verify {target} checks them")
-        return
+        return None
     unfinished = target / UNFINISHED
     if not unfinished.exists() and target.exists() and any(target.iterdir()):
         raise DataError(f"{target}: is not empty and holds no unfinished shards of this command; give another folder")
@@ -47,7 +52,7 @@ def create(images: SourceImages, target: Path, *, seed: int, shard_bytes: int, w
         written = [read_record(*_paths(target, split, number)) for number in range(len(shards))]
         missing = [number for number, found in enumerate(written) if found is None]
         if missing and _finished(target, settings):
-            return  # the same command elsewhere was faster
+            return None  # the same command elsewhere was faster
         if missing:
             raise DataError(f"{_paths(target, split, missing[0])[0]}: is not whole; the same command writes it again")
         records = [found for found in written if found is not None]
@@ -56,8 +61,7 @@ def create(images: SourceImages, target: Path, *, seed: int, shard_bytes: int, w
         )
     write_index(target, splits, images.classes, settings)
     shutil.rmtree(unfinished)
-    for split, index in splits.items():
-        print(f"{target}: {split} {index.table.shape[1]} samples in {len(index.shards)} shards")
+    return splits
 
 
 def _paths(target: Path, split: str, number: int) -> tuple[Path, Path]:

@@ -14,8 +14,8 @@ from intvit.data.tars import scan
 from intvit.progress import byte_progress
 
 
-def reindex(folder: Path, class_names: Path | None, workers: int) -> None:
-    """Read every shard of `folder` and write its index; class_names: a file with one name a line."""
+def reindex(folder: Path, class_names: Path | None, workers: int) -> dict[str, SplitIndex]:
+    """Read every shard of `folder`, write its index, return it; class_names: a file with one name a line."""
     names = {split: sorted(folder.glob(f"{split}-*.tar")) for split in SPLITS}
     paths = [path for found in names.values() for path in found]
     if not paths:
@@ -37,8 +37,7 @@ def reindex(folder: Path, class_names: Path | None, workers: int) -> None:
         if found
     }
     write_index(folder, splits, [name for name in classes if name], None)
-    for split, index in splits.items():
-        print(f"{folder}: {split} {index.table.shape[1]} samples in {len(index.shards)} shards")
+    return splits
 
 
 def index_shard(path: Path) -> tuple[ShardRecord, np.ndarray]:

@@ -11,6 +11,7 @@ from onnx import ModelProto, ValueInfoProto, helper
 
 from intvit import __version__
 from intvit.errors import IntVitError
+from intvit.files import replacing
 from intvit.program import Program, bounds, container
 from intvit.runtime.onnx.builder import DOMAIN, IR_VERSION, OPSET, TYPES, Graph
 from intvit.runtime.onnx.node_builder import NodeBuilder
@@ -58,10 +59,8 @@ def save_onnx(program: Program, path: str | os.PathLike, *, batch: int | None = 
         raise IntVitError(f"{path}: not the name of an ONNX file; give one that ends in .onnx")
     model = to_onnx(program, batch=batch)
     onnx.checker.check_model(model, full_check=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    onnx.save_model(model, temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        onnx.save_model(model, temporary)
 
 
 def _info(program: Program, name: str, batch: int | None) -> ValueInfoProto:
