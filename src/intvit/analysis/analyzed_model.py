@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from intvit.calibration import (
@@ -80,7 +81,7 @@ class AnalyzedModel:
                 every["bits"] = _FACTORS
             collecting = self._build({"*": every})
             collecting.load_state_dict(self.model.state_dict(), strict=False)
-            self.statistics = collect_statistics(collecting, self.calibration.split(self.calibration_batch))
+            self.statistics = collect_statistics(collecting, torch.split(self.calibration, self.calibration_batch))
         return self.statistics
 
     def calibrated(self, quant: QuantConfig) -> nn.Module:
@@ -94,7 +95,7 @@ class AnalyzedModel:
         model.load_state_dict(dict(self.model.named_parameters()), strict=False)
         find_ranges(model, statistics, self.known)
         kept: list[Tensor] = []
-        for images in self.calibration.split(self.calibration_batch):
+        for images in torch.split(self.calibration, self.calibration_batch):
             if wants_correction(kept):
                 kept.append(images)
         correct_biases(model, kept)
@@ -139,7 +140,7 @@ def open_calibrated(source: ModelSource) -> AnalyzedModel:
         )
     analyzed = read_model(source)
     if source.is_weights:
-        calibrate(analyzed.model, analyzed.calibration.split(BATCH))
+        calibrate(analyzed.model, torch.split(analyzed.calibration, BATCH))
     else:
         set_mode(analyzed.model, "integer")
     analyzed.calibration_batch = BATCH

@@ -66,7 +66,7 @@ def layer_table(inputs: dict[str, Logits | Activations | Stream], bits: int) -> 
 
 def _errors(x: Logits | Activations | Stream, bits: int) -> dict[str, tuple[str, OperatorError]]:
     if isinstance(x, Logits):
-        return {f: ("softmax", softmax_error((f, {}, "deferred"), bits, x)) for f in SOFTMAX_FAMILIES}
+        return {f: ("softmax", softmax_error((f, {}, "deferred"), x, bits)) for f in SOFTMAX_FAMILIES}
     if isinstance(x, Activations):
         return {f: ("gelu", gelu_error((f, {}), x)) for f in GELU_FAMILIES.standing_for(torch.nn.functional.gelu)}
     return {f: ("layernorm", layernorm_error((f, False), x)) for f in LAYERNORM_METHODS}

@@ -150,7 +150,7 @@ class Sensitivity:
 
     def __init__(self, analyzed: AnalyzedModel, images: Tensor, labels: Tensor, batch: int) -> None:
         self.analyzed, self.labels = analyzed, labels
-        self.batches = images.split(batch)
+        self.batches = torch.split(images, batch)
         set_mode(analyzed.model, "float")
         self.reference = torch.cat([logits for logits, _ in self._run(analyzed.model)])
         set_mode(analyzed.model, "integer")

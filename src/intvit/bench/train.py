@@ -65,7 +65,7 @@ class Variant:
 
     def step(self) -> None:
         """One training step."""
-        self.loss().backward()
+        torch.autograd.backward(self.loss())
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -73,7 +73,7 @@ class Variant:
         """Bytes of all tensors that live from forward to backward, parameters and batch apart, each storage once."""
         known = {tensor.untyped_storage().data_ptr() for tensor in (*self.model.parameters(), *self.model.buffers())}
         known |= {self.images.untyped_storage().data_ptr(), self.labels.untyped_storage().data_ptr()}
-        storages: dict[int, Any] = {}
+        storages: dict[int, torch.UntypedStorage] = {}
 
         def keep(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
@@ -84,7 +84,7 @@ class Variant:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             loss = self.loss()
         total = sum(storage.nbytes() for storage in storages.values())
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizer.zero_grad(set_to_none=True)
         return total
 
@@ -108,7 +108,7 @@ def measure(settings: TrainSettings) -> list[dict[str, Any]]:
             variant.step()
             wall[variant.name].append(time.perf_counter() - start)
             cpu[variant.name].append(time.process_time() - start_cpu)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for variant, which in zip(variants, wanted, strict=True):
         rows.append(
             {
@@ -133,7 +133,7 @@ def _ratio(times: list[float], reference: list[float]) -> float:
 
 def _peak_memory(settings: TrainSettings, preset: str, compiled: bool) -> float:
     """MiB that steps need at their peak beyond model, gradients and optimizer state, in a process of its own."""
-    return in_fresh_process(_peak_of, settings, preset, compiled)
+    return float(in_fresh_process(_peak_of, settings, preset, compiled))
 
 
 def _peak_of(settings: TrainSettings, preset: str, compiled: bool) -> float:

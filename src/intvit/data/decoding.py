@@ -42,6 +42,9 @@ def _turbo(data: bytes, size: tuple[int, int], divisor: int) -> np.ndarray | Non
     """uint8 (ceil(H / divisor), ceil(W / divisor), 3), or None where Pillow is to decide what the bytes are worth."""
     width, height = (-(-side // divisor) for side in size)
     try:
-        return simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, min_factor=min(2, divisor))
+        pixels: np.ndarray = simplejpeg.decode_jpeg(
+            data, "RGB", min_height=height, min_width=width, min_factor=min(2, divisor)
+        )
     except ValueError:
         return None
+    return pixels

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def key_of(path: Path, offset: int) -> str:
     return f"at byte {offset}"
 
 
-def walk(path: Path) -> Iterator[dict]:
+def walk(path: Path) -> Iterator[dict[str, Any]]:
     """webdataset's samples of one shard with tar headers in place of contents: {"__key__": str, suffix: TarInfo}.
 
     Raises tarfile.TarError, OSError or ValueError where the tar does not end as a tar does.
@@ -92,8 +93,9 @@ def walk(path: Path) -> Iterator[dict]:
         yield from group_by_keys(files)
         # A tar ends with a block of zeros. Cut off between two files, or with a damaged header, it would otherwise
         # pass for a shorter one: tarfile and webdataset stop there without a word.
-        archive.fileobj.seek(archive.offset)  # type: ignore[union-attr]
-        if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # type: ignore[union-attr]
+        assert archive.fileobj is not None
+        archive.fileobj.seek(archive.offset)
+        if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"neither a file nor the end mark at byte {archive.offset}")
 
 

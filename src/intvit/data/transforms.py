@@ -75,7 +75,8 @@ class TrainTransform:
         return image if isinstance(image, torch.Tensor) else to_tensor(image)
 
     def _choose(self, picture: Image.Image) -> Box:
-        return self.crop.get_params(picture, self.crop.scale, self.crop.ratio)
+        box: Box = self.crop.get_params(picture, self.crop.scale, self.crop.ratio)
+        return box
 
     def _resize(self, pixels: np.ndarray) -> torch.Tensor:
         """uint8 (H, W, 3) -> uint8 (3, size, size)."""
@@ -91,7 +92,7 @@ def timm_transform(config: DataConfig) -> Any:
     from intvit.torchvision_fix import ensure_torchvision
 
     ensure_torchvision()
-    from timm.data import create_transform
+    from timm.data.transforms_factory import create_transform
 
     _mend_posterize()
     options = config.train_transform
@@ -126,7 +127,7 @@ def _mend_posterize() -> None:
     """
     from timm.data import auto_augment
 
-    original = auto_augment.posterize
+    original: Callable[..., Image.Image] = auto_augment.posterize
 
     def posterize(picture: Image.Image, bits_to_keep: int, **options: Any) -> Image.Image:
         if bits_to_keep < 1:

@@ -16,7 +16,7 @@ from intvit.program.program import Program, ProgramError
 FILES = {document.FILE, weights.FILE, BOUNDS_FILE}
 
 
-def save_checkpoint(program: Program, folder: str | os.PathLike) -> None:
+def save_checkpoint(program: Program, folder: str | os.PathLike[str]) -> None:
     """Check the program, prove its bounds, and write it to `folder`, whose old checkpoint it replaces.
 
     A reader or a crash meets the old checkpoint, the new one, or none, never a mixture. Raises ProgramError if the
@@ -32,7 +32,7 @@ def save_checkpoint(program: Program, folder: str | os.PathLike) -> None:
         (fresh / BOUNDS_FILE).write_text(evidence, encoding="utf-8")
 
 
-def load_checkpoint(folder: str | os.PathLike) -> Program:
+def load_checkpoint(folder: str | os.PathLike[str]) -> Program:
     """Read the program in `folder`, check it, and prove its bounds again: an edited file cannot overflow a runtime.
 
     Raises ProgramError, one line, that starts with the folder.

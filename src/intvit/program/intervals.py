@@ -43,7 +43,10 @@ def _concat(context: RuleContext, inputs: list[Interval], constants: dict[str, n
     return Interval(low, high).channels()
 
 
-def _move(rearrange: Callable[[RuleContext, np.ndarray], np.ndarray]) -> Callable:
+Rule = Callable[[RuleContext, list[Interval], dict[str, np.ndarray]], Interval]
+
+
+def _move(rearrange: Callable[[RuleContext, np.ndarray], np.ndarray]) -> Rule:
     """A rule for data movement: move the bounds like the data, then keep one entry along axes where all are equal.
 
     Rows that stay whole stay in their ball.
@@ -70,9 +73,9 @@ def _keeps_rows(context: RuleContext) -> bool:
     op, attributes = context.operator.op, context.operator.attributes
     before, after = context.shapes[0], context.output
     if op == "transpose":
-        return attributes["axes"][-1] == len(before) - 1
+        return bool(attributes["axes"][-1] == len(before) - 1)
     if op in ("slice", "gather"):
-        return attributes["axis"] < len(before) - 1
+        return bool(attributes["axis"] < len(before) - 1)
     return op == "reshape" and before[-1] == after.shape[-1]
 
 
@@ -236,7 +239,7 @@ def _gelu(context: RuleContext, inputs: list[Interval], constants: dict[str, np.
     return Interval(result.low.reshape(shape), result.high.reshape(shape))
 
 
-RULES: dict[str, Callable[[RuleContext, list[Interval], dict[str, np.ndarray]], Interval]] = {
+RULES: dict[str, Rule] = {
     "quantize_input": _quantize_input,
     "patches": _move(_patches),
     "constant": _constant,

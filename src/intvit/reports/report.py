@@ -20,9 +20,10 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup, escape
+from matplotlib.figure import Figure
 
 from intvit.files import write_bytes, write_text
-from intvit.reports.style import Figure, png
+from intvit.reports.style import png
 from intvit.training.config import WandbConfig
 
 PAGE = "report.html"

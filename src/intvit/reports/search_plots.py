@@ -6,9 +6,10 @@ import re
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from intvit.reports.model_plots import block_of
-from intvit.reports.style import DARK, INK, KIND_COLORS, LIGHT, Figure, legend_below, plain_logarithmic, plot
+from intvit.reports.style import DARK, INK, KIND_COLORS, LIGHT, legend_below, plain_logarithmic, plot
 from intvit.search.budget import Budget
 from intvit.search.evaluator import gain
 from intvit.search.search import Outcome

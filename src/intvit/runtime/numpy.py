@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from intvit.program.program import Operator, Program, container
+from intvit.program.program import Operator, Program, Value, container
 from intvit.runtime import check_images
 
 CHUNK = 1 << 15  # integers worked off at once: 256 KiB of int64
@@ -98,8 +98,8 @@ def exact_float(largest_sum: int) -> np.dtype:
     return np.dtype(np.float32 if largest_sum < 2**24 else np.float64)
 
 
-def magnitude(value: Any) -> int:
-    return 2 ** (value.bits - value.signed)
+def magnitude(value: Value) -> int:
+    return 1 << (value.bits - value.signed)
 
 
 def pixel_table(context: OperatorContext) -> np.ndarray:
@@ -151,7 +151,7 @@ def gather(context: OperatorContext) -> Kernel:
     empty = (slice(None),) * axis + (index < 0,)
 
     def step(x: np.ndarray) -> np.ndarray:
-        result = x.take(np.maximum(index, 0), axis)
+        result: np.ndarray = x.take(np.maximum(index, 0), axis)
         result[empty] = 0
         return result
 
@@ -164,7 +164,7 @@ def linear(context: OperatorContext) -> Kernel:
     columns = np.ascontiguousarray(weight.T.astype(dtype))
 
     def step(x: np.ndarray) -> np.ndarray:
-        sums = (x.reshape(-1, x.shape[-1]).astype(dtype) @ columns).astype(np.int32)
+        sums: np.ndarray = (x.reshape(-1, x.shape[-1]).astype(dtype) @ columns).astype(np.int32)
         sums += bias
         return sums.reshape(*x.shape[:-1], -1)
 
@@ -178,7 +178,8 @@ def matmul(context: OperatorContext) -> Kernel:
 
     def step(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         b = b.swapaxes(-1, -2) if turned else b
-        return (a.astype(dtype) @ b.astype(dtype)).astype(np.int32)
+        sums: np.ndarray = a.astype(dtype) @ b.astype(dtype)
+        return sums.astype(np.int32)
 
     return step
 
@@ -276,7 +277,8 @@ def exponent_table(context: OperatorContext) -> np.ndarray:
         return exponential_shift(-distance, context.attributes)
     if context.attributes["kind"] == "polynomial":
         return exponential_polynomial(-distance, context.attributes)
-    return np.maximum(piecewise(distance, context), 0)
+    value: np.ndarray = np.maximum(piecewise(distance, context), 0)
+    return value
 
 
 def table_of_distance(context: OperatorContext, table: np.ndarray) -> Kernel:
@@ -313,7 +315,8 @@ def softmax(context: OperatorContext) -> Kernel:
             return value
         value += 2 ** (45 - bits)
         value >>= 46 - bits
-        return np.minimum(value, 2**bits - 1, out=value)
+        np.minimum(value, 2**bits - 1, out=value)
+        return value
 
     return with_mask(context, by_rows(context.dtype, rows))
 
@@ -349,7 +352,8 @@ def exponential_shift(x: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
     """Shiftmax's exponential of x <= 0."""
     x = x << attributes["fraction_bits"]
     q, r = decompose(x + (x >> 1) - (x >> 4), attributes)
-    return ((r >> 1) - attributes["x0"]) << (attributes["n"] - q)
+    value: np.ndarray = ((r >> 1) - attributes["x0"]) << (attributes["n"] - q)
+    return value
 
 
 def exponential_polynomial(x: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
@@ -358,7 +362,9 @@ def exponential_polynomial(x: np.ndarray, attributes: dict[str, Any]) -> np.ndar
     polynomial = (r + attributes["b"]) ** 2 + attributes["c"]
     k = q - attributes["u"]
     right, left = np.maximum(k, 0), np.maximum(-k, 0)
-    return np.where(k > 0, (polynomial + (1 << np.maximum(right - 1, 0))) >> right, polynomial << left)
+    rounded = (polynomial + (1 << np.maximum(right - 1, 0))) >> right
+    value: np.ndarray = np.where(k > 0, rounded, polynomial << left)
+    return value
 
 
 def piecewise(x: np.ndarray, context: OperatorContext) -> np.ndarray:
@@ -366,7 +372,7 @@ def piecewise(x: np.ndarray, context: OperatorContext) -> np.ndarray:
     segment = (x[:, None] >= context.int64("bounds")).sum(1)
     t = x - context.int64("origins")[segment]
     coefficients, g = context.int64("coefficients")[segment], context.attributes["step_shift"]
-    value = coefficients[:, -1]
+    value: np.ndarray = coefficients[:, -1]
     for j in range(coefficients.shape[1] - 2, -1, -1):
         value = ((value * t + 2 ** (g - 1)) >> g) + coefficients[:, j]
     return value
@@ -398,14 +404,16 @@ def gelu_shift(x: np.ndarray, maximum: int, attributes: dict[str, Any]) -> np.nd
     of_x = exponential_shift(np.minimum(x - top, 0), attributes)  # min(x, limit) - top in every entry that occurs
     of_zero = exponential_shift(np.array([-top]), attributes)
     sigmoid = (of_x * ((2**bits - 1) // (of_x + of_zero))) >> (bits - attributes["sigmoid_bits"])
-    return x * sigmoid
+    value: np.ndarray = x * sigmoid
+    return value
 
 
 def gelu_polynomial(x: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
     """x times I-BERT's (erf + 1), at a negative scale that the multiplier's sign undoes."""
     y = x << attributes["fraction_bits"]
     inside = np.minimum(np.abs(y), -attributes["b"]) + attributes["b"]
-    return y * (np.sign(y) * (inside * inside + attributes["c"]) + attributes["one"])
+    value: np.ndarray = y * (np.sign(y) * (inside * inside + attributes["c"]) + attributes["one"])
+    return value
 
 
 OPERATORS: dict[str, Callable[[OperatorContext], Kernel]] = {

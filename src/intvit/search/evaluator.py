@@ -82,7 +82,9 @@ class Evaluator:
         self.analyzed, self.images, self.prove = analyzed, images, prove
         set_mode(analyzed.model, "float")
         with torch.no_grad():
-            self.reference = torch.cat([analyzed.model(batch) for batch in images.split(BATCH)]).double().softmax(1)
+            self.reference = (
+                torch.cat([analyzed.model(batch) for batch in torch.split(images, BATCH)]).double().softmax(1)
+            )
         self._known: dict[str, Tensor] = {}
         analyzed.collect()
 
@@ -112,7 +114,7 @@ class Evaluator:
 
     def _logits(self, program: Program, here: slice) -> Tensor:
         runtime = fastest_runtime(program)
-        scores = np.concatenate([runtime(batch.numpy()) for batch in self.images[here].split(BATCH)])
+        scores = np.concatenate([runtime(batch.numpy()) for batch in torch.split(self.images[here], BATCH)])
         return torch.from_numpy(scores).double() * program.score_scale
 
     def _probabilities(self, candidate: Candidate, here: slice) -> Tensor:
