@@ -56,13 +56,13 @@ class AttentionCore(Layer):
         self.heads, self.windows = heads, windows
         self.register_buffer("excluded", None if excluded is None else excluded[:, None], persistent=False)
         self.softmax, self.bits = site.softmax, site.bits
-        self.options = family_options(self.softmax)
+        self.family, self.options = SOFTMAX_FAMILIES[self.softmax.family], family_options(self.softmax)
         self.logits = Quantizer(
             site.bits.logits,
             site.observer.activation,
             site.observer,
             smallest_scale=SMALLEST_FUNCTION_SCALE,
-            grid=SOFTMAX_FAMILIES[self.softmax.family].grid(self.options),
+            grid=self.family.grid(self.options),
         )
         self.context = Quantizer(site.bits.activation, site.observer.activation, site.observer)
 
@@ -134,7 +134,7 @@ class AttentionCore(Layer):
 
     def exponent(self, scale: float, tokens: int, bits: int) -> Any:
         """The family's integer exponential for logits of `scale` in rows of `tokens`."""
-        return SOFTMAX_FAMILIES[self.softmax.family](scale, tokens, bits, site=self.name, **self.options)
+        return self.family(scale, tokens, bits, site=self.name, **self.options)
 
     def integer(self, qkv: QTensor, bias: Tensor | None) -> QTensor:
         """Products in float32 are exact: |q.k| <= D * 2^14 <= 2^24 for D <= 1024, and see `float_matmul`."""
