@@ -119,7 +119,8 @@ class Linear(Layer):
     @torch.no_grad()
     def _correct(self, products: Tensor, parameters: IntegerLinear) -> None:
         """Move the correction by the mean difference to the float outputs of the same images, averaged over batches."""
-        assert self.mean is not None and self.mean.value is not None
+        assert self.mean is not None
+        assert self.mean.value is not None
         self.mean.batches += 1
         mean = (products.double().mean(0) + parameters.bias) * parameters.scale
         difference = all_reduce(self.mean.value - mean, "mean")

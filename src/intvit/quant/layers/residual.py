@@ -31,7 +31,8 @@ class Add(Layer):
             return self.record(branch, stream)
         if isinstance(branch, QTensor) and isinstance(stream, QTensor):
             return self.integer(branch, stream, joining)
-        assert isinstance(branch, Tensor) and isinstance(stream, Tensor)
+        assert isinstance(branch, Tensor)
+        assert isinstance(stream, Tensor)
         y = branch + stream
         if self.calibrating:
             self.output.collect(_joined(y, joining))
