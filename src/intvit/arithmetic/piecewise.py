@@ -90,7 +90,7 @@ def _between_absolute_and_relative(z: Tensor) -> Tensor:
 
 # Function, and weight of the error of a piece that starts at z. The exponential's keeps the many small terms of a long
 # row from moving the sum (measured: halves the error of probabilities).
-_FUNCTIONS = {
+_FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "exponential": (lambda z: elementary.exp(-z), _between_absolute_and_relative),
     "gelu": (elementary.gelu, torch.ones_like),
 }
