@@ -180,9 +180,9 @@ class Sensitivity:
         model = self.analyzed.variant(change.overrides)
         count = blocks_before(model, change.site)
         logits = self._logits(model, lambda outputs: outputs[:count])
-        found = effect(logits, self.reference, self.labels)
+        result = effect(logits, self.reference, self.labels)
         moved = scores_divergence(logits, self.unchanged)
-        return Measured(change, found, moved, found.divergence - self.base.divergence)
+        return Measured(change, result, moved, result.divergence - self.base.divergence)
 
     def cost(self, change: Change) -> float:
         """Share of a forward pass that measuring takes, for progress."""

@@ -87,10 +87,10 @@ def main(arguments: list[str]) -> int:
 def _own_presets(folder: Path | None) -> list[str]:
     if folder is None:
         return []
-    found = sorted(path.stem for path in (folder / "quant").glob("*.yaml"))
-    if not found:
+    names = sorted(path.stem for path in (folder / "quant").glob("*.yaml"))
+    if not names:
         raise IntVitError(f"--config-dir {folder}: holds no quant/*.yaml")
-    return found
+    return names
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:

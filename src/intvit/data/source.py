@@ -176,13 +176,13 @@ _shared = lru_cache(ShardSource)
 
 
 def _stats(folder: Path) -> list[tuple[Path, os.stat_result]]:
-    found = []
+    stats = []
     for path in folder.glob("*.tar"):
         try:
-            found.append((path, path.stat()))
+            stats.append((path, path.stat()))
         except FileNotFoundError:
             continue  # another process was faster
-    return found
+    return stats
 
 
 def _remove(folder: Path, process: int) -> None:

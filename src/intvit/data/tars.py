@@ -46,7 +46,7 @@ class TarSamples:
 
 def scan(path: Path, where: str, num_classes: int | None) -> TarSamples:
     """All samples of the shard at `path`, called `where` in messages; labels below `num_classes` where it is given."""
-    found = TarSamples()
+    samples = TarSamples()
     try:
         with open(path, "rb") as file:
             for sample in walk(path):
@@ -57,19 +57,19 @@ def scan(path: Path, where: str, num_classes: int | None) -> TarSamples:
                     missing = "no label (.cls)" if label is None else "no image (.jpg, .jpeg or .png)"
                     files = ", ".join(f".{suffix}" for suffix in sample if not suffix.startswith("__"))
                     reason = f"has {missing}, only {files}; both must stand side by side in the tar"
-                    found.bad.append(BadSample(where, key, reason))
+                    samples.bad.append(BadSample(where, key, reason))
                     continue
                 file.seek(label.offset_data)
                 value = _label(file.read(label.size), num_classes)
                 if isinstance(value, str):
-                    found.bad.append(BadSample(where, key, value))
+                    samples.bad.append(BadSample(where, key, value))
                 else:
-                    found.keys.append(key)
-                    found.rows.append((image.offset_data, image.size, value))
+                    samples.keys.append(key)
+                    samples.rows.append((image.offset_data, image.size, value))
     except (tarfile.TarError, OSError, ValueError) as error:
         reason = f"broken shard ({error.args[0] if error.args else error}); write it again"
-        found.bad.append(BadSample(where, "", reason))
-    return found
+        samples.bad.append(BadSample(where, "", reason))
+    return samples
 
 
 def key_of(path: Path, offset: int) -> str:

@@ -52,7 +52,7 @@ class Choice:
 
 def choices(analyzed: AnalyzedModel, widths: Sequence[int], widest: float) -> list[Choice]:
     """Every choice of a model. widest: largest width of a residual stream."""
-    found: dict[tuple[str, str, str], Choice] = {}
+    by_key: dict[tuple[str, str, str], Choice] = {}
     for change in changes(analyzed, widths):
         if change.site == EVERYWHERE:
             continue
@@ -61,9 +61,9 @@ def choices(analyzed: AnalyzedModel, widths: Sequence[int], widest: float) -> li
         if key == "logits" or (key == "residual" and value > widest):
             continue
         base = getattr(getattr(analyzed.quant.site(change.site), part), key)
-        choice = found.setdefault((change.site, part, key), Choice(change.site, change.kind, part, key, base, {}))
+        choice = by_key.setdefault((change.site, part, key), Choice(change.site, change.kind, part, key, base, {}))
         choice.options[value] = change.overrides
-    return [*found.values(), *_observers(analyzed)]
+    return [*by_key.values(), *_observers(analyzed)]
 
 
 def _observers(analyzed: AnalyzedModel) -> Iterator[Choice]:

@@ -82,9 +82,8 @@ class Evaluator:
         self.analyzed, self.images, self.prove = analyzed, images, prove
         set_mode(analyzed.model, "float")
         with torch.no_grad():
-            self.reference = (
-                torch.cat([analyzed.model(batch) for batch in torch.split(images, BATCH)]).double().softmax(1)
-            )
+            logits = torch.cat([analyzed.model(batch) for batch in torch.split(images, BATCH)])
+        self.reference = logits.double().softmax(1)
         self._known: dict[str, Tensor] = {}
         analyzed.collect()
 

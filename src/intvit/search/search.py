@@ -104,9 +104,9 @@ class Search:
         """Raises IntVitError where nothing is within the budget."""
         settings, names = self.settings, integer_presets()
         with phases.begin("presets", len(names)) as step:
-            candidates = [Candidate(name, {}) for name in names]
-            measured = self.cached.measure(candidates, 0, settings.search_images, step)
-            presets = [Evaluated(candidate, result) for candidate, result in zip(candidates, measured, strict=True)]
+            plain = [Candidate(name, {}) for name in names]
+            measured = self.cached.measure(plain, 0, settings.search_images, step)
+            presets = [Evaluated(candidate, result) for candidate, result in zip(plain, measured, strict=True)]
         base = self._base(presets)
         self.analyzed.quant = base.candidate.quant()
         cost_model, others = self._cost_model(base)
@@ -115,13 +115,13 @@ class Search:
         additive = AdditiveModel(
             base.candidate.preset, cost_model, added_alone(cost_model.choices, alone), alone, self.cached.evaluator.used
         )
-        found = self._refine(additive, phases, "candidates")
-        if cost_model.choices and found:
-            added = self._around(found[0], cost_model, phases)
-            found = self._refine(additive.with_added(added), phases, "candidates again", found)
+        candidates = self._refine(additive, phases, "candidates")
+        if cost_model.choices and candidates:
+            added = self._around(candidates[0], cost_model, phases)
+            candidates = self._refine(additive.with_added(added), phases, "candidates again", candidates)
         curve = self._curve(additive, phases)
-        finalists, winner = self._finals(presets, found, phases)
-        return Outcome(presets, alone, found, curve, finalists, winner, list(cost_model.choices))
+        finalists, winner = self._finals(presets, candidates, phases)
+        return Outcome(presets, alone, candidates, curve, finalists, winner, list(cost_model.choices))
 
     def _base(self, presets: list[Evaluated]) -> Evaluated:
         """What candidates begin with: the preset nearest to float, of those that only widths may keep from the budget.
@@ -138,8 +138,8 @@ class Search:
     def _cost_model(self, base: Evaluated) -> tuple[CostModel, list[Choice]]:
         """The cost of the width choices that matter to the budget, and all other choices."""
         evaluator = self.cached.evaluator
-        found = choices(self.analyzed, self.settings.bits, self.budget.limits.get("widest", float("inf")))
-        widths = [choice for choice in found if choice.is_width]
+        every = choices(self.analyzed, self.settings.bits, self.budget.limits.get("widest", float("inf")))
+        widths = [choice for choice in every if choice.is_width]
 
         def program(overrides: dict[str, Any]) -> Program:
             return evaluator.program(Candidate(base.candidate.preset, overrides))
@@ -149,7 +149,7 @@ class Search:
         quant = base.candidate.quant()
         self.analyzed.calibrated(quant)
         self.sites = quant.sites
-        return CostModel(program, widths, base.measurement.used), [choice for choice in found if not choice.is_width]
+        return CostModel(program, widths, base.measurement.used), [choice for choice in every if not choice.is_width]
 
     def _check_reach(self, base: Evaluated, cost_model: CostModel, presets: list[Evaluated]) -> None:
         """Raise IntVitError where neither a preset nor the narrowest candidate is within the budget."""
@@ -180,8 +180,8 @@ class Search:
         """Candidates of Optuna's trials, those known before among them, the best first; each program once."""
         settings, count = self.settings, self.settings.search_images
         with phases.begin(name, settings.trials) as step:
-            found = refine(additive, self.budget, self.cached, settings.trials, count, settings.seed, step)
-        every = {entry.measurement.program: entry for entry in (*known, *found)}
+            evaluated = refine(additive, self.budget, self.cached, settings.trials, count, settings.seed, step)
+        every = {entry.measurement.program: entry for entry in (*known, *evaluated)}
         return sorted(every.values(), key=lambda entry: entry.measurement.divergence)
 
     def _around(self, best: Evaluated, cost_model: CostModel, phases: Phases) -> Increments:

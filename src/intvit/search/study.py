@@ -49,7 +49,7 @@ def refine(
     for errors in CAUTION:
         plain = dict.fromkeys(distributions, 0.0) | {"curve": 1.0}
         study.enqueue_trial(plain | {name: errors for name in distributions if name.startswith("errors ")})
-    found: dict[str, Evaluated] = {}
+    by_program: dict[str, Evaluated] = {}
     for begun in range(0, total, ROUND):
         drawn = [study.ask(distributions) for _ in range(min(ROUND, total - begun))]
         candidates = [additive.candidate(_weights(trial), budget) for trial in drawn]
@@ -61,9 +61,9 @@ def refine(
                 step()
             else:
                 entry = Evaluated(candidate, next(measured))
-                found.setdefault(entry.measurement.program, entry)
+                by_program.setdefault(entry.measurement.program, entry)
                 study.tell(trial, entry.measurement.divergence)
-    return list(found.values())
+    return list(by_program.values())
 
 
 def _distributions(additive: AdditiveModel) -> dict[str, BaseDistribution]:

@@ -33,7 +33,7 @@ def create(
     """
     settings = {
         "source": images.kind,
-        "images": {split: _fingerprint(found) for split, found in images.splits.items()},
+        "images": {split: _fingerprint(group) for split, group in images.splits.items()},
         "seed": seed,
         "shard_bytes": shard_bytes,
     }
@@ -43,19 +43,19 @@ def create(
     if not unfinished.exists() and target.exists() and any(target.iterdir()):
         raise DataError(f"{target}: is not empty and holds no unfinished shards of this command; give another folder")
     _same_settings(unfinished / "settings.json", settings)
-    plan = {split: divide(found, seed, shard_bytes) for split, found in images.splits.items()}
+    plan = {split: divide(group, seed, shard_bytes) for split, group in images.splits.items()}
     for leftover in target.glob(".*.tar.*"):
         leftover.unlink()  # of a killed run
     _write_missing(plan, target, workers)
     splits = {}
     for split, shards in plan.items():
         written = [read_record(*_paths(target, split, number)) for number in range(len(shards))]
-        missing = [number for number, found in enumerate(written) if found is None]
+        missing = [number for number, record in enumerate(written) if record is None]
         if missing and _finished(target, settings):
             return None  # the same command elsewhere was faster
         if missing:
             raise DataError(f"{_paths(target, split, missing[0])[0]}: is not whole; the same command writes it again")
-        records = [found for found in written if found is not None]
+        records = [record for record in written if record is not None]
         splits[split] = SplitIndex(
             tuple(shard for shard, _ in records), np.concatenate([table for _, table in records], axis=1)
         )

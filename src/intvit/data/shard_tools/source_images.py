@@ -70,10 +70,10 @@ def _image_folders(folders: dict[str, Path]) -> SourceImages:
         split: sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()) for split, folder in folders.items()
     }
     classes = names.get("train") or next(iter(names.values()))
-    for split, found in names.items():
-        if not found:
+    for split, folder_names in names.items():
+        if not folder_names:
             raise DataError(f"{folders[split]}: holds no class folders")
-        if unknown := sorted(set(found) - set(classes)):
+        if unknown := sorted(set(folder_names) - set(classes)):
             raise DataError(f"{folders[split] / unknown[0]}: train has no such class")
     splits = {}
     for split, folder in folders.items():
@@ -156,12 +156,12 @@ def _members(file: BinaryIO, path: Path) -> Iterator[tarfile.TarInfo]:
 
 
 def _tar_images(file: BinaryIO, path: Path, label_of: Callable[[str], int]) -> list[SourceImage]:
-    found = []
+    images = []
     for member in _members(file, path):
         key, ending = os.path.splitext(os.path.basename(member.name))
         if (suffix := SUFFIXES.get(ending.lower())) is not None:
-            found.append(SourceImage(key, label_of(key), str(path), member.offset_data, member.size, suffix))
-    return found
+            images.append(SourceImage(key, label_of(key), str(path), member.offset_data, member.size, suffix))
+    return images
 
 
 def _val_classes(source: Path, labels: Path | None) -> dict[str, str]:
