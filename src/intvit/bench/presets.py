@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
 from intvit.analysis.analyzed_model import AnalyzedModel
@@ -18,7 +19,7 @@ from intvit.data.loading import first_images, validation_loader
 from intvit.evaluation.check import mismatches
 from intvit.export.record import record
 from intvit.program import Program
-from intvit.progress import Phases
+from intvit.progress import count_progress
 from intvit.quant.presets import compose_quant
 from intvit.runtime import fastest_runtime
 
@@ -43,8 +44,8 @@ def load_images(name: str, folder: str, data: DataConfig, limit: int | None, mod
 
 
 def _tracked(images: Tensor, title: str) -> Iterator[Tensor]:
-    """Batches with a bar."""
-    with Phases(transient=True) as phases, phases.begin(title, len(images)) as step:
+    """Batches with a bar on standard error, so that output holds the table alone."""
+    with count_progress(title, len(images), console=Console(stderr=True), transient=True) as step:
         for batch in torch.split(images, BATCH):
             yield batch
             step(len(batch))
