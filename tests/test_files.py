@@ -30,7 +30,8 @@ def test_a_block_that_raises_leaves_the_folder_as_it_was(folder: Path, keep: boo
             (fresh / "new").write_text("new")
             raise Killed
 
-    pytest.raises(Killed, fail)
+    with pytest.raises(Killed):
+        fail()
     assert entries(folder) == {"old": "old"}
     assert os.listdir(folder.parent) == ["folder"]
 
@@ -61,5 +62,6 @@ def test_a_block_that_raises_leaves_the_file_as_it_was(tmp_path: Path) -> None:
             temporary.write_text("half")
             raise Killed
 
-    pytest.raises(Killed, fail)
+    with pytest.raises(Killed):
+        fail()
     assert entries(tmp_path) == {"file": "old"}
