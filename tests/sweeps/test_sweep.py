@@ -82,9 +82,7 @@ def test_a_sweep_killed_twice_loses_no_trial_and_runs_none_twice(storage: str, t
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     every = table(tmp_path)
-    rows = [
-        row for row in every if row["x"]
-    ]  # a trial that a kill met while it was drawn has no parameters, and failed
+    rows = [row for row in every if row["x"]]  # one that a kill met while it was drawn has no parameters
     assert len(rows) == 6
     scores = [float(row["integer/top1"]) for row in rows]
     assert scores == sorted(scores, reverse=True) == [float(row["x"]) for row in rows]
