@@ -16,7 +16,7 @@ from intvit.search.choices import Choice, merged
 from intvit.search.cost_model import CostModel, Widths
 from intvit.search.evaluator import Candidate
 
-ROUNDS = 8  # of a proposal that the recorded program does not fit
+ROUNDS = 8  # of a candidate whose recorded program does not fit
 
 
 @dataclass(frozen=True)
