@@ -210,6 +210,24 @@ def test_a_signal_ends_the_final_evaluation_after_the_batch(tmp_path: Path, monk
     assert len(batches) == 1
 
 
+@pytest.mark.parametrize("mode", ["float", "integer"])
+def test_a_run_stopped_in_its_final_evaluation_ends_as_the_uninterrupted_one(
+    mode: str, tmp_path: Path, whole: Path
+) -> None:
+    original = TrainingModule.validation_step
+
+    def validation_step(self: TrainingModule, *arguments: Any) -> Any:
+        if self.final_mode == mode:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingModule, "validation_step", validation_step)
+        assert exit_code(tiny(*STEPS), tmp_path) == TERMINATED
+    train(tiny("ckpt=last", *STEPS), tmp_path)
+    assert_same_run(tmp_path, whole)
+
+
 def test_a_job_that_did_not_go_on_is_not_requeued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     original = TrainingModule.validation_step

@@ -56,7 +56,7 @@ class RunProgress(ProgressBar):
         self._began = (trainer.global_step, time.monotonic())
         self._open("train", "steps", training_module(pl_module).timeline.steps, trainer.global_step)
 
-    def _open(self, description: str, unit: str, total: int, completed: int = 0) -> None:
+    def _open(self, description: str, unit: str, total: float, completed: int = 0) -> None:
         if self.style != "bar" or not self.is_enabled:
             return
         amount = TextColumn("{task.completed}/{task.total} " + unit)
