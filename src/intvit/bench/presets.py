@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from rich.console import Console
+from rich.progress import track
 from torch import Tensor, nn
 
 from intvit.analysis.distances import divergence
@@ -19,7 +20,6 @@ from intvit.data.loading import first_images, validation_loader
 from intvit.evaluation.check import mismatches
 from intvit.export.record import record
 from intvit.program import Program
-from intvit.progress import count_progress
 from intvit.quant.presets import compose_quant
 from intvit.runtime import fastest_runtime
 
@@ -43,12 +43,9 @@ def load_images(name: str, folder: str, data: DataConfig, limit: int | None, mod
     return ImageSet(name, images, labels, torch.cat(list(map(model, batches))).double().softmax(1))
 
 
-def _tracked(images: Tensor, title: str) -> Iterator[Tensor]:
+def _tracked(images: Tensor, title: str) -> Iterable[Tensor]:
     """Batches with a bar on standard error, so that output holds the table alone."""
-    with count_progress(title, len(images), console=Console(stderr=True), transient=True) as step:
-        for batch in images.split(BATCH):
-            yield batch
-            step(len(batch))
+    return track(images.split(BATCH), title, transient=True, console=Console(stderr=True))
 
 
 def float_row(sets: list[ImageSet]) -> dict[str, Any]:
