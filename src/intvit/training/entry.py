@@ -59,9 +59,10 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
     timeline = _timeline(typed, world_size)
     model = build_model(typed.model, typed.quant)
     module = TrainingModule(model, build_optimizer(model, typed.optimizer), timeline, typed)
-    step = 0 if start.checkpoint is None else _step_of(start.checkpoint, folder, model, timeline)
+    step, epoch = (0, 0) if start.checkpoint is None else _position(start.checkpoint, folder, model, timeline)
     with Interruption() as interruption:
-        trainer = build_trainer(typed, folder, timeline.epochs, step, interruption)
+        # A checkpoint from behind the end of the schedule is evaluated; Lightning refuses fewer epochs than it has.
+        trainer = build_trainer(typed, folder, max(timeline.epochs, epoch), step, interruption)
         facts = {"config": identity_hash(values), "callbacks": typed.callbacks, "run folder": str(folder), "step": step}
         with ranks.met_ranks(trainer, facts), _writing(trainer, folder):
             if trainer.is_global_zero:
@@ -86,21 +87,21 @@ def _timeline(config: TrainConfig, world_size: int) -> Timeline:
     return lay_out(config.schedule, steps_per_epoch, config.quant.enabled)
 
 
-def _step_of(path: Path, folder: Path, model: nn.Module, timeline: Timeline) -> int:
-    """The step that a checkpoint goes on at. Raises IntVitError where it is none of this model and schedule."""
+def _position(path: Path, folder: Path, model: nn.Module, timeline: Timeline) -> tuple[int, int]:
+    """Step and epoch that a checkpoint goes on at. Raises IntVitError where it is none of this model and schedule."""
     checkpoint = read_checkpoint(path)
     if not timeline.phases:  # calibration alone begins anew
         if path != folder / LAST:
             raise IntVitError(
                 f"ckpt={path}: this schedule takes no step to go on with; model.weights=FILE takes weights"
             )
-        return 0
+        return 0, 0
     load_state(model, checkpoint, path, "this run's config")
     if checkpoint[STATE]["phase"] >= len(timeline.phases):
         raise IntVitError(
             f"{path} is of a schedule with more phases than this one; model.weights=FILE takes weights alone"
         )
-    return int(checkpoint["global_step"])
+    return int(checkpoint["global_step"]), int(checkpoint["epoch"])
 
 
 def _writing(trainer: pl.Trainer, folder: Path) -> contextlib.AbstractContextManager[None]:
