@@ -135,7 +135,7 @@ def _mixing(config: LossConfig, num_classes: int) -> Callable[[Tensor, Tensor], 
     from intvit.torchvision_fix import ensure_torchvision
 
     ensure_torchvision()
-    from timm.data import Mixup
+    from timm.data.mixup import Mixup
 
     mixup = Mixup(config.mixup, config.cutmix, label_smoothing=config.label_smoothing, num_classes=num_classes)
 
