@@ -25,7 +25,7 @@ from intvit.errors import IntVitError
 from intvit.quant import QuantConfig, set_mode
 from intvit.quant.presets import compose_quant
 from intvit.quant.quantizer import Collected
-from intvit.training.config import ModelConfig
+from intvit.training.config import ModelConfig, photo_model_config
 from intvit.training.restore import build_model, restore_run
 
 BATCH = 8  # images at once: every layer's float and integer output of a batch are in memory together
@@ -150,15 +150,7 @@ def _from_weights(checkpoint: str, options: argparse.Namespace, data: str | None
         raise IntVitError(f"{checkpoint} is a weights file: say --calibration DIR, a folder of shards")
     preset = photo_config()
     photos = replace(preset, eval_batch_size=BATCH, root=data)
-    config = ModelConfig(
-        name=options.model,
-        image_size=photos.image_size,
-        patch_size=None,
-        num_classes=photos.num_classes,
-        mean=photos.mean,
-        std=photos.std,
-        weights=checkpoint,
-    )
+    config = photo_model_config(options.model, weights=checkpoint)
     name, *overrides = options.quant.split(",")
     quant = compose_quant(name, overrides)
     if not quant.enabled:

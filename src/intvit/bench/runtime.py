@@ -20,9 +20,8 @@ from intvit.calibration import calibrate
 from intvit.data.presets import photo_config
 from intvit.errors import IntVitError
 from intvit.export.record import record
-from intvit.models import load_weights
+from intvit.models import MODELS, load_weights
 from intvit.models.presets import photo_model
-from intvit.models.registry import TIMM_NAMES
 from intvit.program import Program
 from intvit.program.cost import macs
 from intvit.runtime.native.plan import Kind, Step
@@ -39,7 +38,7 @@ def models(options: argparse.Namespace) -> tuple[nn.Module, Program, Tensor]:
 
     data = photo_config()
     torch.manual_seed(0)
-    model = timm.create_model(TIMM_NAMES[options.model], num_classes=data.num_classes).eval()
+    model = timm.create_model(MODELS[options.model].timm, num_classes=data.num_classes).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))

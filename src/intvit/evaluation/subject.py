@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from intvit.config.identity import DATA_NOT_IDENTITY
 from intvit.config.values import build
 from intvit.data.config import DataConfig
+from intvit.data.presets import photo_values
 from intvit.errors import IntVitError
 from intvit.evaluation.config import EVALUATION, EvaluateConfig
 from intvit.evaluation.differences import Trace
@@ -47,7 +49,9 @@ def choose_data(recorded: Mapping[str, Any], wanted: Mapping[str, Any], program:
     changes = {key: value for key, value in wanted.items() if value is not None}
     if "name" not in wanted and not recorded:
         raise IntVitError("the checkpoint does not say which data it was trained on: choose with data=NAME")
-    values = {**wanted} if "name" in wanted else {**recorded, **changes}
+    # A program does not record what is no part of an experiment: where and how images are read.
+    reading = {key: value for key, value in photo_values().items() if key in DATA_NOT_IDENTITY}
+    values = {**wanted} if "name" in wanted else {**reading, **recorded, **changes}
     _, height, _ = program.values[program.input].shape
     values.update(image_size=height, patch_size=None)
     data = build(DataConfig, values, "data")
