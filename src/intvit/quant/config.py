@@ -23,6 +23,7 @@ from intvit.errors import IntVitError
 OWN_FAMILY = ", or your own as MODULE:FUNCTION"
 OPERAND_BITS, LOGIT_BITS = (2, 8), (4, 8)  # narrowest and widest
 
+Group = Literal["softmax", "gelu"]
 Normalization = Literal["deferred", "rounded", "floor"]
 Observer = Literal["minmax", "percentile", "mse"]
 OBSERVERS: tuple[Observer, ...] = typing.get_args(Observer)
@@ -92,12 +93,19 @@ def family_options(config: SoftmaxConfig | GeluConfig) -> dict[str, Any]:
 
     Where the family alone was chosen, as an override or `quant.gelu.family=ppoly` does, they are those of its preset.
     """
-    group, families = ("softmax", SOFTMAX_FAMILIES) if isinstance(config, SoftmaxConfig) else ("gelu", GELU_FAMILIES)
+    group: Group = "softmax" if isinstance(config, SoftmaxConfig) else "gelu"
+    families = SOFTMAX_FAMILIES if group == "softmax" else GELU_FAMILIES
     options = {key: getattr(config, key) for key in families[config.family].options}
     if None in options.values():
-        preset = preset_values(f"quant/{group}", config.family)
+        preset = preset_options(group, config.family)
         options = {key: preset[key] if value is None else value for key, value in options.items()}
     return options
+
+
+def preset_options(group: Group, family: str) -> dict[str, Any]:
+    """The options of a family that its preset `quant/GROUP` gives."""
+    families = SOFTMAX_FAMILIES if group == "softmax" else GELU_FAMILIES
+    return {key: preset_values(f"quant/{group}", family)[key] for key in families[family].options}
 
 
 @dataclass(frozen=True)
