@@ -1,6 +1,8 @@
 """Every default stands once: in conf/, and in a typed class only as null for a key that some preset leaves out."""
 
 import dataclasses
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from intvit.config.presets import config_directory
 from intvit.config.values import TypedConfig, build
+from intvit.data.presets import photo_config
 from intvit.errors import IntVitError, one_line
 from intvit.evaluation.config import EvaluateConfig
 from intvit.quant.config import SiteConfig, family_options
@@ -93,6 +96,13 @@ def test_random_changes_of_photos_are_all_said_or_none() -> None:
         train_config(composed("data.train_transform.kind=photo"))
     changed = train_config(composed("data/train_transform=photo")).data.train_transform
     assert changed == train_config(composed("data=imagenet", "data.image_size=8")).data.train_transform
+
+
+def test_a_data_set_of_ones_own_says_what_differs_from_base(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text("defaults: [base, _self_]\nname: mine\nnum_classes: 3\n")
+    data = train_config(composed("data=mine", f"hydra.searchpath=[{tmp_path}]")).data
+    assert data == replace(photo_config(), name="mine", num_classes=3, class_names="indices")
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def _describe(hint: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(str(part) for part in parameters)
     if origin is tuple and Ellipsis not in parameters:
-        return f"a list of {len(parameters)}, each {_describe(parameters[0])}"
+        return f"a list of {len(parameters)} ({_describe(parameters[0])} each)"
     if origin in (list, tuple):
         return f"a list of {_describe(parameters[0])}"
     names = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}

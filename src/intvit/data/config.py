@@ -1,7 +1,7 @@
 """Typed data config, and the error that every part of `intvit.data` raises.
 
-`conf/data` composes it and holds the defaults, `intvit.config.values.build` makes it from plain
-values. Nothing is opened here.
+`conf/data` composes it and holds the defaults, `intvit.config.values.build` makes it from plain values.
+Nothing is opened here.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from intvit.config.values import Count, NotNegative, Share, TypedConfig
 from intvit.errors import IntVitError
 from intvit.training.losses import LossConfig
 
+# Named here, because `float` is a field in the class that uses it.
 Decay = Annotated[float, Field(gt=0, lt=1, description="null for none")]
 
 
