@@ -9,9 +9,8 @@ from omegaconf import OmegaConf
 from intvit.config.values import build
 from intvit.data.classes import class_names
 from intvit.data.config import DataConfig
-from intvit.data.presets import photo_values
 from intvit.errors import IntVitError
-from tests.support.synthetic_shards import config
+from tests.support.synthetic_shards import PHOTOS, config
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -51,7 +50,7 @@ def test_the_runs_seed_is_the_datas_seed():
 def test_presets_spell_out_every_key():
     from dataclasses import fields
 
-    assert set(photo_values()) == {field.name for field in fields(DataConfig)}
+    assert set(PHOTOS()) == {field.name for field in fields(DataConfig)}
 
 
 @pytest.mark.parametrize(

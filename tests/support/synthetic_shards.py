@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from intvit.config.presets import compose_group
 from intvit.config.values import build
 from intvit.data.config import DataConfig
-from intvit.data.presets import photo_values
 
 IMAGE_SIZE = 4
-PHOTOS = functools.cache(photo_values)
+PHOTOS = functools.cache(lambda: compose_group(["+data=imagenet"], "data"))
 
 
 def png(pixels: np.ndarray) -> bytes:

@@ -55,6 +55,9 @@ def compose_group(overrides: list[str], group: str) -> dict[str, Any]:
 
 @functools.cache
 def preset_values(group: str, name: str) -> Mapping[str, Any]:
-    """The values of one preset file that is made of no others, such as `quant/gelu`, `ppoly`."""
+    """The own values of one preset file, such as `quant/gelu`, `ppoly`: nothing of its defaults list, no interpolation.
+
+    Unlike `compose_group` it is there inside a Hydra application.
+    """
     values = OmegaConf.to_container(OmegaConf.load(config_directory() / group / f"{name}.yaml"))
     return typing.cast("Mapping[str, Any]", values)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from intvit.config.presets import compose_group
 from intvit.config.values import build
 from intvit.data.config import DataConfig
@@ -11,9 +9,4 @@ from intvit.data.config import DataConfig
 
 def photo_config() -> DataConfig:
     """The `data=imagenet` preset; the folder is the caller's to set."""
-    return build(DataConfig, photo_values(), "data")
-
-
-def photo_values() -> dict[str, Any]:
-    """`photo_config` in plain values."""
-    return compose_group(["+data=imagenet"], "data")
+    return build(DataConfig, compose_group(["+data=imagenet"], "data"), "data")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from intvit.config.identity import DATA_NOT_IDENTITY
+from intvit.config.presets import preset_values
 from intvit.config.values import build
 from intvit.data.config import DataConfig
-from intvit.data.presets import photo_values
 from intvit.errors import IntVitError
 from intvit.evaluation.config import EVALUATION, EvaluateConfig
 from intvit.evaluation.differences import Trace
@@ -50,7 +50,7 @@ def choose_data(recorded: Mapping[str, Any], wanted: Mapping[str, Any], program:
     if "name" not in wanted and not recorded:
         raise IntVitError("the checkpoint does not say which data it was trained on: choose with data=NAME")
     # A program does not record what is no part of an experiment: where and how images are read.
-    reading = {key: value for key, value in photo_values().items() if key in DATA_NOT_IDENTITY}
+    reading = {key: preset_values("data", "base")[key] for key in DATA_NOT_IDENTITY}
     values = {**wanted} if "name" in wanted else {**reading, **recorded, **changes}
     _, height, _ = program.values[program.input].shape
     values.update(image_size=height, patch_size=None)
