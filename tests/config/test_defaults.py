@@ -13,6 +13,7 @@ from intvit.config.values import TypedConfig, build
 from intvit.data.presets import photo_config
 from intvit.errors import IntVitError, one_line
 from intvit.evaluation.config import EvaluateConfig
+from intvit.models import MODELS
 from intvit.quant.config import SiteConfig, family_options
 from intvit.quant.presets import compose_quant
 from intvit.training.config import TrainConfig, train_config
@@ -63,6 +64,10 @@ def test_what_a_group_shares_stands_in_its_base_alone(group: str) -> None:
     with_own_reason = {"qat: null", "root: null"}
     for name, own in lines.items():
         assert own & base <= with_own_reason, name
+
+
+def test_every_size_of_an_architecture_has_its_config_and_the_reverse() -> None:
+    assert {path.stem for path in (config_directory() / "model").glob("*.yaml")} == {*MODELS, "base"}
 
 
 @pytest.mark.parametrize(
