@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from intvit.analysis.analyzed_model import AnalyzedModel
 from intvit.analysis.operator_error import (
     Activations,
     Logits,
@@ -16,7 +17,6 @@ from intvit.analysis.operator_error import (
     layernorm_error,
     softmax_error,
 )
-from intvit.analysis.subject import Subject
 from intvit.arithmetic import GELU_FAMILIES, LAYERNORM_METHODS, SOFTMAX_FAMILIES
 from intvit.quant import QTensor, layers
 from intvit.quant.config import preset_options
@@ -26,7 +26,7 @@ ROWS = 1000  # of each layer, spread evenly over the images
 
 
 @torch.no_grad()
-def layer_inputs(subject: Subject, images: Tensor) -> dict[str, Logits | Activations | Stream]:
+def layer_inputs(analyzed: AnalyzedModel, images: Tensor) -> dict[str, Logits | Activations | Stream]:
     """By layer, in the order of computation; images uint8 (N, C, H, W)."""
     inputs: dict[str, Logits | Activations | Stream] = {}
 
@@ -45,10 +45,10 @@ def layer_inputs(subject: Subject, images: Tensor) -> dict[str, Logits | Activat
                 _rows(x.values), x.bits, *affine, layer.output.scale(), shift, layer.output.bits
             )
 
-    seen = [layer for layer in layers(subject.model) if isinstance(layer, AttentionCore | GELU | LayerNorm)]
+    seen = [layer for layer in layers(analyzed.model) if isinstance(layer, AttentionCore | GELU | LayerNorm)]
     hooks = [layer.register_forward_hook(keep) for layer in seen]
     try:
-        subject.model(images)
+        analyzed.model(images)
     finally:
         for hook in hooks:
             hook.remove()
@@ -67,10 +67,8 @@ def layer_table(inputs: dict[str, Logits | Activations | Stream], bits: int) -> 
 
 def _errors(x: Logits | Activations | Stream, bits: int) -> dict[str, tuple[str, OperatorError]]:
     if isinstance(x, Logits):
-        return {
-            f: ("softmax", softmax_error((f, preset_options("softmax", f), "deferred"), bits, x))
-            for f in SOFTMAX_FAMILIES
-        }
+        softmaxes = {f: (f, preset_options("softmax", f), "deferred") for f in SOFTMAX_FAMILIES}
+        return {f: ("softmax", softmax_error(variant, x, bits)) for f, variant in softmaxes.items()}
     if isinstance(x, Activations):
         families = GELU_FAMILIES.standing_for(torch.nn.functional.gelu)
         return {f: ("gelu", gelu_error((f, preset_options("gelu", f)), x)) for f in families}

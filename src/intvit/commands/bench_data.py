@@ -21,7 +21,7 @@ from intvit.commands.arguments import new_file, positive, workers_option
 from intvit.data.config import DataError
 from intvit.data.presets import photo_config
 from intvit.data.shard_tools.create import create
-from intvit.data.shard_tools.images import find_images
+from intvit.data.shard_tools.source_images import find_images
 from intvit.files import write_json
 
 

@@ -79,7 +79,7 @@ class DataConfig(TypedConfig):
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)]  # of the training order and the random transforms
     on_bad_sample: Literal["raise", "skip"]  # `skip` goes on without broken images and labels, counts and names them
     bad_sample_budget: Amount  # under skip: more than that, on one rank in one epoch, end the run
-    max_pixels: Count  # of a picture before it is decoded
+    max_pixels: Count  # of an image before it is decoded
     train_transform: TrainTransformConfig
 
     def __post_init__(self) -> None:
