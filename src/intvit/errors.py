@@ -6,6 +6,7 @@ in the environment shows the whole traceback instead. Mistakes in the code keep 
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import traceback
@@ -45,10 +46,13 @@ def _config_message(error: BaseException) -> str:
         missing = message.partition("Could not find '")[2].partition("'")[0]
         group, _, name = missing.rpartition("/")
         listed = message.partition("Available options in ")[2].partition(": ")[2].partition(" Config search path")[0]
-        options = listed.split()
+        options = [option for option in listed.split() if option != "base"]  # what the others share
         return f"no preset {group}={name}; {group} has {', '.join(options)}"
     if message.startswith("Could not override '"):
         return f"{message.split(chr(39))[1]}: no such key; `--cfg job` prints those that there are"
+    if mandatory := re.search(r"Missing mandatory value: (\S+) full_key: (\S+)", message):
+        key = next(key for key in (*mandatory.groups(), mandatory[1]) if "." in key)
+        return f"{key}: missing, and has no default; say {key}=VALUE"
     cause = error.__cause__
     if cause is not None and type(cause).__module__.startswith("omegaconf."):
         message += f" ({str(cause).splitlines()[0]})"

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from intvit.arithmetic import (
-    SOFTMAX_FAMILIES,
     derive_mean,
     derive_weights,
     exponent_table,
@@ -21,6 +20,7 @@ from intvit.arithmetic import (
 )
 from tests.arithmetic import reference
 from tests.arithmetic.test_softmax import EXPORTABLE, random_logits
+from tests.support.families import exponent_of
 
 LIMIT = 2**53 - 1
 
@@ -31,7 +31,7 @@ def test_weights_equal_unbounded_integers_and_the_table_form_equals_them(family,
     for scale in (2.0**-14, 0.01, 0.07, 0.5, 30.0, 2.0**10):
         for logit_bits in (4, 8):
             logits = random_logits(12, 50, logit_bits)
-            exponent = SOFTMAX_FAMILIES[family](scale, 50, logit_bits)
+            exponent = exponent_of(family, scale, 50, logit_bits)
             m, e = derive_weights(exponent, logit_bits, bits, 50)
             fields = reference.fields_of(exponent)
             expected = [
@@ -51,7 +51,7 @@ def test_weights_equal_unbounded_integers_and_the_table_form_equals_them(family,
 def test_weights_on_long_rows_in_chunks(length, logit_bits):
     logits = random_logits(300 if length < 2**15 else 8, length, logit_bits)
     for family in EXPORTABLE:
-        exponent = SOFTMAX_FAMILIES[family](0.05, length, logit_bits)
+        exponent = exponent_of(family, 0.05, length, logit_bits)
         m, e = derive_weights(exponent, logit_bits, 8, length)
         fast = exponential_from_table(logits, weight_table(exponent, logit_bits, m, e, 8))
         assert torch.equal(fast.to(torch.int64), exponential(logits, exponent, m, e, 8))
@@ -87,7 +87,7 @@ def test_weighted_mean_is_exact_and_float64_equals_it(total, share, m, bits, bel
 
 def test_rows_that_are_not_contiguous_are_taken_too():
     logits = random_logits(20, 30).t()
-    exponent = SOFTMAX_FAMILIES["lut"](0.05, 20, 8)
+    exponent = exponent_of("lut", 0.05, 20, 8)
     m, e = derive_weights(exponent, 8, 8, 20)
     fast = exponential_from_table(logits, weight_table(exponent, 8, m, e, 8))
     assert torch.equal(fast.to(torch.int64), exponential(logits, exponent, m, e, 8))
@@ -97,7 +97,7 @@ def test_rows_that_are_not_contiguous_are_taken_too():
 
 def test_no_weight_of_a_coarse_polynomial_is_above_the_largest():
     # its exponential is a little higher beside the maximum than at it
-    exponent = SOFTMAX_FAMILIES["ppoly"](0.000494825903689, 283, 4, segments=8, degree=3, coefficient_bits=8)
+    exponent = exponent_of("ppoly", 0.000494825903689, 283, 4, segments=8, degree=3, coefficient_bits=8)
     table = exponent_table(exponent, 4)
     assert table.max() > table[0]
     m, e = derive_weights(exponent, 4, 16, 283)
@@ -133,7 +133,7 @@ def test_deferred_attention_is_closer_to_the_real_one_than_8_bit_probabilities()
     logits = random_logits(200, 197)[3:]
     for scale in (0.01, 0.05, 0.2):
         real = torch.softmax(logits.double() * scale, -1) @ values.double()
-        exponent = SOFTMAX_FAMILIES["lut"](scale, 197, 8)
+        exponent = exponent_of("lut", scale, 197, 8)
         weights = exponential(logits, exponent, *derive_weights(exponent, 8, 8, 197), 8)
         mean = (weights @ values) / weights.sum(-1, keepdim=True)
         probabilities = softmax(logits, exponent, 8, "rounded") @ values / 256

@@ -5,6 +5,7 @@ import torch
 
 from intvit.arithmetic import GELU_FAMILIES, GELU_KINDS, ShiftGelu, apply_gelu_table, gelu_table
 from tests.arithmetic import reference
+from tests.support.families import gelu_of
 
 EXPORTABLE = ["ivit", "ibert", "ppoly", "lut"]
 SCALES = [2.0 ** (k / 2) for k in range(-28, 21)]
@@ -15,7 +16,7 @@ def derived(family: str, bits_in: int, bits_out: int, scales=SCALES):
     for scale in scales:
         for ratio in (0.1, 1.0, 1.7):
             for option in options:
-                yield GELU_FAMILIES[family](scale, scale * ratio, bits_in, bits_out, **option)
+                yield gelu_of(family, scale, scale * ratio, bits_in, bits_out, **option)
 
 
 def every_maximum(bits: int) -> list[list[int]]:
@@ -40,7 +41,7 @@ def test_gelu_equals_unbounded_integers_on_every_input_at_every_scale(family, bi
 @pytest.mark.parametrize("bits_in", [4, 8])
 @pytest.mark.parametrize("scale", [2.0**-14, 0.004, 0.03, 0.08, 1.0, 2.0**10])
 def test_shift_gelu_equals_unbounded_integers_for_every_input_and_row_maximum(scale, bits_in, paper):
-    gelu = GELU_FAMILIES["ivit"](scale, scale, bits_in, 8, paper=paper)
+    gelu = gelu_of("ivit", scale, scale, bits_in, 8, paper=paper)
     fields = reference.fields_of(gelu)
     step = 8 if bits_in == 8 else 1
     for row in every_maximum(bits_in)[::step]:
@@ -66,11 +67,11 @@ def test_shift_gelu_and_its_table_equal_unbounded_integers_at_the_extremes_of_it
 @pytest.mark.parametrize("bits_in", range(2, 9))
 def test_shift_gelu_has_the_published_parameters_on_request_and_a_limit_within_the_width_otherwise(bits_in):
     for scale in SCALES:
-        published = GELU_FAMILIES["ivit"](scale, scale, bits_in, 8, paper=True)
+        published = gelu_of("ivit", scale, scale, bits_in, 8, paper=True)
         assert (published.limit, published.reciprocal_bits) == (2 ** (bits_in - 1) - 1, 31)
         assert (published.fraction_bits, published.sigmoid_bits) == (0, 7)
         assert published.n <= 23
-        gelu = GELU_FAMILIES["ivit"](scale, scale, bits_in, 8)
+        gelu = gelu_of("ivit", scale, scale, bits_in, 8)
         assert 1 <= gelu.limit <= published.limit
         assert (gelu.reciprocal_bits, gelu.sigmoid_bits) == (46, 16)
         assert 2**29 <= -gelu.x0 << gelu.n + 1 <= 2**31 - 2
@@ -96,14 +97,14 @@ def test_table_equals_the_function_for_every_input_and_row_maximum(family, bits_
 @pytest.mark.parametrize("family", ["ivit", "ibert", "ppoly"])  # tables hold saturated outputs and need no ratio
 def test_output_scale_too_small_to_encode_is_an_error_that_names_the_site(family):
     with pytest.raises(ValueError, match=r"blocks\.3.*output scale is too small"):
-        GELU_FAMILIES[family](1.0, 1e-300, 8, 8, site="blocks.3")
+        gelu_of(family, 1.0, 1e-300, 8, 8, site="blocks.3")
 
 
 @pytest.mark.parametrize("family", GELU_FAMILIES)
 def test_scales_and_widths_beyond_the_proof_are_errors_that_name_the_site(family):
     for scale, bits in ((2.0**-15, 8), (2.0**11, 8), (0.1, 9), (0.1, 1)):
         with pytest.raises(ValueError, match=r"blocks\.3"):
-            GELU_FAMILIES[family](scale, 0.1, bits, 8, site="blocks.3")
+            gelu_of(family, scale, 0.1, bits, 8, site="blocks.3")
 
 
 @pytest.mark.parametrize("scale", [2.0**-14, 0.003, 0.02, 0.05, 0.1, 1.0, 2.0**10])
@@ -112,7 +113,7 @@ def test_tables_are_the_nearest_integers_and_the_default_piecewise_gelu_is_close
     real = torch.nn.functional.gelu(x.double() * scale)
     scale_out = float(real.abs().max()) / 127
     error = {
-        family: (GELU_FAMILIES[family](scale, scale_out, 8, 8)(x) - real / scale_out).abs().max()
+        family: (gelu_of(family, scale, scale_out, 8, 8)(x) - real / scale_out).abs().max()
         for family in ("lut", "float", "ppoly")
     }
     assert error["lut"] <= 0.5
@@ -125,7 +126,7 @@ def shift_gelu_error(reach: float) -> torch.Tensor:
     scale, x = reach / 127, torch.arange(-128, 128)
     real = torch.nn.functional.gelu(x.double() * scale)
     scale_out = float(real.abs().max()) / 127
-    table = gelu_table(GELU_FAMILIES["ivit"](scale, scale_out, 8, 8), 8)
+    table = gelu_table(gelu_of("ivit", scale, scale_out, 8, 8), 8)
     return (table - real / scale_out).abs()[x <= torch.arange(128)[:, None]]
 
 
@@ -148,9 +149,7 @@ def test_shift_gelu_is_close_to_gelu_at_every_scale(scale):
 @pytest.mark.parametrize(("segments", "degree"), [(4, 1), (8, 2), (6, 3), (1, 4)])
 def test_piecewise_coefficients_fit_their_bits_at_every_scale(segments, degree, coefficient_bits):
     for scale in SCALES[::4]:
-        gelu = GELU_FAMILIES["ppoly"](
-            scale, scale, 8, 8, segments=segments, degree=degree, coefficient_bits=coefficient_bits
-        )
+        gelu = gelu_of("ppoly", scale, scale, 8, 8, segments=segments, degree=degree, coefficient_bits=coefficient_bits)
         assert gelu.coefficients.abs().max() < 2 ** (coefficient_bits - 1)
         assert gelu.coefficients.shape[1] == degree + 1
         row = list(range(-128, 128))

@@ -5,8 +5,6 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from intvit.arithmetic import (
-    GELU_FAMILIES,
-    SOFTMAX_FAMILIES,
     add,
     derive_layernorm,
     derive_weights,
@@ -23,6 +21,7 @@ from intvit.arithmetic import (
     softmax,
     weighted_mean,
 )
+from tests.support.families import exponent_of, gelu_of
 
 
 def ratios(count: int) -> torch.Tensor:
@@ -63,7 +62,7 @@ def matmul(dtype):
 
 def softmaxing(family, normalization, **options):
     def case():
-        exponent = SOFTMAX_FAMILIES[family](0.05, 9, 8, **options)
+        exponent = exponent_of(family, 0.05, 9, 8, **options)
         return lambda x: softmax(x, exponent, 8, normalization), (integers(2, 3, 9),)
 
     return case
@@ -71,7 +70,7 @@ def softmaxing(family, normalization, **options):
 
 def weighing(family):
     def case():
-        exponent = SOFTMAX_FAMILIES[family](0.05, 9, 8)
+        exponent = exponent_of(family, 0.05, 9, 8)
         m, e = derive_weights(exponent, 8, 8, 9)
         return lambda x: exponential(x, exponent, m, e, 8), (integers(2, 3, 9),)
 
@@ -85,7 +84,7 @@ def averaging():
 
 def activating(family, **options):
     def case():
-        return GELU_FAMILIES[family](0.05, 0.04, 8, 8, **options), (integers(3, 9),)
+        return gelu_of(family, 0.05, 0.04, 8, 8, **options), (integers(3, 9),)
 
     return case
 

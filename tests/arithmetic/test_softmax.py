@@ -14,6 +14,7 @@ from intvit.arithmetic import (
     softmax_from_table,
 )
 from tests.arithmetic import reference
+from tests.support.families import exponent_of
 
 EXPORTABLE = ["ivit", "ibert", "ppoly", "lut"]
 SCALES = [2.0 ** (k / 2) for k in range(-28, 21)]
@@ -35,7 +36,7 @@ def random_logits(rows: int, length: int, bits: int = 8) -> torch.Tensor:
 def test_exponentials_sum_below_2_to_the_31_and_reach_2_to_the_15_at_every_scale_and_width(family, row_length):
     for scale in SCALES:
         for bits in (4, 6, 8):
-            table = exponent_table(SOFTMAX_FAMILIES[family](scale, row_length, bits), bits)
+            table = exponent_table(exponent_of(family, scale, row_length, bits), bits)
             assert table.shape == (2**bits,)
             assert table.min() >= 0
             assert table.max() * row_length < 2**31, (scale, bits)
@@ -49,7 +50,7 @@ def test_exponents_equal_unbounded_integers_at_every_distance(family, bits):
     for scale in SCALES[::3]:
         for row_length in (1, 197, 2**15):
             for option in options:
-                exponent = SOFTMAX_FAMILIES[family](scale, row_length, bits, **option)
+                exponent = exponent_of(family, scale, row_length, bits, **option)
                 assert EXPONENT_KINDS[exponent.kind] is type(exponent)
                 fields = reference.fields_of(exponent)
                 expected = [reference.exponential(-d, exponent.kind, fields) for d in range(2**bits)]
@@ -59,7 +60,7 @@ def test_exponents_equal_unbounded_integers_at_every_distance(family, bits):
 @pytest.mark.parametrize("family", EXPORTABLE)
 def test_sixteen_bit_logits_have_the_same_bounds_and_definition(family):
     for scale in (2.0**-14, 2.0**-8, 1.0, 2.0**10):
-        exponent = SOFTMAX_FAMILIES[family](scale, 197, 16)
+        exponent = exponent_of(family, scale, 197, 16)
         table, fields = exponent_table(exponent, 16), reference.fields_of(exponent)
         assert table.max() * 197 < 2**31
         for d in [0, 1, 2, 17, 255, 256, 4095, 32767, 65534, 65535]:
@@ -72,7 +73,7 @@ def test_softmax_equals_unbounded_integers_and_the_table_form_equals_it(family, 
     bits, normalization = form
     for scale in (2.0**-14, 0.01, 0.07, 0.5, 30.0, 2.0**10):
         logits = random_logits(12, 50)
-        exponent = SOFTMAX_FAMILIES[family](scale, 50, 8)
+        exponent = exponent_of(family, scale, 50, 8)
         fields = reference.fields_of(exponent)
         expected = [reference.softmax(row, exponent.kind, fields, bits, normalization) for row in logits.tolist()]
         assert softmax(logits, exponent, bits, normalization).tolist() == expected
@@ -85,7 +86,7 @@ def test_softmax_equals_unbounded_integers_and_the_table_form_equals_it(family, 
 def test_table_form_equals_the_definition_on_long_rows_in_chunks(form, length, logit_bits):
     logits = random_logits(300 if length < 2**15 else 8, length, logit_bits)
     for family in EXPORTABLE:
-        exponent = SOFTMAX_FAMILIES[family](0.05, length, logit_bits)
+        exponent = exponent_of(family, 0.05, length, logit_bits)
         expected = softmax(logits, exponent, *form)
         bits, signed, _ = probability_range(*form)
         fast = softmax_from_table(logits, exponent_table(exponent, logit_bits), *form)
@@ -136,10 +137,10 @@ def test_range_of_probabilities_is_reported_and_other_forms_are_refused():
 def test_scales_and_rows_beyond_the_proof_are_errors_that_name_the_site(family):
     for scale in (2.0**-15, 2.0**11, 0.0, float("nan")):
         with pytest.raises(ValueError, match=r"blocks\.3.*scale"):
-            SOFTMAX_FAMILIES[family](scale, 197, 8, site="blocks.3")
+            exponent_of(family, scale, 197, 8, site="blocks.3")
     for length in (0, 2**15 + 1):
         with pytest.raises(ValueError, match=r"blocks\.3.*row"):
-            SOFTMAX_FAMILIES[family](0.1, length, 8, site="blocks.3")
+            exponent_of(family, 0.1, length, 8, site="blocks.3")
 
 
 @pytest.mark.parametrize(("bits", "largest"), [(8, 2.0**-9 + 1e-4), (16, 2.0**-17 + 2.0**-15)])
@@ -148,11 +149,11 @@ def test_table_and_float_families_are_within_a_rounding_step_of_the_real_softmax
     for scale in (0.01, 0.05, 0.2):
         real = torch.softmax(logits.double() * scale, -1)
         for family in ("lut", "float"):
-            exponent = SOFTMAX_FAMILIES[family](scale, 197, 8)
+            exponent = exponent_of(family, scale, 197, 8)
             probabilities = softmax(logits, exponent, bits).double() * 2.0**-bits
             # 1 itself is out of the unsigned range
             assert (probabilities - real.clamp(max=1 - 2.0**-bits)).abs().max() <= largest
-        assert not SOFTMAX_FAMILIES["float"](scale, 197, 8).exportable
+        assert not exponent_of("float", scale, 197, 8).exportable
 
 
 @pytest.mark.parametrize("scale", [0.01, 0.05, 0.1, 0.2])
@@ -161,7 +162,7 @@ def test_default_piecewise_softmax_is_close_to_the_table(scale):
     real = torch.softmax(logits.double() * scale, -1)
     errors = {}
     for family in ("lut", "ppoly"):
-        p = softmax(logits, SOFTMAX_FAMILIES[family](scale, 197, 8), 8).double() / 256
+        p = softmax(logits, exponent_of(family, scale, 197, 8), 8).double() / 256
         errors[family] = (p - real).abs().sum(-1).mean()
     assert errors["ppoly"] < 1.1 * errors["lut"]
 
@@ -170,8 +171,8 @@ def test_default_piecewise_softmax_is_close_to_the_table(scale):
 @pytest.mark.parametrize(("segments", "degree"), [(8, 2), (16, 1), (4, 3), (32, 2)])
 def test_piecewise_shapes_from_the_configuration_keep_the_bounds(segments, degree, coefficient_bits):
     for scale in (2.0**-14, 0.01, 0.1, 3.0, 2.0**10):
-        exponent = SOFTMAX_FAMILIES["ppoly"](
-            scale, 197, 8, segments=segments, degree=degree, coefficient_bits=coefficient_bits
+        exponent = exponent_of(
+            "ppoly", scale, 197, 8, segments=segments, degree=degree, coefficient_bits=coefficient_bits
         )
         assert exponent.coefficients.shape[1] == degree + 1
         assert exponent.coefficients.shape[0] in (segments, segments + 1)
@@ -187,4 +188,4 @@ def test_ppoly_takes_every_scale_between_the_powers_of_two():
     for index in range(600):
         scale = 2.0 ** (-14 + 24 * index / 599)
         for bits in (4, 8):
-            SOFTMAX_FAMILIES["ppoly"](scale, 197, bits)
+            exponent_of("ppoly", scale, 197, bits)

@@ -21,12 +21,16 @@ ROOT = Path(__file__).parents[2]
 PRESETS = sorted(
     (path.parent.relative_to(config_directory()).as_posix(), path.stem)
     for path in config_directory().glob("**/*.yaml")
-    if path.parent != config_directory() and path.parent.name != "export"  # a group of evaluate.yaml
+    if path.parent != config_directory() and path.stem != "base"  # what the others of a group share
 )
 
 
 @pytest.mark.parametrize(("group", "name"), PRESETS, ids=lambda value: value)
 def test_every_preset_composes_and_validates(group: str, name: str) -> None:
+    if group == "export":
+        evaluation = build(EvaluateConfig, composed(f"{group}={name}", config_name="evaluate"))
+        assert evaluation.export.onnx == (name == "onnx")
+        return
     config = train_config(composed(f"{group}={name}"))
     if group in ("model", "quant", "data"):
         assert getattr(config, group).name == name
@@ -61,7 +65,7 @@ def test_evaluate_config_validates_with_and_without_data() -> None:
         ("schedule.loss.erasing=2", "schedule.loss.erasing=2.0: expected 0 to 1"),
         ("model.num_classes=3", "model.num_classes=3 but data.num_classes=10"),
         ("quant.softmax.family=cubic", "quant.softmax.family=cubic: unknown"),
-        ("callbacks.progress=loud", "callbacks.progress=loud: expected one of auto, bar, lines, none"),
+        ("callbacks.progress=loud", "callbacks.progress=loud: unknown, expected one of auto, bar, lines, none"),
         ("fresh=1", "fresh=1: expected true or false"),
         ("optimizer.gradient_clip=-1", "optimizer.gradient_clip=-1.0: expected above 0"),
         ("optimizer.gradient_clip=nan", "optimizer.gradient_clip=nan: expected above 0"),

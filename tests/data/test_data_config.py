@@ -10,7 +10,7 @@ from intvit.config.values import build
 from intvit.data.classes import class_names
 from intvit.data.config import DataConfig
 from intvit.errors import IntVitError
-from tests.support.synthetic_shards import config
+from tests.support.synthetic_shards import PHOTOS, config
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -50,8 +50,7 @@ def test_the_runs_seed_is_the_datas_seed():
 def test_presets_spell_out_every_key():
     from dataclasses import fields
 
-    raw = OmegaConf.load(CONF / "data" / "imagenet.yaml")
-    assert set(raw) == {field.name for field in fields(DataConfig)}
+    assert set(PHOTOS()) == {field.name for field in fields(DataConfig)}
 
 
 @pytest.mark.parametrize(

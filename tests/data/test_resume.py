@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from intvit.data.config import DataConfig, DataError
+from intvit.data.config import DataError
 from intvit.data.data_module import ShardDataModule
 from intvit.data.loading import train_loader
+from intvit.data.presets import photo_config
 from tests.support.synthetic_shards import config, number_of, write_split
 
 import pytorch_lightning as lightning  # isort: skip, after the module has seen to torchvision
@@ -226,10 +227,8 @@ def test_the_order_mixes_classes_as_well_as_a_shard_shuffle_and_a_buffer_of_5000
             buffer[slot] = position
         return np.array(order + list(draw.permutation(buffer)))
 
-    ours = [
-        explained(training_batches(counts, 1, seed=s, epoch=0, buffer=DataConfig.shuffle_buffer).ravel())
-        for s in range(5)
-    ]
+    buffer = photo_config().shuffle_buffer
+    ours = [explained(training_batches(counts, 1, seed=s, epoch=0, buffer=buffer).ravel()) for s in range(5)]
     theirs = [explained(webdataset(s)) for s in range(5)]
     print(f"variance of the class that the position explains: {np.mean(ours):.3f}, webdataset {np.mean(theirs):.3f}")
     assert np.mean(ours) < np.mean(theirs) < 1

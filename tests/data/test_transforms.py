@@ -1,14 +1,15 @@
 """The evaluation transform equals timm's to the byte; training transforms keep type, shape and reason."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from intvit.data.config import DataConfig
 from intvit.data.decoding import decode_crop
+from intvit.data.presets import photo_config
 from intvit.data.reader import seeded
 from intvit.data.shards import open_split
 from intvit.data.transforms import EvalTransform, TrainTransform, eval_transform, to_tensor, train_transform
@@ -57,9 +58,7 @@ def test_evaluation_equals_timm_with_every_interpolation(interpolation):
 
 
 def test_evaluation_equals_timm_on_real_photos(real_data):
-    data = DataConfig(
-        "imagenet", 224, 1000, (0.5,) * 3, (0.5,) * 3, root=str(real_data / "imagenet1k-sample"), crop_pct=0.875
-    )
+    data = replace(photo_config(), root=str(real_data / "imagenet1k-sample"))
     index, transform = open_split(data, "val"), eval_transform(data)
     shapes = set()
     for position in range(0, len(index), 7):

@@ -9,7 +9,6 @@ from torch import nn
 
 from intvit.calibration import calibrate
 from intvit.models import MODELS, load_weights
-from intvit.models.registry import TIMM_NAMES
 from intvit.quant import set_mode
 from intvit.torchvision_fix import ensure_torchvision
 from tests.support.registry_models import MEAN, STD, model_of, random_images, reduced
@@ -26,7 +25,7 @@ def timm_model(name: str, **changes: Any) -> nn.Module:
 
     image_size, _, small = reduced(name)
     torch.manual_seed(0)
-    model = timm.create_model(TIMM_NAMES[name], **{"num_classes": 7, "img_size": image_size, **small, **changes})
+    model = timm.create_model(MODELS[name].timm, **{"num_classes": 7, "img_size": image_size, **small, **changes})
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))

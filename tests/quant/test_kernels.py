@@ -4,6 +4,7 @@ import torch
 
 from intvit import arithmetic
 from intvit.quant.kernels import compiled
+from tests.support.families import exponent_of
 
 
 def codes(shape: tuple[int, ...], bits: int, seed: int) -> torch.Tensor:
@@ -51,7 +52,7 @@ def test_compiled_weighted_mean_equals_the_definition() -> None:
 def test_compiled_softmax_equals_the_definition_for_every_family_and_normalization() -> None:
     logits = codes((50, 37), 8, 3)
     for family in ("ivit", "ibert", "ppoly", "lut"):
-        exponent = arithmetic.SOFTMAX_FAMILIES[family](0.11, 37, 8)
+        exponent = exponent_of(family, 0.11, 37, 8)
         table = arithmetic.exponent_table(exponent, 8)
         for bits, normalization in ((8, "rounded"), (16, "rounded"), (16, "floor")):
             expected = arithmetic.softmax(logits, exponent, bits, normalization)

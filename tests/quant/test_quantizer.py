@@ -6,13 +6,15 @@ import pytest
 import torch
 
 from intvit.arithmetic.activations.ivit import PAPER_SIGMOID_SLOPE
-from intvit.quant.config import ObserverConfig
+from intvit.quant.presets import compose_quant
 from intvit.quant.quantizer import Quantizer
 from tests.support.small_models import prepared, small_model
 
+OBSERVER = compose_quant("lut8").observer
+
 
 def quantizer(limit: float, grid: float | None) -> Quantizer:
-    result = Quantizer(8, "minmax", ObserverConfig(), grid=grid)
+    result = Quantizer(8, "minmax", OBSERVER, grid=grid)
     result.collect(torch.tensor([[limit]], dtype=torch.float64))
     result.finish()
     return result

@@ -1,6 +1,7 @@
 """Training on integers: gradients, observers, saving."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,10 +11,12 @@ from intvit.calibration import calibrate
 from intvit.errors import IntVitError
 from intvit.models import create_model
 from intvit.quant import freeze_observers, set_mode
-from intvit.quant.config import ObserverConfig, QuantConfigError
+from intvit.quant.config import QuantConfigError
 from intvit.quant.presets import compose_quant, preset_names
 from intvit.quant.quantizer import Quantizer
 from intvit.quant.tensor import QTensor, handle
+
+OBSERVER = compose_quant("lut8").observer
 
 
 def small_model(preset: str, overrides: list[str] | None = None) -> nn.Module:
@@ -124,7 +127,7 @@ def test_a_saturated_code_sends_no_gradient_back() -> None:
 @pytest.mark.parametrize("method", ["minmax", "percentile", "mse"])
 def test_observers_find_the_range_of_a_known_distribution(method: str) -> None:
     torch.manual_seed(0)
-    quantizer = Quantizer(8, method, ObserverConfig(percentile=99.0))
+    quantizer = Quantizer(8, method, replace(OBSERVER, percentile=99.0))
     values = torch.randn(64, 50, 40)
     values[0, 0, 0] = 50.0
     for batch in values.split(16):
@@ -146,7 +149,7 @@ def rounding_error(values: torch.Tensor, limit: float) -> float:
 
 
 def test_residual_factors_spread_the_channels_over_the_range() -> None:
-    quantizer = Quantizer(8, "minmax", ObserverConfig(), channels=4)
+    quantizer = Quantizer(8, "minmax", OBSERVER, channels=4)
     x = torch.randn(4, 100, 4).clamp(-1, 1) * torch.tensor([8.0, 4.0, 1.9, 0.1])
     quantizer.collect(x)
     quantizer.finish()

@@ -106,7 +106,7 @@ def test_files_beside_the_page_hold_every_value(report: Report, tmp_path: Path) 
 @pytest.mark.usefixtures("own_wandb")
 def test_wandb_gets_the_same_tables_and_plots(report: Report, tmp_path: Path) -> None:
     report.write(tmp_path)
-    report.log_wandb(WandbConfig(project="test", offline=True), tmp_path)
+    report.log_wandb(WandbConfig(project="test", entity=None, offline=True), tmp_path)
     (run,) = (tmp_path / "wandb").glob("offline-run-*")
     media = [path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()]
     for name in ("table/layers", "table/wide", "images/curve"):

@@ -13,7 +13,7 @@ from intvit.calibration import calibrate
 from intvit.data.presets import photo_config
 from intvit.models import create_model
 from intvit.quant.presets import compose_quant
-from intvit.training.config import ModelConfig
+from intvit.training.config import photo_model_config
 
 SIZES: dict[str, tuple[int, dict[str, Any]]] = {
     "deit_t": (32, {"width": 16, "depth": 3, "heads": 2}),
@@ -41,8 +41,8 @@ def images(name: str, count: int, seed: int) -> Tensor:
 
 
 def small_model(name: str, preset: str) -> SmallModel:
-    config = ModelConfig(name, SIZES[name][0], None, 7, (0.5,) * 3, (0.5,) * 3)
-    small = SmallModel(name, config, compose_quant(preset), nn.Identity(), photo_config(), images(name, 6, 1))
+    config, quant = photo_model_config(name), compose_quant(preset)
+    small = SmallModel(name, config, quant, nn.Identity(), photo_config(), images(name, 6, 1))
     small.model = small._build({})
     calibrate(small.model, small.calibration.split(8))
     return small

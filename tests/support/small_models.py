@@ -7,17 +7,15 @@ import torch
 from torch import nn
 
 from intvit.calibration import calibrate
-from intvit.config.presets import config_directory
 from intvit.export.record import record
 from intvit.models import create_model
 from intvit.program import load_checkpoint, save_checkpoint
 from intvit.quant import trace
-from intvit.quant.presets import compose_quant
+from intvit.quant.presets import compose_quant, preset_names
 from intvit.runtime import load_runtime
 from intvit.runtime.native.runtime import supported
 
-PRESETS = sorted(path.stem for path in (config_directory() / "quant").glob("*.yaml") if path.stem != "fp32")
-
+PRESETS = [name for name in preset_names() if name != "fp32"]
 
 SIZE = 32
 

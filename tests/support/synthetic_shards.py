@@ -1,5 +1,6 @@
 """Synthetic shards and the config that reads them. Image i says in its first pixel that it is sample i."""
 
+import functools
 import io
 import tarfile
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from intvit.config.presets import compose_group
 from intvit.config.values import build
 from intvit.data.config import DataConfig
 
 IMAGE_SIZE = 4
+PHOTOS = functools.cache(lambda: compose_group(["+data=imagenet"], "data"))
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -54,10 +57,12 @@ def write_split(root: Path, split: str, counts: list[int], classes: int = 5) -> 
 
 def config(root: Path | None, **changes) -> DataConfig:
     values = {
+        **PHOTOS(),
         "name": "synthetic",
         "root": None if root is None else str(root),
         "image_size": IMAGE_SIZE,
         "num_classes": 5,
+        "class_names": "indices",
         "mean": [0.5] * 3,
         "std": [0.5] * 3,
         "batch_size": 4,
@@ -66,4 +71,7 @@ def config(root: Path | None, **changes) -> DataConfig:
         "crop_pct": 1.0,
         "train_transform": {"kind": "none"},
     }
+    transform = changes.get("train_transform")
+    if isinstance(transform, dict) and transform.get("kind") == "photo":
+        changes["train_transform"] = {**PHOTOS()["train_transform"], **transform}
     return build(DataConfig, {**values, **changes}, "data")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from intvit.errors import one_line
 from intvit.models import create_model
-from intvit.quant import QuantConfig
+from intvit.quant.presets import compose_quant
 from intvit.training.entry import train
 from tests.support.tiny_runs import tiny
 
@@ -73,7 +73,7 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
         num_classes=10,
         mean=(0.5,) * 3,
         std=(0.5,) * 3,
-        quant=QuantConfig(),
+        quant=compose_quant("lut8"),
         width=16,
         depth=1,
         heads=2,

@@ -1,5 +1,7 @@
 """The training task: pixels stay uint8 after mixing and erasing; a teacher with alpha 1 needs no labels."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,12 +9,16 @@ import torch
 from intvit.config.values import build
 from intvit.errors import IntVitError
 from intvit.training.losses import LossConfig, TrainingTask
+from tests.support.tiny_runs import composed
 
 CLASSES = 4
+PRESET = composed("schedule=calibrate")["schedule"]["loss"]
 
 
-def task(**options: object) -> TrainingTask:
-    return TrainingTask(build(LossConfig, options, "loss"), CLASSES, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+def task(**options: Any) -> TrainingTask:
+    values = {**PRESET, **options}
+    values["distillation"] = {**PRESET["distillation"], **values["distillation"]}
+    return TrainingTask(build(LossConfig, values, "loss"), CLASSES, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
 
 
 def batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,10 +13,13 @@ from intvit.training.timeline import lay_out, training_phases
 from tests.support.tiny_runs import composed
 
 FLOAT, QAT = {"epochs": 2, "lr": 1e-3}, {"steps": 7, "lr": 1e-4}
+PRESET = composed("schedule=calibrate")["schedule"]
+PHASE = {"epochs": None, "steps": None, "min_lr_ratio": 0.0, "warmup": 0.0, "weight_decay": 0.0}
 
 
 def schedule(**phases: object) -> ScheduleConfig:
-    return build(ScheduleConfig, phases, "schedule")
+    filled = {key: {**(PRESET[key] if key == "calibrate" else PHASE), **phase} for key, phase in phases.items()}
+    return build(ScheduleConfig, {**PRESET, "calibrate": None, **filled}, "schedule")
 
 
 def test_phases_follow_each_other_in_steps() -> None:
@@ -46,7 +49,7 @@ def test_calibration_alone_takes_no_steps() -> None:
 
 
 def test_warm_up_rises_to_lr_and_cosine_falls_to_the_minimum() -> None:
-    phase = TrainingPhase(lr=1.0, steps=100, min_lr_ratio=0.1, warmup=0.1)
+    phase = TrainingPhase(**{**PHASE, "lr": 1.0, "steps": 100, "min_lr_ratio": 0.1, "warmup": 0.1})
     rates = [phase.learning_rate(step, 100) for step in range(100)]
     assert rates[:10] == [(step + 1) / 11 for step in range(10)]
     assert rates[10] == 1.0

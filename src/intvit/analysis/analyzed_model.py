@@ -25,7 +25,7 @@ from intvit.errors import IntVitError
 from intvit.quant import QuantConfig, set_mode
 from intvit.quant.presets import compose_quant
 from intvit.quant.quantizer import Collected
-from intvit.training.config import ModelConfig
+from intvit.training.config import ModelConfig, photo_model_config
 from intvit.training.restore import build_model, restore_run
 
 BATCH = 8  # images at once: every layer's float and integer output of a batch are in memory together
@@ -167,15 +167,7 @@ def _of_weights(source: ModelSource) -> AnalyzedModel:
         raise IntVitError(f"{source.checkpoint} is a weights file: say --calibration DIR, a folder of shards")
     preset = photo_config()
     data = replace(preset, eval_batch_size=BATCH, root=source.data)
-    config = ModelConfig(
-        name=source.model,
-        image_size=data.image_size,
-        patch_size=None,
-        num_classes=data.num_classes,
-        mean=data.mean,
-        std=data.std,
-        weights=source.checkpoint,
-    )
+    config = photo_model_config(source.model, weights=source.checkpoint)
     name, *overrides = source.quant.split(",")
     quant = compose_quant(name, overrides)
     if not quant.enabled:

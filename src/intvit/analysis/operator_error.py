@@ -30,6 +30,7 @@ from intvit.arithmetic import (
     softmax_from_table,
     weight_table,
 )
+from intvit.quant.config import preset_options
 
 ROWS, TOKENS, HIDDEN, CHANNELS = 600, 197, 768, 384
 SPREADS = (0.5, 1.0, 2.0, 4.0)  # standard deviation of logits
@@ -44,7 +45,7 @@ def softmax_variants() -> dict[str, SoftmaxVariant]:
     """Every family of softmax, those of a user included, and the published forms beside them."""
     variants: dict[str, SoftmaxVariant] = {}
     for family in SOFTMAX_FAMILIES:
-        variants[family] = (family, {}, "deferred")
+        variants[family] = (family, preset_options("softmax", family), "deferred")
         if family == "ivit":
             variants["ivit, paper"] = (family, {"paper": True}, "floor")
         if family == "lut":
@@ -56,7 +57,7 @@ def gelu_variants() -> dict[str, GeluVariant]:
     """Every family that stands for GELU, those of a user included."""
     variants: dict[str, GeluVariant] = {}
     for family in GELU_FAMILIES.standing_for(torch.nn.functional.gelu):
-        variants[family] = (family, {})
+        variants[family] = (family, preset_options("gelu", family))
         if family == "ivit":
             variants["ivit, paper"] = (family, {"paper": True})
     return variants

@@ -19,6 +19,7 @@ from intvit.analysis.operator_error import (
 )
 from intvit.arithmetic import GELU_FAMILIES, LAYERNORM_METHODS, SOFTMAX_FAMILIES
 from intvit.quant import QTensor, layers
+from intvit.quant.config import preset_options
 from intvit.quant.layers import GELU, AttentionCore, LayerNorm
 
 ROWS = 1000  # of each layer, spread evenly over the images
@@ -66,9 +67,11 @@ def layer_table(inputs: dict[str, Logits | Activations | Stream], bits: int) -> 
 
 def _errors(x: Logits | Activations | Stream, bits: int) -> dict[str, tuple[str, OperatorError]]:
     if isinstance(x, Logits):
-        return {f: ("softmax", softmax_error((f, {}, "deferred"), x, bits)) for f in SOFTMAX_FAMILIES}
+        softmaxes = {f: (f, preset_options("softmax", f), "deferred") for f in SOFTMAX_FAMILIES}
+        return {f: ("softmax", softmax_error(variant, x, bits)) for f, variant in softmaxes.items()}
     if isinstance(x, Activations):
-        return {f: ("gelu", gelu_error((f, {}), x)) for f in GELU_FAMILIES.standing_for(torch.nn.functional.gelu)}
+        families = GELU_FAMILIES.standing_for(torch.nn.functional.gelu)
+        return {f: ("gelu", gelu_error((f, preset_options("gelu", f)), x)) for f in families}
     return {f: ("layernorm", layernorm_error((f, False), x)) for f in LAYERNORM_METHODS}
 
 

@@ -16,13 +16,13 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from intvit.data.batches import training_batches
-from intvit.data.config import DataConfig, DataError, TrainTransformConfig
+from intvit.data.config import DataConfig, DataError
 from intvit.data.index import ShardRecord, SplitIndex, read_index, read_split, write_index
 from intvit.data.loading import train_loader
 from intvit.data.transforms import TrainTransform, timm_transform
 
 IMAGENET = 1_281_167, 1_282  # samples and shards of the plan that is timed
-CHANGES = {"crop and flip": None, "RandAugment": TrainTransformConfig.auto_augment}
+CHANGES = {"crop and flip": False, "RandAugment": True}  # whether auto_augment is on
 
 
 def make_photos(folder: Path, count: int, size: tuple[int, int], quality: int) -> float:

@@ -20,9 +20,8 @@ from intvit.calibration import calibrate
 from intvit.data.presets import photo_config
 from intvit.errors import IntVitError
 from intvit.export.record import record
-from intvit.models import load_weights
+from intvit.models import MODELS, load_weights
 from intvit.models.presets import photo_model
-from intvit.models.registry import TIMM_NAMES
 from intvit.program import Program
 from intvit.program.cost import macs, operator_macs
 from intvit.runtime.native.fusion import Fusion
@@ -51,7 +50,7 @@ def models(settings: RuntimeSettings) -> tuple[nn.Module, Program, Tensor]:
 
     data = photo_config()
     torch.manual_seed(0)
-    model = timm.create_model(TIMM_NAMES[settings.model], num_classes=data.num_classes).eval()
+    model = timm.create_model(MODELS[settings.model].timm, num_classes=data.num_classes).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))

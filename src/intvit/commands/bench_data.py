@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import torch
 from intvit.bench.data import CHANGES, IMAGENET, compare, make_photos, time_plan, variants_of
 from intvit.bench.fresh_process import in_fresh_process
 from intvit.commands.arguments import new_file, positive, workers_option
-from intvit.data.config import DataConfig, DataError, TrainTransformConfig
+from intvit.data.config import DataError
+from intvit.data.presets import photo_config
 from intvit.data.shard_tools.create import create
 from intvit.data.shard_tools.source_images import find_images
 from intvit.files import write_json
@@ -46,12 +48,18 @@ def main(arguments: list[str]) -> None:
             f"of {options.batch}, {options.workers} workers, {options.rounds} interleaved passes"
         )
         figures: dict[str, Any] = {}
-        for title, auto_augment in CHANGES.items():
-            transform = TrainTransformConfig(auto_augment=auto_augment, color_jitter=0.0)
-            config = DataConfig(
-                "bench", 224, 2, (0.5,) * 3, (0.5,) * 3, root=str(root / "shards"), batch_size=options.batch,
-                workers=options.workers, train_transform=transform,
-            )  # fmt: skip
+        photos = photo_config()
+        for title, augmented in CHANGES.items():
+            auto_augment = photos.train_transform.auto_augment if augmented else None
+            config = replace(
+                photos,
+                root=str(root / "shards"),
+                num_classes=2,
+                class_names="index",
+                batch_size=options.batch,
+                workers=options.workers,
+                train_transform=replace(photos.train_transform, auto_augment=auto_augment, color_jitter=0.0),
+            )
             figures[title] = compare(variants_of(config, root / "photos" / "train"), options.rounds, options.batch)
             _print(title, figures[title])
     figures["plan"] = in_fresh_process(time_plan)

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from intvit.commands.arguments import positive, workers_option
-from intvit.data.config import DataConfig
 from intvit.data.shard_tools.verify import verify
+from intvit.photos import MAX_PIXELS
 
 
 def main(arguments: list[str]) -> int:
@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("folder", metavar="DIR", type=Path)
     parser.add_argument("--classes", type=positive, help="labels are below it (default: as many as index.json names)")
-    parser.add_argument("--max-pixels", type=positive, default=DataConfig.max_pixels, help="of an image, at most")
+    parser.add_argument("--max-pixels", type=positive, default=MAX_PIXELS, help="of an image, at most")
     workers_option(parser)
     options = parser.parse_args(arguments)
     verified = verify(options.folder, options.classes, options.max_pixels, options.workers)

@@ -29,7 +29,7 @@ def plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
         config = typing.cast(
             "dict[str, Any]",
             {
-                key: OmegaConf.to_container(config[key], resolve=True)
+                key: OmegaConf.to_container(config[key], resolve=True, throw_on_missing=True)
                 if OmegaConf.is_config(config[key])
                 else config[key]
                 for key in config

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +46,18 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("ranks", _ranks, replace=True)
 
 
-def compose_group(overrides: list[str], group: str) -> Any:
+def compose_group(overrides: list[str], group: str) -> dict[str, Any]:
     """The group of presets that `overrides` choose, as train.py would compose it, in plain values."""
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         config = compose(overrides=overrides)
-    return OmegaConf.to_container(config[group], resolve=True)
+    return typing.cast("dict[str, Any]", OmegaConf.to_container(config[group], resolve=True))
+
+
+@functools.cache
+def preset_values(group: str, name: str) -> Mapping[str, Any]:
+    """The own values of one preset file, such as `quant/gelu`, `ppoly`: nothing of its defaults list, no interpolation.
+
+    Unlike `compose_group` it is there inside a Hydra application.
+    """
+    values = OmegaConf.to_container(OmegaConf.load(config_directory() / group / f"{name}.yaml"))
+    return typing.cast("Mapping[str, Any]", values)

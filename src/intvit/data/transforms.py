@@ -59,7 +59,7 @@ class TrainTransform:
 
         options = config.train_transform
         self.image_size, self.max_pixels = config.image_size, config.max_pixels
-        self.interpolation = options.interpolation
+        self.interpolation = str(options.interpolation)
         self.of_tensors = (RandomHorizontalFlip, MaybePILToTensor)  # the others want images of Pillow
         self.crop, *rest = whole.transforms
         # What ColorJitter draws where it has nothing to change would go to no use.
@@ -96,18 +96,16 @@ def timm_transform(config: DataConfig) -> Any:
 
     _mend_posterize()
     options = config.train_transform
-    return create_transform(
-        config.image_size,
-        is_training=True,
-        scale=options.crop_scale,
-        ratio=options.crop_ratio,
-        hflip=options.horizontal_flip,
-        color_jitter=options.color_jitter,
-        auto_augment=options.auto_augment,
-        interpolation=options.interpolation,
-        mean=config.mean,  # fills what rotations and shears uncover
-        normalize=False,
-    )
+    changes: dict[str, Any] = {
+        "scale": options.crop_scale,
+        "ratio": options.crop_ratio,
+        "hflip": options.horizontal_flip,
+        "color_jitter": options.color_jitter,
+        "auto_augment": options.auto_augment,
+        "interpolation": options.interpolation,
+    }
+    mean = config.mean  # fills what rotations and shears uncover
+    return create_transform(config.image_size, is_training=True, mean=mean, normalize=False, **changes)
 
 
 def eval_transform(config: DataConfig) -> EvalTransform:

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from intvit.config.values import TypedConfig
 from intvit.errors import IntVitError
 
 EVALUATION = "evaluation.json"
 
 
 @dataclass(frozen=True)
-class ExportConfig:
+class ExportConfig(TypedConfig):
     """Where the integer checkpoint goes; null: `integer` in the run folder. onnx: an ONNX file beside it, too."""
 
-    folder: str | None = None
-    onnx: bool = False
+    folder: str | None
+    onnx: bool
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(TypedConfig):
     """The whole of a composed evaluate.yaml. data: a chosen preset, or values that replace the run's own."""
 
-    ckpt: str | None = None
-    integer: str | None = None
-    runtimes: list[str] = field(default_factory=lambda: ["torch", "numpy"])
-    limit: int | None = None
-    device: str = "auto"
-    export: ExportConfig = field(default_factory=ExportConfig)
-    data: dict[str, Any] = field(default_factory=dict)
+    ckpt: str | None
+    integer: str | None
+    runtimes: list[str]
+    limit: Annotated[int, Field(ge=1, description="null for all images")] | None
+    device: str
+    export: ExportConfig
+    data: dict[str, Any]
 
     def __post_init__(self) -> None:
         if not self.runtimes:
             raise IntVitError("runtimes=[]: name at least one runtime, such as runtimes=[torch,numpy]")
-        if self.limit is not None and self.limit < 1:
-            raise IntVitError(f"limit={self.limit}: expected at least 1 image, or null for all")

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from intvit.config.identity import DATA_NOT_IDENTITY
+from intvit.config.presets import preset_values
 from intvit.config.values import build
 from intvit.data.config import DataConfig
 from intvit.errors import IntVitError
@@ -51,7 +53,9 @@ def choose_data(recorded: Mapping[str, Any], wanted: Mapping[str, Any], program:
     changes = {key: value for key, value in wanted.items() if value is not None}
     if "name" not in wanted and not recorded:
         raise IntVitError("the checkpoint does not say which data it was trained on: choose with data=NAME")
-    values = {**wanted} if "name" in wanted else {**recorded, **changes}
+    # A program does not record what is no part of an experiment: where and how images are read.
+    reading = {key: preset_values("data", "base")[key] for key in DATA_NOT_IDENTITY}
+    values = {**wanted} if "name" in wanted else {**reading, **recorded, **changes}
     _, height, _ = program.values[program.input].shape
     values.update(image_size=height, patch_size=None)
     data = build(DataConfig, values, "data")

@@ -1,50 +1,48 @@
-"""Names of the models and how to build one."""
+"""The models by name, collected from the architectures' files, and how to build one.
+
+An architecture is a file of this folder with SIZES: name -> `Size`. To add one takes that file, to add a size an entry
+there, and conf/model/NAME.yaml.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
 from intvit.errors import IntVitError
-from intvit.models.swin import SwinSize
-from intvit.models.vit import VisionTransformerSize
 from intvit.quant import QuantConfig
 
-MODELS: dict[str, VisionTransformerSize | SwinSize] = {
-    "deit_t": VisionTransformerSize(width=192, depth=12, heads=3),
-    "deit_s": VisionTransformerSize(width=384, depth=12, heads=6),
-    "deit_b": VisionTransformerSize(width=768, depth=12, heads=12),
-    "deit_t_distilled": VisionTransformerSize(width=192, depth=12, heads=3, distilled=True),
-    "deit_s_distilled": VisionTransformerSize(width=384, depth=12, heads=6, distilled=True),
-    "deit_b_distilled": VisionTransformerSize(width=768, depth=12, heads=12, distilled=True),
-    "vit_s": VisionTransformerSize(width=384, depth=12, heads=6),
-    "vit_s_32": VisionTransformerSize(width=384, depth=12, heads=6, patch=32),
-    "vit_b": VisionTransformerSize(width=768, depth=12, heads=12),
-    "vit_b_32": VisionTransformerSize(width=768, depth=12, heads=12, patch=32),
-    "vit_l": VisionTransformerSize(width=1024, depth=24, heads=16),
-    "swin_t": SwinSize(width=96, depths=(2, 2, 6, 2), heads=(3, 6, 12, 24)),
-    "swin_s": SwinSize(width=96, depths=(2, 2, 18, 2), heads=(3, 6, 12, 24)),
-    "swin_b": SwinSize(width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32)),
-}
 
-TIMM_NAMES = {
-    "deit_t": "deit_tiny_patch16_224",
-    "deit_s": "deit_small_patch16_224",
-    "deit_b": "deit_base_patch16_224",
-    "deit_t_distilled": "deit_tiny_distilled_patch16_224",
-    "deit_s_distilled": "deit_small_distilled_patch16_224",
-    "deit_b_distilled": "deit_base_distilled_patch16_224",
-    "vit_s": "vit_small_patch16_224",
-    "vit_s_32": "vit_small_patch32_224",
-    "vit_b": "vit_base_patch16_224",
-    "vit_b_32": "vit_base_patch32_224",
-    "vit_l": "vit_large_patch16_224",
-    "swin_t": "swin_tiny_patch4_window7_224",
-    "swin_s": "swin_small_patch4_window7_224",
-    "swin_b": "swin_base_patch4_window7_224",
-}
+class Size(Protocol):
+    """One member of an architecture's family: a dataclass of what `create_model` may replace, such as width.
+
+    timm: timm's name for it, whose weights fit. patch: the usual size of a patch, in pixels.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def timm(self) -> str: ...
+    @property
+    def patch(self) -> int: ...
+    def build(self, **options: Any) -> nn.Module: ...
+
+
+def _collected() -> dict[str, Size]:
+    users = {"presets", "registry", "weights"}  # of this module: they name models, and have none of their own
+    sizes: dict[str, Size] = {}
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if module.name not in users:
+            sizes |= getattr(importlib.import_module(f"intvit.models.{module.name}"), "SIZES", {})
+    return dict(sorted(sizes.items()))
+
+
+MODELS = _collected()
 
 
 def create_model(
@@ -66,8 +64,7 @@ def create_model(
     """
     if name not in MODELS:
         raise IntVitError(f"model.name={name}: unknown model, expected one of {', '.join(MODELS)}")
-    base = MODELS[name]
-    return dataclasses.replace(base, **size).build(
+    return dataclasses.replace(MODELS[name], **size).build(
         image_size=image_size,
         patch_size=patch_size,
         num_classes=num_classes,

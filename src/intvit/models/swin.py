@@ -24,8 +24,9 @@ EPSILON = 1e-5  # timm's
 
 @dataclass(frozen=True)
 class SwinSize:
-    """width C of the first stage, doubled by every other; blocks and heads of each stage."""
+    """width C of the first stage, doubled by every other; blocks and heads of each stage; timm: its name there."""
 
+    timm: str
     width: int
     depths: tuple[int, ...]
     heads: tuple[int, ...]
@@ -35,6 +36,13 @@ class SwinSize:
 
     def build(self, **options: Any) -> nn.Module:
         return SwinTransformer(self, **options)
+
+
+SIZES = {
+    "swin_t": SwinSize("swin_tiny_patch4_window7_224", width=96, depths=(2, 2, 6, 2), heads=(3, 6, 12, 24)),
+    "swin_s": SwinSize("swin_small_patch4_window7_224", width=96, depths=(2, 2, 18, 2), heads=(3, 6, 12, 24)),
+    "swin_b": SwinSize("swin_base_patch4_window7_224", width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32)),
+}
 
 
 class SwinTransformer(ImageModel):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from intvit.errors import IntVitError
-from intvit.models.registry import TIMM_NAMES
+from intvit.models.registry import MODELS
 
 
 def load_weights(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> None:
@@ -53,10 +53,10 @@ def load_pretrained(model: nn.Module, name: str) -> None:
     import timm
 
     try:
-        source = timm.create_model(TIMM_NAMES[name], pretrained=True)
+        source = timm.create_model(MODELS[name].timm, pretrained=True)
     except Exception as error:  # the hub raises many kinds; all of them mean: not available
         raise IntVitError(
-            f"model.pretrained=true: cannot get {TIMM_NAMES[name]} ({type(error).__name__}); "
+            f"model.pretrained=true: cannot get {MODELS[name].timm} ({type(error).__name__}); "
             "give a file with model.weights=FILE instead"
         ) from error
     load_weights(model, source.state_dict())

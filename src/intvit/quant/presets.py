@@ -21,4 +21,5 @@ def compose_quant(preset: str, overrides: list[str] | None = None, directory: Pa
 def preset_names(directory: Path | None = None) -> list[str]:
     """Every preset of the `quant` group, sorted; directory: with further ones in its folder quant/, behind them."""
     folders = [config_directory()] if directory is None else [config_directory(), directory]
-    return [name for folder in folders for name in sorted(path.stem for path in (folder / "quant").glob("*.yaml"))]
+    files = [sorted(path.stem for path in (folder / "quant").glob("*.yaml")) for folder in folders]
+    return [name for names in files for name in names if name != "base"]  # what the others share

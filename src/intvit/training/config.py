@@ -1,14 +1,17 @@
-"""The typed training config: what conf/train.yaml composes, checked key by key. The schedule has its own file."""
+"""The typed training config: what conf/train.yaml composes, checked key by key. The schedule has its own file.
+
+Defaults and their reasons stand in conf/."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from intvit.config.presets import compose_group
-from intvit.config.values import build
+from intvit.config.values import Count, TypedConfig, build
 from intvit.data.config import DataConfig
 from intvit.errors import IntVitError
 from intvit.quant.config import QuantConfig
@@ -16,28 +19,26 @@ from intvit.training.schedule import ScheduleConfig
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(TypedConfig):
     """The `model` group: which architecture at which size, and the weights that it starts from."""
 
     name: str
-    image_size: int
-    patch_size: int | None
-    num_classes: int
+    image_size: Count
+    patch_size: Count | None
+    num_classes: Count
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    drop_path: float = 0.0
-    pretrained: bool = False
-    weights: str | None = None
+    drop_path: Annotated[float, Field(ge=0, lt=1)]
+    pretrained: bool
+    weights: str | None
     # Reduced models of tests; null takes the architecture's own.
-    width: int | None = None
-    depth: int | None = None
-    heads: int | None = None
+    width: Count | None = None
+    depth: Count | None = None
+    heads: Count | None = None
 
     def __post_init__(self) -> None:
         if self.pretrained and self.weights:
             raise IntVitError(f"model.pretrained=true and model.weights={self.weights}: give one of them")
-        if not 0.0 <= self.drop_path < 1.0:
-            raise IntVitError(f"model.drop_path={self.drop_path}: expected at least 0, below 1")
 
     def size(self) -> dict[str, int]:
         """The parts of the architecture's size that the config replaces."""
@@ -45,73 +46,55 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(TypedConfig):
     """The `optimizer` group: a class of torch or timm and its options; rates stand in the schedule's phases."""
 
     target: str
     options: dict[str, Any]
-    gradient_clip: float | None = None
-    accumulate: int = 1
-
-    def __post_init__(self) -> None:
-        if self.accumulate < 1:
-            raise IntVitError(f"optimizer.accumulate={self.accumulate}: expected at least 1")
-        if self.gradient_clip is not None and not 0.0 < self.gradient_clip < math.inf:
-            raise IntVitError(f"optimizer.gradient_clip={self.gradient_clip}: expected above 0; null for no limit")
-
-
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # of float phases; weights and ranges stay float32 and float64
+    gradient_clip: Annotated[float, Field(gt=0, description="null for no limit")] | None
+    accumulate: Count  # batches per step
 
 
 @dataclass(frozen=True)
-class TrainerConfig:
+class TrainerConfig(TypedConfig):
     """The `trainer` group: which devices, and in which precision float parts compute."""
 
-    accelerator: str = "auto"
-    devices: int | list[int] = 1
-    num_nodes: int = 1
-    strategy: str = "auto"
-    precision: str = "32-true"
-    log_every_steps: int = 10
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise IntVitError(f"trainer.precision={self.precision}: expected one of {', '.join(PRECISIONS)}")
+    accelerator: str
+    devices: int | list[int]
+    num_nodes: Count
+    strategy: str
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]  # of float phases; weights and ranges stay float32, float64
+    log_every_steps: Count
 
 
 @dataclass(frozen=True)
-class WandbConfig:
+class WandbConfig(TypedConfig):
     """Weights & Biases beside metrics.csv."""
 
-    project: str = "intvit"
-    entity: str | None = None
-    offline: bool = False
+    project: str
+    entity: str | None
+    offline: bool
 
 
 @dataclass(frozen=True)
-class LoggerConfig:
+class LoggerConfig(TypedConfig):
     """The `logger` group. metrics.csv is always written."""
 
-    wandb: WandbConfig | None = None
+    wandb: WandbConfig | None
 
 
 @dataclass(frozen=True)
-class CallbacksConfig:
+class CallbacksConfig(TypedConfig):
     """The `callbacks` group."""
 
-    checkpoint_every_epochs: int = 1
-    checkpoint_every_steps: int | None = None
-    validate_every_epochs: int = 1
-    progress: Literal["auto", "bar", "lines", "none"] = "auto"
-
-    def __post_init__(self) -> None:
-        for key in ("checkpoint_every_epochs", "checkpoint_every_steps", "validate_every_epochs"):
-            if (value := getattr(self, key)) is not None and value < 1:
-                raise IntVitError(f"callbacks.{key}={value}: expected at least 1")
+    checkpoint_every_epochs: Count
+    checkpoint_every_steps: Count | None
+    validate_every_epochs: Count
+    progress: Literal["auto", "bar", "lines", "none"]
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(TypedConfig):
     """The whole of a composed train.yaml."""
 
     model: ModelConfig
@@ -122,10 +105,10 @@ class TrainConfig:
     trainer: TrainerConfig
     logger: LoggerConfig
     callbacks: CallbacksConfig
-    name: str | None = None
-    seed: int = 0
-    ckpt: str | None = None
-    fresh: bool = False
+    name: str | None
+    seed: int
+    ckpt: str | None
+    fresh: bool
 
     def __post_init__(self) -> None:
         if self.model.num_classes != self.data.num_classes:
@@ -143,6 +126,12 @@ class TrainConfig:
 def train_config(values: Mapping[str, Any]) -> TrainConfig:
     """Check a plain config; raises an IntVitError or ValueError of one line naming the key."""
     return build(TrainConfig, values)
+
+
+def photo_model_config(name: str, weights: str | None = None) -> ModelConfig:
+    """The `model` group for images of `data=imagenet`, holding the weights of a file."""
+    values = compose_group([f"+model={name}", "+data=imagenet"], "model")
+    return build(ModelConfig, {**values, "weights": weights}, "model")
 
 
 def logger_config(preset: str) -> LoggerConfig:

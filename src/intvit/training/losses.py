@@ -6,17 +6,20 @@ The model's input is uint8, so blends and erasing are computed on reals and roun
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
+from intvit.config.values import NotNegative, Share, TypedConfig
 from intvit.errors import IntVitError
 
 
 @dataclass(frozen=True)
-class DistillationConfig:
+class DistillationConfig(TypedConfig):
     """Loss against a float teacher: alpha * (KL(teacher, student at `temperature`) + features * E) + (1 - alpha) * task
     loss, where E is the relative squared error of the outputs of every LayerNorm.
 
@@ -25,39 +28,21 @@ class DistillationConfig:
     the moment of calibration, which teaches the integer phases.
     """
 
-    alpha: float = 0.0
-    temperature: float = 1.0
-    features: float = 0.0
-    weights: str | None = None
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.alpha <= 1.0:
-            raise IntVitError(f"schedule.loss.distillation.alpha={self.alpha}: expected 0 to 1")
-        if self.temperature <= 0.0:
-            raise IntVitError(f"schedule.loss.distillation.temperature={self.temperature}: expected above 0")
-        if self.features < 0.0:
-            raise IntVitError(f"schedule.loss.distillation.features={self.features}: expected at least 0")
+    alpha: Share
+    temperature: Annotated[float, Field(gt=0)]
+    features: NotNegative
+    weights: str | None
 
 
 @dataclass(frozen=True)
-class LossConfig:
+class LossConfig(TypedConfig):
     """Label smoothing, batch mixing (Beta parameters, 0 is off), probability of erasing, distillation."""
 
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    erasing: float = 0.0
-    distillation: DistillationConfig = field(default_factory=DistillationConfig)
-
-    def __post_init__(self) -> None:
-        for key, high in (
-            ("label_smoothing", 1.0),
-            ("mixup", float("inf")),
-            ("cutmix", float("inf")),
-            ("erasing", 1.0),
-        ):
-            if not 0.0 <= getattr(self, key) <= high:
-                raise IntVitError(f"schedule.loss.{key}={getattr(self, key)}: expected 0 to {high}")
+    label_smoothing: Share
+    mixup: NotNegative
+    cutmix: NotNegative
+    erasing: Share
+    distillation: DistillationConfig
 
 
 class TrainingTask:
@@ -137,14 +122,17 @@ def _mixing(config: LossConfig, num_classes: int) -> Callable[[Tensor, Tensor], 
     ensure_torchvision()
     from timm.data.mixup import Mixup
 
-    mixup = Mixup(config.mixup, config.cutmix, label_smoothing=config.label_smoothing, num_classes=num_classes)
+    mixup: Any = Mixup(  # type: ignore[no-untyped-call]  # timm's
+        config.mixup, config.cutmix, label_smoothing=config.label_smoothing, num_classes=num_classes
+    )
 
     def mix(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if len(images) % 2:  # timm mixes pairs; the last image of an odd batch is its own partner
             images, labels = torch.cat((images, images[-1:])), torch.cat((labels, labels[-1:]))
             mixed, targets = mixup(images, labels)
             return mixed[:-1], targets[:-1]
-        return mixup(images, labels)
+        mixed, targets = mixup(images, labels)
+        return mixed, targets
 
     return mix
 
@@ -158,6 +146,8 @@ def _erasing(config: LossConfig) -> Callable[[Tensor], Tensor] | None:
     from timm.data.random_erasing import RandomErasing
 
     def erase(images: Tensor) -> Tensor:
-        return RandomErasing(config.erasing, mode="pixel", device=images.device)(images)
+        eraser: Any = RandomErasing(config.erasing, mode="pixel", device=images.device)  # type: ignore[no-untyped-call]
+        erased: Tensor = eraser(images)
+        return erased
 
     return erase

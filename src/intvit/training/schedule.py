@@ -7,27 +7,32 @@ them out over the steps of a run.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
+
+from intvit.config.values import Count, NotNegative, Share, TypedConfig
 from intvit.errors import IntVitError
 from intvit.training.losses import LossConfig
 
-Number = float  # the type, in the one class with a field of that name
+# Named here, because `float` is a field in the class that uses it.
+Decay = Annotated[float, Field(gt=0, lt=1, description="null for none")]
 
 
 @dataclass(frozen=True)
-class TrainingPhase:
+class TrainingPhase(TypedConfig):
     """One phase with gradient: a linear warm-up to `lr`, then a cosine down to lr * min_lr_ratio.
 
     Its length is given in epochs of the training data or in optimizer steps; `warmup` is a share of it.
     """
 
-    lr: float
-    epochs: int | None = None
-    steps: int | None = None
-    min_lr_ratio: float = 0.0
-    warmup: float = 0.0
-    weight_decay: float = 0.0
+    lr: NotNegative
+    epochs: int | None
+    steps: int | None
+    min_lr_ratio: Share
+    warmup: Share
+    weight_decay: Share
 
     def check(self, where: str) -> None:
         """Raise IntVitError naming the key that makes no sense."""
@@ -35,9 +40,6 @@ class TrainingPhase:
             raise IntVitError(f"{where}: give either epochs or steps (epochs={self.epochs}, steps={self.steps})")
         if (self.epochs or self.steps or 0) < 1:
             raise IntVitError(f"{where}: a phase lasts at least 1 epoch or step; {where}=null leaves it out")
-        for key, low, high in (("min_lr_ratio", 0, 1), ("warmup", 0, 1), ("lr", 0, math.inf), ("weight_decay", 0, 1)):
-            if not low <= getattr(self, key) <= high:
-                raise IntVitError(f"{where}.{key}={getattr(self, key)}: expected {low} to {high}")
 
     def length(self, steps_per_epoch: int) -> int:
         """Optimizer steps."""
@@ -54,26 +56,26 @@ class TrainingPhase:
 
 
 @dataclass(frozen=True)
-class CalibrationPhase:
+class CalibrationPhase(TypedConfig):
     """Ranges from `images` training images under the evaluation transform; no gradient, no steps.
 
     measure: validate float and integer right afterwards, as the figures that QAT starts from.
     """
 
-    images: int = 256
-    measure: bool = False
+    images: Count
+    measure: bool
 
 
 @dataclass(frozen=True)
-class ScheduleConfig:
+class ScheduleConfig(TypedConfig):
     """The `schedule` group."""
 
-    float: TrainingPhase | None = None
-    calibrate: CalibrationPhase | None = None
-    qat: TrainingPhase | None = None
-    frozen: TrainingPhase | None = None
-    loss: LossConfig = field(default_factory=LossConfig)
-    ema_decay: Number | None = None
+    float: TrainingPhase | None
+    calibrate: CalibrationPhase | None
+    qat: TrainingPhase | None
+    frozen: TrainingPhase | None
+    loss: LossConfig
+    ema_decay: Decay | None  # of an average of the weights, which is then what is validated and saved
 
     def __post_init__(self) -> None:
         for key in ("float", "qat", "frozen"):
@@ -81,7 +83,3 @@ class ScheduleConfig:
                 phase.check(f"schedule.{key}")
         if self.calibrate is None and (self.qat or self.frozen):
             raise IntVitError("schedule.calibrate=null: integer phases (qat, frozen) need a calibration before them")
-        if self.ema_decay is not None and not 0.0 < self.ema_decay < 1.0:
-            raise IntVitError(f"schedule.ema_decay={self.ema_decay}: expected above 0, below 1; null for none")
-        if self.calibrate is not None and self.calibrate.images < 1:
-            raise IntVitError(f"schedule.calibrate.images={self.calibrate.images}: expected at least 1")

@@ -14,7 +14,7 @@ PAPER_SIGMOID_SLOPE = 1.702  # also where inputs stay within 2: there it fits be
 
 @GELU_FAMILIES.register("ivit", grid=lambda options: PAPER_SIGMOID_SLOPE if options.get("paper") else None)
 def derive(
-    scale_in: float, scale_out: float, bits_in: int, bits_out: int, *, paper: bool = False, site: str = "gelu"
+    scale_in: float, scale_out: float, bits_in: int, bits_out: int, *, paper: bool, site: str = "gelu"
 ) -> ShiftGelu:
     """n is the largest that keeps an exponential below 2^30; `limit` splits its n halvings into two halves.
 

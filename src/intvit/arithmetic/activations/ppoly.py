@@ -14,9 +14,9 @@ def derive(
     bits_in: int,
     bits_out: int,
     *,
-    segments: int = 8,
-    degree: int = 2,
-    coefficient_bits: int = 16,
+    segments: int,
+    degree: int,
+    coefficient_bits: int,
     site: str = "gelu",
 ) -> PiecewiseGelu:
     """Piecewise polynomial of optimized segments with signed coefficients of `coefficient_bits` bits.

@@ -6,7 +6,7 @@ from intvit.arithmetic.scales import check_scale, largest_exponential, shift_par
 
 
 @SOFTMAX_FAMILIES.register("ivit", grid=lambda options: 1.0 if options.get("paper") else None)
-def derive(scale: float, row_length: int, bits: int, *, paper: bool = False, site: str = "softmax") -> ShiftExponent:
+def derive(scale: float, row_length: int, bits: int, *, paper: bool, site: str = "softmax") -> ShiftExponent:
     """n is the largest that the row's length allows.
 
     `paper`: x0 = floor(-1 / scale) at the logits' own resolution, without fraction bits, and n = 15 where the row's

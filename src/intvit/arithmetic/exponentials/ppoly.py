@@ -13,9 +13,9 @@ def derive(
     row_length: int,
     bits: int,
     *,
-    segments: int = 8,
-    degree: int = 2,
-    coefficient_bits: int = 16,
+    segments: int,
+    degree: int,
+    coefficient_bits: int,
     site: str = "softmax",
 ) -> PiecewiseExponent:
     """Piecewise polynomial of optimized segments.

@@ -59,7 +59,7 @@ class LayerNorm(Layer):
             x.bits,
             self.output.bits,
             channel_shift=None if x.factors is None else 3 - x.factors,
-            paper=self.config.paper,
+            paper=bool(self.config.paper),  # null: a family without a published form of its own
             site=self.name,
         )
 
