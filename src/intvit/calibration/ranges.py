@@ -101,6 +101,8 @@ def find_ranges(model: nn.Module, statistics: dict[str, list[Collected]], known:
     known: ranges that earlier calls found for other quantizations of the same weights; new ones are added. Leaves the
     model in eval and integer mode, without bias correction.
     """
+    key: tuple[Any, ...]
+    names: tuple[str, ...]
     for layer in layers(model):
         if isinstance(layer, Quantizer):
             key, names = (layer.name, *layer.form()), ("statistic", "clip", "factors")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from intvit.errors import IntVitError
+from intvit.models.base import ImageModel
 from intvit.program.check import check
 from intvit.program.program import Constant, Operator, Program, Value
 from intvit.quant.control import layers
@@ -65,9 +66,11 @@ def _constant(tensor: Tensor, bits: int, signed: bool) -> Constant:
 def record(model: nn.Module, classes: list[str] | None = None, provenance: dict[str, Any] | None = None) -> Program:
     """The integer program of a calibrated model, checked.
 
-    Raises IntVitError naming the layers whose operators are `float`, and ProgramError for a program that is not
-    well formed.
+    Raises IntVitError for a model that is not this package's, and naming the layers whose operators are `float`;
+    ProgramError for a program that is not well formed.
     """
+    if not isinstance(model, ImageModel):
+        raise IntVitError(f"{type(model).__name__} is not a model of intvit; quantize(model) makes one of a timm model")
     _refuse_float(model)
     recorder = Recorder()
     scores = model(recorder.image((model.channels, model.image_size, model.image_size)))

@@ -43,7 +43,10 @@ def _concat(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndar
     return Interval(low, high).channels()
 
 
-def _move(rearrange: Callable[[Ledger, np.ndarray], np.ndarray]) -> Callable:
+Rule = Callable[[Ledger, list[Interval], dict[str, np.ndarray]], Interval]
+
+
+def _move(rearrange: Callable[[Ledger, np.ndarray], np.ndarray]) -> Rule:
     """A rule for data movement: move the bounds like the data, then keep one entry along axes where all are equal.
 
     Rows that stay whole stay in their ball.
@@ -69,9 +72,9 @@ def _keeps_rows(ledger: Ledger) -> bool:
     """Is each row (last axis) of the output a row of the input, in the same order of channels?"""
     (op, attributes), before, after = (ledger.operator.op, ledger.operator.attributes), ledger.shapes[0], ledger.output
     if op == "transpose":
-        return attributes["axes"][-1] == len(before) - 1
+        return bool(attributes["axes"][-1] == len(before) - 1)
     if op in ("slice", "gather"):
-        return attributes["axis"] < len(before) - 1
+        return bool(attributes["axis"] < len(before) - 1)
     return op == "reshape" and before[-1] == after.shape[-1]
 
 
@@ -234,7 +237,7 @@ def _gelu(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarra
     return Interval(result.low.reshape(shape), result.high.reshape(shape))
 
 
-RULES: dict[str, Callable[[Ledger, list[Interval], dict[str, np.ndarray]], Interval]] = {
+RULES: dict[str, Rule] = {
     "quantize_input": _quantize_input,
     "patches": _move(_patches),
     "constant": _constant,

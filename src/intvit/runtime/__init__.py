@@ -32,7 +32,7 @@ class Runtime(Protocol):
         """Yields (operator name, its output as int64 [B, ...]) in program order."""
 
 
-def load(folder: str | os.PathLike, runtime: str = "native", **options: Any) -> Runtime:
+def load(folder: str | os.PathLike[str], runtime: str = "native", **options: Any) -> Runtime:
     """The checked program in an integer checkpoint's folder, ready to run; see `load_runtime`."""
     return load_runtime(load_checkpoint(folder), runtime, **options)
 
@@ -45,7 +45,8 @@ def load_runtime(program: Program, name: str, **options: Any) -> Runtime:
     if name not in RUNTIMES:
         raise ProgramError(f"unknown runtime {name!r}; there are {', '.join(sorted(RUNTIMES))}")
     module, runtime = RUNTIMES[name]
-    return getattr(import_module(module), runtime)(program, **options)
+    made: Runtime = getattr(import_module(module), runtime)(program, **options)
+    return made
 
 
 def fastest_runtime(program: Program, threads: int = 1) -> Runtime:

@@ -48,7 +48,7 @@ def to_onnx(program: Program, *, batch: int | None = None, every_value: bool = F
     return model
 
 
-def save_onnx(program: Program, path: str | os.PathLike, *, batch: int | None = None) -> None:
+def save_onnx(program: Program, path: str | os.PathLike[str], *, batch: int | None = None) -> None:
     """Writes the model of the program after ONNX's own checker, shape inference included, has passed it.
 
     Raises IntVitError for a path that does not end in .onnx, lest it replaces a file of the checkpoint.
