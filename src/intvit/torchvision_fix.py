@@ -32,9 +32,9 @@ def ensure_torchvision() -> None:
             raise
         import torch
 
-        _library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        _library = torch.library.Library("torchvision", "FRAGMENT")
         for schema in _MISSING_SCHEMAS:
-            _library.define(schema)  # type: ignore[no-untyped-call]  # likewise
+            _library.define(schema)
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
         importlib.import_module("torchvision")

@@ -1,11 +1,15 @@
-"""Bias correction: the means of float outputs are kept, the classifier and the float function are left alone."""
+"""Calibration: ranks agree, means of float outputs are kept, the classifier and the float function are left alone."""
 
+from pathlib import Path
+
+import pytest
 import torch
 from torch import nn
 
 from intvit.calibration import calibrate
-from intvit.quant import set_mode
-from intvit.quant.layers import Linear, Scores
+from intvit.quant import quantizer, set_mode
+from intvit.quant.layers import Linear, Scores, linear
+from tests.support.forked_ranks import run_ranks
 from tests.support.small_models import differences, random_images, small_model
 
 
@@ -66,3 +70,24 @@ def test_corrections_are_part_of_the_state() -> None:
     copy.load_state_dict(model.state_dict())
     set_mode(copy.eval(), "integer")
     assert torch.equal(copy.integer_scores(images), model.integer_scores(images))
+
+
+def calibrate_on_an_unlike_processor(rank: int, folder: str) -> None:
+    """Rank 1 finds other clip limits from the same sums, as a processor with another order of additions would."""
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    model = small_model("w4a8")
+    with pytest.MonkeyPatch.context() as patch:
+        if rank == 1:
+            patch.setattr(linear, "weight_clip", lambda weight, bits: torch.full(weight.shape[:1], 0.5))
+            patch.setattr(quantizer, "mse_limit", lambda histogram, bits: 0.123)
+        calibrate(model, [random_images(8, rank)])
+    scores = model.integer_scores(random_images(4, 9))
+    torch.save({"state": model.state_dict(), "scores": scores}, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_ranks_on_unlike_processors_go_on_with_the_same_integers(tmp_path: Path) -> None:
+    assert run_ranks(calibrate_on_an_unlike_processor, str(tmp_path), log=tmp_path / "log") == [0, 0]
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert all(torch.equal(first["state"][key], second["state"][key]) for key in first["state"])
+    assert torch.equal(first["scores"], second["scores"])

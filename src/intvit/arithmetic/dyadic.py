@@ -9,6 +9,7 @@ the float64 forms are equal to the integer ones and not just close.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -167,7 +168,9 @@ def add(a: Tensor, b: Tensor, m_a: int | Tensor, m_b: int | Tensor, e: int | Ten
     return ((a.to(torch.int64) * m_a + b.to(torch.int64) * m_b + _half(e)) >> e).clamp(low, high)
 
 
-def input_parameters(mean: tuple, std: tuple, scale: float, bits: int) -> tuple[Tensor, Tensor, int]:
+def input_parameters(
+    mean: Sequence[float], std: Sequence[float], scale: float, bits: int
+) -> tuple[Tensor, Tensor, int]:
     """Fold ((u / 255 - mean) / std) / scale into integers for `quantize_input`: (multiplier[C], bias[C], shift).
 
     The shift is common to the channels: the largest ratio has the 31-bit multiplier. |bias| <= 255 * |mean| * 2^31.

@@ -2,9 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Parameters = TypeVar("Parameters")
 
@@ -20,6 +23,6 @@ def to_fields(parameters: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def from_fields(kind: type[Parameters], attributes: Mapping[str, Any], constants: Mapping[str, Tensor]) -> Parameters:
     """The parameter dataclass again; a field that neither mapping holds takes its default."""
-    names = [field.name for field in dataclasses.fields(kind)]
+    names = [field.name for field in dataclasses.fields(cast("type[DataclassInstance]", kind))]
     given = {**attributes, **constants}
     return kind(**{name: given[name] for name in names if name in given})

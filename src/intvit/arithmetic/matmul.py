@@ -1,5 +1,7 @@
 """Exact products of integer matrices: the normative one on int8 kernels, and a float one under a proven bound."""
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -94,4 +96,5 @@ def float_matmul(a: Tensor, b: Tensor, a_limit: int = 128, b_limit: int = 128) -
         return (a.to(torch.float32) @ b.to(torch.float32)).to(torch.int32)
     a, b = a.to(torch.float32), b.to(torch.float32)
     starts = range(0, inner, piece)
-    return sum((a[..., k : k + piece] @ b[..., k : k + piece, :]).to(torch.int32) for k in starts)
+    parts = [(a[..., k : k + piece] @ b[..., k : k + piece, :]).to(torch.int32) for k in starts]
+    return functools.reduce(torch.add, parts)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from intvit.quant.control import layers, set_mode
 from intvit.quant.layers import Linear
-from intvit.quant.observer import all_reduce, world_size
+from intvit.quant.observer import all_reduce, broadcast, world_size
 from intvit.quant.quantizer import Collected, Quantizer
 
 CORRECTION_IMAGES = 128  # means need fewer images than ranges
@@ -24,6 +24,9 @@ def finish_calibration(model: nn.Module) -> None:
     for layer in layers(model):
         if isinstance(layer, Quantizer | Linear):
             layer.finish()
+            # Clip limits come from sums of floats, which differ between unlike processors: the first rank's count.
+            for buffer in layer.buffers(recurse=False):
+                broadcast(buffer)
 
 
 @torch.no_grad()

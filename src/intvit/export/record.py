@@ -66,6 +66,9 @@ def _constant(tensor: Tensor, bits: int, signed: bool) -> Constant:
 def record(model: nn.Module, classes: list[str] | None = None, provenance: dict[str, Any] | None = None) -> Program:
     """The integer program of a calibrated model, checked.
 
+    Its provenance gets `functions`: layer -> name of the function whose table it holds, where that is not the table of
+    exp or GELU itself. Names are for people: nothing imports them again.
+
     Raises IntVitError for a model that is not this package's, and naming the layers whose operators are `float`;
     ProgramError for a program that is not well formed.
     """
@@ -82,10 +85,16 @@ def record(model: nn.Module, classes: list[str] | None = None, provenance: dict[
         operators=recorder.operators,
         score_scale=float(scores.scale),
         classes=list(classes or []),
-        provenance=dict(provenance or {}),
+        provenance={**(provenance or {}), **_functions(model)},
     )
     check(program)
     return program
+
+
+def _functions(model: nn.Module) -> dict[str, dict[str, str]]:
+    families = {layer.name: layer.family for layer in layers(model) if isinstance(layer, AttentionCore | GELU)}
+    names = {layer: family.name for layer, family in families.items() if family.function and family.name != "lut"}
+    return {"functions": names} if names else {}
 
 
 def _refuse_float(model: nn.Module) -> None:

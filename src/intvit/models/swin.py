@@ -72,7 +72,9 @@ class SwinTransformer(ImageModel):
 
     @property
     def scores_layer(self) -> Scores:
-        return self.head["fc"]
+        classifier = self.head["fc"]
+        assert isinstance(classifier, Scores)
+        return classifier
 
     def features(self, images: Value) -> Value:
         """Classifier input (B, C): the mean of the tokens after the last norm."""
@@ -127,6 +129,8 @@ class Stage(nn.Module):
 
 class PatchMerging(nn.Module):
     """Four neighbours become one token of twice the channels; an odd side is padded with zeros."""
+
+    index: Tensor
 
     def __init__(self, side: int, width: int, quant: QuantConfig, name: str) -> None:
         super().__init__()
@@ -208,6 +212,10 @@ class Block(nn.Module):
 
 class WindowAttention(nn.Module):
     """Multi-head self-attention within windows, with a bias for every relative position. Yields accumulators."""
+
+    positions: Tensor
+    order: Tensor
+    back: Tensor
 
     def __init__(self, width: int, heads: int, layout: Windows, quant: QuantConfig, name: str) -> None:
         super().__init__()

@@ -77,6 +77,7 @@ class VisionTransformer(ImageModel):
             Block(width, size.heads, width * size.mlp_ratio, quant, f"blocks.{i}", rate) for i, rate in enumerate(rates)
         )
         self.norm = LayerNorm(width, quant.site("norm"))
+        self.head: nn.Linear | Scores
         if size.distilled:
             self.head = nn.Linear(width, num_classes)
             self.head_dist = nn.Linear(width, num_classes)
@@ -90,7 +91,7 @@ class VisionTransformer(ImageModel):
 
     @property
     def scores_layer(self) -> Scores:
-        return self.head if self.dist_token is None else self.mean_head
+        return self.head if isinstance(self.head, Scores) else self.mean_head
 
     def features(self, images: Value) -> Value:
         """Classifier input (B, C): the class token after the last norm; (B, 2C) with the distillation token."""

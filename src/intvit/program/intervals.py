@@ -72,9 +72,9 @@ def _keeps_rows(ledger: Ledger) -> bool:
     """Is each row (last axis) of the output a row of the input, in the same order of channels?"""
     (op, attributes), before, after = (ledger.operator.op, ledger.operator.attributes), ledger.shapes[0], ledger.output
     if op == "transpose":
-        return bool(attributes["axes"][-1] == len(before) - 1)
+        return attributes["axes"][-1] == len(before) - 1
     if op in ("slice", "gather"):
-        return bool(attributes["axis"] < len(before) - 1)
+        return attributes["axis"] < len(before) - 1
     return op == "reshape" and before[-1] == after.shape[-1]
 
 

@@ -28,7 +28,7 @@ def finish_construction(model: nn.Module, config: QuantConfig) -> None:
     """
     for name, module in model.named_modules():
         if isinstance(module, Layer):
-            module.name, module.compile = name, config.compile
+            module.name, module.compiles = name, config.compile
     config.check_overrides()
 
 
@@ -48,7 +48,7 @@ def freeze_observers(model: nn.Module, frozen: bool) -> None:
 
 
 @torch.no_grad()
-def trace(model: nn.Module, images: Tensor) -> dict[str, np.ndarray]:
+def trace(model: Any, images: Tensor) -> dict[str, np.ndarray]:
     """Integers of every layer's output in integer mode, by operator name: int64 (B, ...).
 
     Accumulators that a layer requantizes at once appear under the quantizer's name only.

@@ -13,7 +13,7 @@ class Layer(nn.Module):
     """Base of the layers in `intvit.quant.layers`.
 
     name: path in the model; the operator of the program has the same name.
-    compile: whether training steps use compiled kernels.
+    compiles: whether training steps use compiled kernels.
     mode: `float` computes reals, `calibrate` also feeds the observers, `integer` computes the program's integers.
     """
 
@@ -21,7 +21,7 @@ class Layer(nn.Module):
         super().__init__()
         self.name = type(self).__name__
         self.mode = "float"
-        self.compile = False
+        self.compiles = False
 
     @property
     def calibrating(self) -> bool:
@@ -30,4 +30,4 @@ class Layer(nn.Module):
     @property
     def kernels(self) -> Kernels:
         """Compiled ones in training, if so configured; evaluation meets too many shapes to compile for."""
-        return compiled() if self.compile and self.training else EAGER
+        return compiled() if self.compiles and self.training else EAGER

@@ -102,6 +102,14 @@ def world_size() -> int:
     return torch.distributed.get_world_size() if together else 1
 
 
+def broadcast(value: Tensor) -> None:
+    """Overwrite with the first rank's; nothing to do for one rank."""
+    if world_size() > 1:
+        sent = value.to("cuda" if torch.distributed.get_backend() == "nccl" else value.device)
+        torch.distributed.broadcast(sent, 0)
+        value.copy_(sent)
+
+
 def all_reduce(value: Tensor, how: str) -> Tensor:
     """`max`, `sum` or `mean` over all ranks; the value itself when there is one rank."""
     if world_size() == 1:

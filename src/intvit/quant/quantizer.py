@@ -29,6 +29,10 @@ class Quantizer(Layer):
         moves to where it is one, by half a step of 1 / scale at most.
     """
 
+    statistic: Tensor
+    clip: Tensor
+    factors: Tensor | None
+
     def __init__(
         self,
         bits: int,
@@ -80,13 +84,20 @@ class Quantizer(Layer):
         return tuple(self._on_grid(max(value / largest, self.smallest_scale)) for value in values)
 
     def _on_grid(self, scale: float) -> float:
-        steps = 0 if self.grid is None else round(1.0 / (self.grid * scale))
+        if self.grid is None:
+            return scale
+        steps = round(1.0 / (self.grid * scale))
         return scale if steps < 1 else 1.0 / (self.grid * (steps - 2.0**-20))  # a little less: it is rounded up
 
     def scale(self) -> Scale:
         """The scale alone when there is one group, else the tuple."""
         scales = self.scales()
         return scales[0] if self.groups == 1 else scales
+
+    def single_scale(self) -> float:
+        """The scale of a tensor in one group."""
+        (scale,) = self.scales()
+        return scale
 
     def channel_scale(self, channels: int, device: torch.device) -> Tensor:
         """float64 (channels,) or (1,): real value of one step per channel, factors included."""
@@ -185,14 +196,14 @@ class Quantizer(Layer):
         if isinstance(x, Symbol):
             return self.record(x)
         if self.observing:
-            self.observe(x.values, x.scale)
-        multiplier, shift = self.multipliers(x.scale, x.values.shape[-1], x.values.device)
+            self.observe(x.values, x.accumulator_step)
+        multiplier, shift = self.multipliers(x.accumulator_step, x.values.shape[-1], x.values.device)
         values = self.kernels.requantize(x.values, multiplier, shift, self.bits)
         return QTensor(values, x.handle, self.scale(), self.bits, self.factors)
 
     def record(self, x: Symbol) -> Symbol:
         """Emit `requantize`."""
-        multiplier, shift = self.multipliers(x.scale, x.shape[-1], torch.device("cpu"))
+        multiplier, shift = self.multipliers(x.accumulator_step, x.shape[-1], torch.device("cpu"))
         return x.builder.emit(
             "requantize",
             self.name,

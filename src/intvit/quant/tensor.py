@@ -31,8 +31,38 @@ def power_of_two(exponent: Tensor) -> Tensor:
     return (torch.ones_like(exponent) << exponent).double()
 
 
+class Scaled:
+    """The three forms of a scale, by name."""
+
+    scale: Scale | None
+
+    @property
+    def step(self) -> float:
+        """Real value of one code, where all have the same."""
+        assert isinstance(self.scale, float)
+        return self.scale
+
+    @property
+    def group_steps(self) -> tuple[float, ...]:
+        """Real value of one code of each group of the last axis."""
+        assert isinstance(self.scale, tuple)
+        return self.scale
+
+    @property
+    def accumulator_step(self) -> Tensor | float:
+        """Real value of one step of an accumulator: `step` or `channel_steps`."""
+        assert isinstance(self.scale, Tensor | float)
+        return self.scale
+
+    @property
+    def channel_steps(self) -> Tensor:
+        """Real value of one step of each channel of an accumulator, float64 (C,)."""
+        assert isinstance(self.scale, Tensor)
+        return self.scale
+
+
 @dataclass(frozen=True)
-class QTensor:
+class QTensor(Scaled):
     """Integers with a real scale: value = values * scale * 2^-factors.
 
     values: int8 (<= 8 bits), int16 or int32, shape (B, ...); no gradient.
@@ -85,7 +115,7 @@ class Builder(Protocol):
 
 
 @dataclass(frozen=True)
-class Symbol:
+class Symbol(Scaled):
     """A value of the program being recorded; shape without the batch axis."""
 
     name: str
@@ -132,18 +162,20 @@ def concat(parts: list[Value], axis: int, name: str) -> Value:
     """Join along one axis values of equal scale and width."""
     first = parts[0]
     if isinstance(first, Tensor):
-        return torch.cat(parts, axis + 1)
+        return torch.cat([part for part in parts if isinstance(part, Tensor)], axis + 1)
     if isinstance(first, QTensor):
+        codes = [part for part in parts if isinstance(part, QTensor)]
         return replace(
             first,
-            values=torch.cat([part.values for part in parts], axis + 1),
-            handle=Concat.apply(axis + 1, *[part.handle for part in parts]),
+            values=torch.cat([part.values for part in codes], axis + 1),
+            handle=Concat.apply(axis + 1, *[part.handle for part in codes]),
         )
+    symbols = [part for part in parts if isinstance(part, Symbol)]
     return first.builder.emit(
         "concat",
         name,
-        parts,
-        shape=_with(first.shape, axis, sum(part.shape[axis] for part in parts)),
+        symbols,
+        shape=_with(first.shape, axis, sum(part.shape[axis] for part in symbols)),
         bits=first.bits,
         signed=first.signed,
         scale=first.scale,

@@ -45,8 +45,7 @@ def load_runtime(program: Program, name: str, **options: Any) -> Runtime:
     if name not in RUNTIMES:
         raise ProgramError(f"unknown runtime {name!r}; there are {', '.join(sorted(RUNTIMES))}")
     module, runtime = RUNTIMES[name]
-    made: Runtime = getattr(import_module(module), runtime)(program, **options)
-    return made
+    return getattr(import_module(module), runtime)(program, **options)
 
 
 def fastest_runtime(program: Program, threads: int = 1) -> Runtime:

@@ -97,7 +97,7 @@ def exact_float(largest_sum: int) -> np.dtype:
 
 
 def magnitude(value: Any) -> int:
-    return int(2 ** (value.bits - value.signed))
+    return 2 ** (value.bits - value.signed)
 
 
 def pixel_table(site: Site) -> np.ndarray:
@@ -149,7 +149,7 @@ def gather(site: Site) -> Step:
     empty = (slice(None),) * axis + (index < 0,)
 
     def step(x: np.ndarray) -> np.ndarray:
-        result: np.ndarray = x.take(np.maximum(index, 0), axis)
+        result = x.take(np.maximum(index, 0), axis)
         result[empty] = 0
         return result
 
@@ -162,7 +162,7 @@ def linear(site: Site) -> Step:
     columns = np.ascontiguousarray(weight.T.astype(dtype))
 
     def step(x: np.ndarray) -> np.ndarray:
-        sums: np.ndarray = (x.reshape(-1, x.shape[-1]).astype(dtype) @ columns).astype(np.int32)
+        sums = (x.reshape(-1, x.shape[-1]).astype(dtype) @ columns).astype(np.int32)
         sums += bias
         return sums.reshape(*x.shape[:-1], -1)
 
@@ -176,8 +176,7 @@ def matmul(site: Site) -> Step:
 
     def step(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         b = b.swapaxes(-1, -2) if turned else b
-        sums: np.ndarray = (a.astype(dtype) @ b.astype(dtype)).astype(np.int32)
-        return sums
+        return (a.astype(dtype) @ b.astype(dtype)).astype(np.int32)
 
     return step
 
@@ -274,8 +273,7 @@ def exponent_table(site: Site) -> np.ndarray:
         return exponential_shift(-distance, site.attributes)
     if site.attributes["kind"] == "polynomial":
         return exponential_polynomial(-distance, site.attributes)
-    exponential: np.ndarray = np.maximum(piecewise(distance, site), 0)
-    return exponential
+    return np.maximum(piecewise(distance, site), 0)
 
 
 def table_of_distance(site: Site, table: np.ndarray) -> Step:
@@ -304,7 +302,7 @@ def softmax(site: Site) -> Step:
     rounded, bits = attributes["normalization"] == "rounded", attributes["bits"]
 
     def rows(*x: np.ndarray) -> np.ndarray:
-        value: np.ndarray = exponential(*x)
+        value = exponential(*x)
         total = value.sum(-1, keepdims=True)
         value *= (2**46 - 1 if rounded else 2**31 - 1) // total
         if not rounded:
@@ -312,8 +310,7 @@ def softmax(site: Site) -> Step:
             return value
         value += 2 ** (45 - bits)
         value >>= 46 - bits
-        np.minimum(value, 2**bits - 1, out=value)
-        return value
+        return np.minimum(value, 2**bits - 1, out=value)
 
     return with_mask(site, by_rows(site.dtype, rows))
 
@@ -349,8 +346,7 @@ def exponential_shift(x: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
     """Shiftmax's exponential of x <= 0."""
     x = x << attributes["fraction_bits"]
     q, r = decompose(x + (x >> 1) - (x >> 4), attributes)
-    exponential: np.ndarray = ((r >> 1) - attributes["x0"]) << (attributes["n"] - q)
-    return exponential
+    return ((r >> 1) - attributes["x0"]) << (attributes["n"] - q)
 
 
 def exponential_polynomial(x: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
@@ -359,9 +355,7 @@ def exponential_polynomial(x: np.ndarray, attributes: dict[str, Any]) -> np.ndar
     polynomial = (r + attributes["b"]) ** 2 + attributes["c"]
     k = q - attributes["u"]
     right, left = np.maximum(k, 0), np.maximum(-k, 0)
-    rounded = (polynomial + (1 << np.maximum(right - 1, 0))) >> right
-    exponential: np.ndarray = np.where(k > 0, rounded, polynomial << left)
-    return exponential
+    return np.where(k > 0, (polynomial + (1 << np.maximum(right - 1, 0))) >> right, polynomial << left)
 
 
 def piecewise(x: np.ndarray, site: Site) -> np.ndarray:
@@ -369,7 +363,7 @@ def piecewise(x: np.ndarray, site: Site) -> np.ndarray:
     segment = (x[:, None] >= site.int64("bounds")).sum(1)
     t = x - site.int64("origins")[segment]
     coefficients, g = site.int64("coefficients")[segment], site.attributes["step_shift"]
-    value: np.ndarray = coefficients[:, -1]
+    value = coefficients[:, -1]
     for j in range(coefficients.shape[1] - 2, -1, -1):
         value = ((value * t + 2 ** (g - 1)) >> g) + coefficients[:, j]
     return value
@@ -401,16 +395,14 @@ def gelu_shift(x: np.ndarray, maximum: int, attributes: dict[str, Any]) -> np.nd
     of_x = exponential_shift(np.minimum(x - top, 0), attributes)  # min(x, limit) - top in every entry that occurs
     of_zero = exponential_shift(np.array([-top]), attributes)
     sigmoid = (of_x * ((2**bits - 1) // (of_x + of_zero))) >> (bits - attributes["sigmoid_bits"])
-    product: np.ndarray = x * sigmoid
-    return product
+    return x * sigmoid
 
 
 def gelu_polynomial(x: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
     """x times I-BERT's (erf + 1), at a negative scale that the multiplier's sign undoes."""
     y = x << attributes["fraction_bits"]
     inside = np.minimum(np.abs(y), -attributes["b"]) + attributes["b"]
-    product: np.ndarray = y * (np.sign(y) * (inside * inside + attributes["c"]) + attributes["one"])
-    return product
+    return y * (np.sign(y) * (inside * inside + attributes["c"]) + attributes["one"])
 
 
 OPERATORS: dict[str, Callable[[Site], Step]] = {

@@ -56,13 +56,13 @@ class AttentionCore(Layer):
         self.heads, self.windows = heads, windows
         self.register_buffer("excluded", None if excluded is None else excluded[:, None], persistent=False)
         self.softmax, self.bits = site.softmax, site.bits
-        self.options = family_options(self.softmax)
+        self.family, self.options = SOFTMAX_FAMILIES[self.softmax.family], family_options(self.softmax)
         self.logits = Quantizer(
             site.bits.logits,
             site.observer.activation,
             site.observer,
             smallest_scale=SMALLEST_FUNCTION_SCALE,
-            grid=SOFTMAX_FAMILIES[self.softmax.family].grid(self.options),
+            grid=self.family.grid(self.options),
         )
         self.context = Quantizer(site.bits.activation, site.observer.activation, site.observer)
 
@@ -109,9 +109,10 @@ class AttentionCore(Layer):
 
     def _float(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
         """Context (B, W, heads, N, D); fused kernels take four axes."""
+        shape = q.shape
         if self.excluded is None:
-            flat = (x.flatten(0, 1) for x in (q, k, v))
-            return F.scaled_dot_product_attention(*flat, attn_mask=bias).view(q.shape)
+            q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).view(shape)
         mask = ~self.excluded if bias is None else torch.where(self.excluded, -math.inf, bias)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
@@ -134,7 +135,7 @@ class AttentionCore(Layer):
 
     def exponent(self, scale: float, tokens: int, bits: int) -> Any:
         """The family's integer exponential for logits of `scale` in rows of `tokens`."""
-        return SOFTMAX_FAMILIES[self.softmax.family](scale, tokens, bits, site=self.name, **self.options)
+        return self.family(scale, tokens, bits, site=self.name, **self.options)
 
     def integer(self, qkv: QTensor, bias: Tensor | None) -> QTensor:
         """Products in float32 are exact: |q.k| <= D * 2^14 <= 2^24 for D <= 1024, and see `float_matmul`."""
@@ -150,7 +151,7 @@ class AttentionCore(Layer):
         """Context codes (B, W * N, C), logit codes (B, W, heads, N, N), weights (B * W * heads, N, N), their step."""
         q, k, v = self._split(qkv.values).float().flatten(1, 3)
         tokens = q.shape[1]
-        scale_q, scale_k, scale_v = qkv.scale
+        scale_q, scale_k, scale_v = qkv.group_steps
         logit_scale = scale_q * scale_k * math.sqrt(1 / q.shape[-1])  # the power would be libm's
         products = torch.bmm(q, k.transpose(1, 2)).view(-1, self.windows, self.heads, tokens, tokens)
         logits = self._logits(QTensor(products, qkv.handle.detach(), logit_scale, 32), bias)
@@ -163,8 +164,8 @@ class AttentionCore(Layer):
         if bias is None:
             return self.logits(products)
         if self.logits.observing:
-            self.logits.observe(self._counted(products.values * products.scale + bias.detach()).flatten(1, 3), 1.0)
-        codes, *multipliers = self._bias_parameters(bias, products.scale)
+            self.logits.observe(self._counted(products.values * products.step + bias.detach()).flatten(1, 3), 1.0)
+        codes, *multipliers = self._bias_parameters(bias, products.step)
         values = self.kernels.add(products.values, codes, *multipliers, self.logits.bits)
         return QTensor(values, products.handle, self.logits.scale(), self.logits.bits)
 
@@ -174,12 +175,13 @@ class AttentionCore(Layer):
         scale = max(float(bias.abs().max()) / (2**15 - 1), SMALLEST_SCALE)
         codes = torch.floor(divide(bias.double(), scale) + 0.5).to(torch.int16)
         ratios = torch.tensor([[logit_scale], [scale]], dtype=torch.float64, device=bias.device)
-        return codes, *encode_pair(*divide(ratios, self.logits.scale()), self.logits.bits)
+        ratio_a, ratio_b = divide(ratios, self.logits.single_scale())
+        return codes, *encode_pair(ratio_a, ratio_b, self.logits.bits)
 
     def _normalized(self, logits: QTensor, v: Tensor, scale_v: float) -> tuple[Tensor, Tensor, Tensor | float]:
         """Context codes (B, W * N, C), probabilities (B * W * heads, N, N), and the real value of one step."""
         tokens, bits = v.shape[1], self.bits.probabilities
-        table = exponent_table(self.exponent(logits.scale, tokens, logits.bits), logits.bits).to(v.device)
+        table = exponent_table(self.exponent(logits.step, tokens, logits.bits), logits.bits).to(v.device)
         kernels = EAGER if self.softmax.family == "float" else self.kernels  # compiled ones take integers alone
         probabilities = kernels.softmax(logits.values, table, bits, self.softmax.normalization, self.excluded)
         probabilities = probabilities.view(-1, tokens, tokens)
@@ -191,7 +193,7 @@ class AttentionCore(Layer):
     def _deferred(self, logits: QTensor, v: Tensor, scale_v: float) -> tuple[Tensor, Tensor, Tensor | float]:
         """Context codes (B, W * N, C), weights (B * W * heads, N, N), and 1 / sum of weights, float32 (.., N, 1)."""
         tokens, bits = v.shape[1], self.bits.probabilities
-        exponent = self.exponent(logits.scale, tokens, logits.bits)
+        exponent = self.exponent(logits.step, tokens, logits.bits)
         m, e = derive_weights(exponent, logits.bits, bits, tokens)
         table = weight_table(exponent, logits.bits, m, e, bits).to(v.device)
         weights = exponential_from_table(logits.values, table, self.excluded).view(-1, tokens, tokens)
@@ -200,9 +202,9 @@ class AttentionCore(Layer):
         sums = float_matmul(real, v, largest_weight(bits, tokens))
         if self.context.observing:
             self.context.observe(self._heads_to_tokens(sums / total), scale_v)
-        m, e = derive_mean(scale_v / self.context.scale(), self.context.bits)
-        m, e = torch.tensor(m, device=v.device), torch.tensor(e, device=v.device)
-        context = self.kernels.weighted_mean(sums, total, m, e, self.context.bits)
+        mean = derive_mean(scale_v / self.context.single_scale(), self.context.bits)
+        multiplier, shift = (torch.tensor(value, device=v.device) for value in mean)
+        context = self.kernels.weighted_mean(sums, total, multiplier, shift, self.context.bits)
         return self._heads_to_tokens(context), weights, total.float().reciprocal()
 
     def _heads_to_tokens(self, context: Tensor) -> Tensor:
@@ -223,8 +225,10 @@ class AttentionCore(Layer):
         split = qkv.reshape(f"{self.name}.split", *lead, tokens, 3, self.heads, size)
         axes = [len(lead) + 1, *range(len(lead)), len(lead) + 2, len(lead), len(lead) + 3]
         heads = split.move("transpose", f"{self.name}.heads", (3, *lead, self.heads, tokens, size), axes=axes)
-        q, k, v = (self._record_part(heads, i, part, qkv.scale[i]) for i, part in enumerate(("query", "key", "value")))
-        logit_scale = q.scale * k.scale * math.sqrt(1 / size)
+        q, k, v = (
+            self._record_part(heads, i, part, qkv.group_steps[i]) for i, part in enumerate(("query", "key", "value"))
+        )
+        logit_scale = q.step * k.step * math.sqrt(1 / size)
         products = self._record_product("products", q, k, True, (*lead, self.heads, tokens, tokens), logit_scale)
         logits = self.logits(products) if bias is None else self._record_biased(products, bias)
         end = self._record_deferred if self.softmax.normalization == "deferred" else self._record_normalized
@@ -249,7 +253,7 @@ class AttentionCore(Layer):
         )
 
     def _record_biased(self, products: Symbol, bias: Tensor) -> Symbol:
-        codes, m_a, m_b, shift = self._bias_parameters(bias, products.scale)
+        codes, m_a, m_b, shift = self._bias_parameters(bias, products.step)
         emit = products.builder.emit
         table = emit(
             "constant",
@@ -281,7 +285,7 @@ class AttentionCore(Layer):
         return {"mask": (mask if self.windows > 1 else mask[0], 1, False)}
 
     def _record_softmax(self, logits: Symbol, tokens: int) -> Symbol:
-        attributes, constants = fields_for_emit(self.exponent(logits.scale, tokens, logits.bits))
+        attributes, constants = fields_for_emit(self.exponent(logits.step, tokens, logits.bits))
         form = {"bits": self.bits.probabilities, "normalization": self.softmax.normalization}
         return logits.builder.emit(
             "softmax",
@@ -297,12 +301,12 @@ class AttentionCore(Layer):
 
     def _record_normalized(self, logits: Symbol, v: Symbol) -> Symbol:
         probabilities = self._record_softmax(logits, v.shape[-2])
-        scale = self.probability_scale * v.scale
+        scale = self.probability_scale * v.step
         return self.context(self._record_product("weighted", probabilities, v, False, v.shape, scale))
 
     def _record_deferred(self, logits: Symbol, v: Symbol) -> Symbol:
         tokens, bits = v.shape[-2], self.bits.probabilities
-        exponent = self.exponent(logits.scale, tokens, logits.bits)
+        exponent = self.exponent(logits.step, tokens, logits.bits)
         attributes, constants = fields_for_emit(exponent)
         m, e = derive_weights(exponent, logits.bits, bits, tokens)
         weights = logits.builder.emit(
@@ -316,7 +320,7 @@ class AttentionCore(Layer):
             constants={**constants, **self._record_mask()},
         )
         sums = self._record_product("weighted", weights, v, False, v.shape, None)
-        m, e = derive_mean(v.scale / self.context.scale(), self.context.bits)
+        m, e = derive_mean(v.step / self.context.single_scale(), self.context.bits)
         return logits.builder.emit(
             "weighted_mean",
             self.context.name,

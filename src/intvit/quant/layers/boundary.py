@@ -21,6 +21,9 @@ class InputQuantize(Layer):
     The range is known beforehand: pixels 0 and 255 of every channel. Nothing is observed.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], site: SiteConfig) -> None:
         super().__init__()
         self.bits = site.bits.activation
@@ -82,13 +85,13 @@ class Scores(Linear):
 
     def score_scale(self, x: QTensor | Symbol) -> float:
         """Real value of one score step: the largest possible |accumulator| maps to SCORE_LIMIT."""
-        parameters = self.integer_parameters(x.scale)
+        parameters = self.integer_parameters(x.step)
         largest = parameters.weight.double().abs().sum(1) * 2 ** (x.bits - 1) + parameters.bias.double().abs()
         return max(float((largest * parameters.scale).max()), 1e-30) / SCORE_LIMIT  # a head of zeros scores 0
 
     @torch.no_grad()
     def _multipliers(self, x: QTensor | Symbol, scale: float) -> tuple[Tensor, Tensor]:
-        return encode_ratios(divide(x.scale, scale), 32)
+        return encode_ratios(divide(x.channel_steps, scale), 32)
 
     def scores(self, x: QTensor) -> QTensor:
         """int32 scores (B, classes) of codes (B, K)."""
@@ -124,9 +127,9 @@ class MeanScores(Scores):
         self.configure(parts[0].out_features, site, None)
 
     @property
-    def weight(self) -> Tensor:
+    def weight(self) -> Tensor:  # type: ignore[override]  # made of its parts, where Linear has a parameter
         return torch.cat([part.weight for part in self.parts], 1) / len(self.parts)
 
     @property
-    def bias(self) -> Tensor:
+    def bias(self) -> Tensor:  # type: ignore[override]  # likewise
         return torch.stack([part.bias for part in self.parts]).mean(0)

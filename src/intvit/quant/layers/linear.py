@@ -37,6 +37,11 @@ class Linear(Layer):
     s_x * s_w; `correct_biases` (intvit.calibration) finds the correction, which the float function does not have.
     """
 
+    weight: Tensor  # a parameter, but in MeanScores
+    bias: Tensor | None
+    clip: Tensor
+    correction: Tensor
+
     def __init__(
         self, inputs: int, outputs: int, site: SiteConfig, output: Quantizer | None = None, *, bias: bool = True
     ) -> None:
@@ -65,8 +70,8 @@ class Linear(Layer):
             if self.mean is not None:
                 self.mean.value = y.flatten(0, -2).double().mean(0)
             return y
-        y = self.record(x) if isinstance(x, Symbol) else self.accumulate(x)
-        return y if self.output is None else self.output(y)
+        accumulators: Value = self.record(x) if isinstance(x, Symbol) else self.accumulate(x)
+        return accumulators if self.output is None else self.output(accumulators)
 
     def matrix(self) -> Tensor:
         """The weight as (N, K)."""
@@ -97,11 +102,11 @@ class Linear(Layer):
 
     def accumulate(self, x: QTensor) -> QTensor:
         """int32 accumulators (B, ..., N)."""
-        parameters = self.integer_parameters(x.scale)
+        parameters = self.integer_parameters(x.step)
         accumulator = integer_matmul(x.values.flatten(0, -2), parameters.weight.t())
         if self.mean is not None:
             self._correct(accumulator, parameters)
-            parameters = self.integer_parameters(x.scale)
+            parameters = self.integer_parameters(x.step)
         accumulator = accumulator.add_(parameters.bias).view(*x.values.shape[:-1], -1)
         gradient = LinearGradient.apply(x.handle, self.weight, self.bias, x, parameters, self.search_clip)
         return QTensor(accumulator, gradient, parameters.scale, 32)
@@ -115,6 +120,7 @@ class Linear(Layer):
     def _correct(self, products: Tensor, parameters: IntegerLinear) -> None:
         """Move the correction by the mean difference to the float outputs of the same images, averaged over batches."""
         assert self.mean is not None
+        assert self.mean.value is not None
         self.mean.batches += 1
         mean = (products.double().mean(0) + parameters.bias) * parameters.scale
         difference = all_reduce(self.mean.value - mean, "mean")
@@ -122,7 +128,7 @@ class Linear(Layer):
 
     def record(self, x: Symbol) -> Symbol:
         """Emit `linear`."""
-        parameters = self.integer_parameters(x.scale)
+        parameters = self.integer_parameters(x.step)
         return x.builder.emit(
             "linear",
             self.name,

@@ -67,13 +67,13 @@ class LayerNorm(Layer):
         """Stream codes to activation codes."""
         if self.output.observing:
             self._observe(x)
-        parameters = self.parameters_for(x, self.output.scale())
+        parameters = self.parameters_for(x, self.output.single_scale())
         values = self.kernels.layernorm(x.values, parameters)
         gradient = LayerNormGradient.apply(x.handle, self.weight, self.bias, x, self.epsilon)
         return QTensor(values, gradient, self.output.scale(), self.output.bits, self.output.factors)
 
     def _observe(self, x: QTensor) -> None:
-        normalizer = self.parameters_for(x, self.output.scale()).normalizer
+        normalizer = self.parameters_for(x, self.output.single_scale()).normalizer
         flat = normalized_float64(x.values, normalizer).view(x.values.shape[0], -1, x.values.shape[-1])
         # Extremes of gamma*n + beta over the tokens of each image, from the extremes of n.
         extremes = torch.stack((flat.amin(1), flat.amax(1)), 1) * (normalizer.scale * self.weight.detach().double())
@@ -81,7 +81,7 @@ class LayerNorm(Layer):
 
     def record(self, x: Symbol) -> Symbol:
         """Emit `layernorm`."""
-        parameters = self.parameters_for(x, self.output.scale())
+        parameters = self.parameters_for(x, self.output.single_scale())
         normalizer = parameters.normalizer
         attributes: dict[str, Any] = {
             "method": normalizer.method,

@@ -26,6 +26,8 @@ class GELU(Layer):
         super().__init__()
         self.config = site.gelu
         self.family, self.options = GELU_FAMILIES[site.gelu.family], family_options(site.gelu)
+        assert self.family.real is not None
+        self.real = self.family.real
         self.output = Quantizer(site.bits.activation, site.observer.activation, site.observer)
 
     @staticmethod
@@ -45,7 +47,7 @@ class GELU(Layer):
             return self.record(x)
         if isinstance(x, QTensor):
             return self.integer(x)
-        y = self.family.real(x)
+        y = self.real(x)
         if self.calibrating:
             self.output.collect(y)
         return y
@@ -58,26 +60,26 @@ class GELU(Layer):
         """Codes to codes."""
         if self.output.observing:
             self._observe(x)
-        table = gelu_table(self.function(x.scale, x.bits), x.bits).to(x.values.device)
+        table = gelu_table(self.function(x.step, x.bits), x.bits).to(x.values.device)
         values = apply_gelu_table(x.values, table)
-        gradient = ActivationGradient.apply(x.handle, x, self.family.real, self.kernels)
+        gradient = ActivationGradient.apply(x.handle, x, self.real, self.kernels)
         return QTensor(values, gradient, self.output.scale(), self.output.bits)
 
     def _observe(self, x: QTensor) -> None:
         flat = x.values.flatten(1)
-        low, high = flat.amin(1).double() * x.scale, flat.amax(1).double() * x.scale
-        if self.family.real is F.gelu:
+        low, high = flat.amin(1).double() * x.step, flat.amax(1).double() * x.step
+        if self.real is F.gelu:
             # (B, 1, 3): |GELU| is largest at an end or where GELU is smallest
             extremes = torch.stack((low, high, LOWEST.to(low).clamp(low, high)), 1)[:, None]
             self.output.observe(F.gelu(extremes), 1.0)
             return
-        codes = torch.arange(-(2 ** (x.bits - 1)), 2 ** (x.bits - 1), device=flat.device).double() * x.scale
+        codes = torch.arange(-(2 ** (x.bits - 1)), 2 ** (x.bits - 1), device=flat.device).double() * x.step
         seen = (codes >= low[:, None]) & (codes <= high[:, None])  # (B, codes): any of them may hold the largest value
-        self.output.observe((self.family.real(codes) * seen)[:, None], 1.0)
+        self.output.observe((self.real(codes) * seen)[:, None], 1.0)
 
     def record(self, x: Symbol) -> Symbol:
         """Emit `gelu`."""
-        attributes, constants = fields_for_emit(self.function(x.scale, x.bits))
+        attributes, constants = fields_for_emit(self.function(x.step, x.bits))
         return x.builder.emit(
             "gelu",
             self.name,

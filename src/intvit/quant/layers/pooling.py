@@ -27,7 +27,7 @@ class MeanPool(Layer):
             return self.record(x)
         if isinstance(x, QTensor):
             sums = x.values.sum(1, dtype=torch.int32)
-            return self.output(QTensor(sums, MeanGradient.apply(x.handle, x), x.scale / x.values.shape[1], 32))
+            return self.output(QTensor(sums, MeanGradient.apply(x.handle, x), x.step / x.values.shape[1], 32))
         y = x.mean(1)
         if self.calibrating:
             self.output.collect(y)
@@ -44,7 +44,7 @@ class MeanPool(Layer):
             [ones, x],
             shape=(1, channels),
             bits=32,
-            scale=x.scale / length,
+            scale=x.step / length,
             attributes={"transpose_b": False},
         )
         return self.output(sums.reshape(f"{self.name}.flat", channels))

@@ -27,10 +27,12 @@ class Add(Layer):
 
         joining: real (1, M, C), rows that join the result later and must lie in its range (the class token).
         """
-        if isinstance(branch, Symbol):
+        if isinstance(branch, Symbol) and isinstance(stream, Symbol):
             return self.record(branch, stream)
-        if isinstance(branch, QTensor):
+        if isinstance(branch, QTensor) and isinstance(stream, QTensor):
             return self.integer(branch, stream, joining)
+        assert isinstance(branch, Tensor)
+        assert isinstance(stream, Tensor)
         y = branch + stream
         if self.calibrating:
             self.output.collect(_joined(y, joining))
@@ -38,13 +40,13 @@ class Add(Layer):
 
     def multipliers(self, branch: QTensor | Symbol, stream: QTensor | Symbol) -> tuple[Tensor, Tensor, Tensor]:
         """(m_a, m_b, e), int64 (C,)."""
-        device = branch.scale.device
-        channels = branch.scale.shape[0]
+        scale = branch.channel_steps
+        device, channels = scale.device, scale.shape[0]
         target = self.output.channel_scale(channels, device)
-        stream_scale = torch.tensor(stream.scale, dtype=torch.float64, device=device)
+        stream_scale = torch.tensor(stream.step, dtype=torch.float64, device=device)
         if stream.factors is not None:
             stream_scale = stream_scale / power_of_two(stream.factors)
-        ratio_a, ratio_b = branch.scale / target, (stream_scale / target).expand(channels)
+        ratio_a, ratio_b = scale / target, (stream_scale / target).expand(channels)
         return encode_pair(ratio_a, ratio_b, self.output.bits)
 
     def integer(self, branch: QTensor, stream: QTensor, joining: Tensor | None) -> QTensor:
@@ -57,10 +59,10 @@ class Add(Layer):
 
     @staticmethod
     def _real_sum(branch: QTensor, stream: QTensor) -> Tensor:
-        scale = torch.full((1,), stream.scale, device=branch.values.device)
+        scale = torch.full((1,), stream.step, device=branch.values.device)
         if stream.factors is not None:
             scale = scale / power_of_two(stream.factors).float()
-        return torch.addcmul(branch.values * branch.scale.float(), stream.values.float(), scale)
+        return torch.addcmul(branch.values * branch.channel_steps.float(), stream.values.float(), scale)
 
     def record(self, branch: Symbol, stream: Symbol) -> Symbol:
         """Emit `add`."""
@@ -121,7 +123,7 @@ class Constant(Layer):
         if isinstance(like, Tensor):
             return value.expand(like.shape[0], -1, -1)
         scale, bits, factors = (
-            (self._own_scale(value), self.bits, None) if own_range else (like.scale, like.bits, like.factors)
+            (self._own_scale(value), self.bits, None) if own_range else (like.step, like.bits, like.factors)
         )
         codes, inside = self._codes(value, scale, bits, factors)
         if isinstance(like, Symbol):

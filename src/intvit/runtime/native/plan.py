@@ -45,7 +45,7 @@ class Tensor:
     @property
     def offset(self) -> int:
         """Entries between the start of the buffer and that of the view."""
-        start, first = (int(array.__array_interface__["data"][0]) for array in (self.whole, self.entries))
+        start, first = (array.__array_interface__["data"][0] for array in (self.whole, self.entries))
         return first - start
 
     @property

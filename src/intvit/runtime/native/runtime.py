@@ -107,7 +107,7 @@ class NativeRuntime:
 
     def ceiling(self) -> float:
         """Multiply-adds a second of the path's inner product on data in the first-level cache, on one thread."""
-        return float(self._compiled.intvit_ceiling())
+        return self._compiled.intvit_ceiling()
 
 
 class Engine:
@@ -152,7 +152,7 @@ class Engine:
 
     @property
     def memory(self) -> int:
-        return int(self._compiled.intvit_bytes(self._handle))
+        return self._compiled.intvit_bytes(self._handle)
 
     def step_times(self) -> list[tuple[Step, float]]:
         nanoseconds = (ctypes.c_int64 * len(self.plan.steps))()

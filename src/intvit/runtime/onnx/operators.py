@@ -35,8 +35,7 @@ def _quantize_input(site: Site) -> None:
 def _clamped(value: np.ndarray, shift: np.ndarray | int, output: Value) -> np.ndarray:
     """clamp((v + 2^(e-1)) >> e) of Python integers, in the output's type."""
     rounded = (value.astype(object) + (1 << (shift - 1))) >> shift
-    clamped: np.ndarray = np.clip(rounded, *limits(output.bits, output.signed))
-    return clamped.astype(container(output.bits, output.signed))
+    return np.clip(rounded, *limits(output.bits, output.signed)).astype(container(output.bits, output.signed))
 
 
 def _patches(site: Site) -> None:
