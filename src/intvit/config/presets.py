@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,32 @@ def config_directory() -> Path:
         if (folder / "train.yaml").is_file():
             return folder
     raise IntVitError(f"no presets beside {package}: the installation is incomplete, install intvit again")
+
+
+def presets(group: str = "quant") -> list[str]:
+    """Names of the presets of a group, sorted; the groups are the folders of conf/, such as `model` or `quant/gelu`.
+
+    Raises IntVitError for a group that there is not.
+
+    >>> "ivit8" in presets(), presets("quant/softmax")
+    (True, ['float', 'ibert', 'ivit', 'lut', 'ppoly'])
+    """
+    folder = config_directory() / group
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    if not group or not names:
+        groups = sorted(
+            {str(path.parent.relative_to(config_directory())) for path in config_directory().glob("*/**/*.yaml")}
+        )
+        raise IntVitError(f"no presets of {group}; there are {', '.join(groups)}")
+    return names
+
+
+def compose_run(overrides: Sequence[str]) -> tuple[dict[str, Any], Path]:
+    """The plain config and the run folder of `python train.py` with these overrides."""
+    register_resolvers()
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        config = compose("train", overrides=list(overrides), return_hydra_config=True)
+    return plain(config), Path(config.hydra.run.dir)
 
 
 def _run_folder(*, _root_: DictConfig) -> str:

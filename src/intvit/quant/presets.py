@@ -10,12 +10,27 @@ from intvit.quant import QuantConfig
 
 
 def compose_quant(preset: str, overrides: list[str] | None = None, directory: Path | None = None) -> QuantConfig:
-    """The `quant` group composed as train.py would: `compose_quant("ivit8", ["quant/gelu=lut"])`.
+    """The `quant` group composed as train.py would.
 
-    directory: with further presets in its folder quant/, what train.py calls --config-dir.
+    preset: one of `intvit.presets("quant")`. overrides: parts of it, as on the command line. directory: with further
+    presets in its folder quant/, what train.py calls --config-dir.
+
+    Raises IntVitError for a key that there is not and a value that is not allowed; for a preset or group that there is
+    not, Hydra's errors.
+
+    >>> compose_quant("ivit8", ["quant/gelu=lut", "quant.bits.weight=6"]).bits.weight
+    6
     """
     search = [] if directory is None else [f"hydra.searchpath=[{directory.resolve()}]"]
     return build(QuantConfig, compose_group([f"+quant={preset}", *(overrides or []), *search], "quant"), "quant")
+
+
+def quant_config(quant: str | QuantConfig) -> QuantConfig:
+    """A config as it is; or that of a preset with overrides after commas, such as ivit8,quant/gelu=lut."""
+    if isinstance(quant, QuantConfig):
+        return quant
+    preset, *overrides = quant.split(",")
+    return compose_quant(preset, overrides)
 
 
 def preset_names(directory: Path | None = None) -> list[str]:
