@@ -1,4 +1,4 @@
-"""The library's face: a light import, verbs in any order of imports, types, and the examples of README and docstrings."""
+"""The library's face: a light import, verbs in any order of imports, types, the examples of README and docstrings."""
 
 import doctest
 import importlib
@@ -51,7 +51,8 @@ def folder(calibrated: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
     script = (
-        "import sys; before = set(sys.modules); import intvit; new = {m.split('.')[0] for m in set(sys.modules) - before}\n"
+        "import sys; before = set(sys.modules); import intvit\n"
+        "new = {m.split('.')[0] for m in set(sys.modules) - before}\n"
         "assert not new & {'torch', 'numpy', 'hydra', 'omegaconf', 'timm', 'rich', 'PIL', 'safetensors'}, new\n"
         "assert {m for m in sys.modules if m.startswith('intvit')} == {'intvit'}\n"
         "dir(intvit); intvit.IntVitError\n"
@@ -66,7 +67,8 @@ def test_running_and_certifying_a_checkpoint_needs_neither_torch_nor_hydra(folde
         "import sys\nfor name in ('torch', 'hydra', 'timm', 'pytorch_lightning'): sys.modules[name] = None\n"
         "import intvit, numpy\n"
         f"assert intvit.certify({str(folder)!r}, 32).enough\n"
-        f"images = numpy.zeros((1, 3, 8, 8), 'uint8')\nassert intvit.load({str(folder)!r}, 'numpy')(images).shape == (1, 10)\n"
+        "images = numpy.zeros((1, 3, 8, 8), 'uint8')\n"
+        f"assert intvit.load({str(folder)!r}, 'numpy')(images).shape == (1, 10)\n"
         f"assert len(next(intvit.run({str(folder)!r}, images, runtime='numpy')).best) == 5\n"
         f"intvit.golden({str(folder)!r}, images, {str(folder.parent / 'golden')!r}, values=['head'])"
     )
@@ -109,11 +111,9 @@ def test_a_verb_and_a_package_of_one_name_are_both_in_any_order_of_imports(packa
     inside = {"export": ("record", "record"), "models": ("MODELS", "registry")}[package]
     call = {"export": "intvit.export(torch.nn.Identity())", "models": "assert 'deit_t' in intvit.models()"}[package]
     script = (
-        f"{order.format(package, *inside)}\n".replace(
-            "from intvit.export import record", "from intvit.export import record"
-        )
-        + f"import torch\nassert intvit.{package}.__name__ == 'intvit.{package}'\n"
-        + f"try: {call}\nexcept intvit.IntVitError as error: assert 'Identity is not a model of intvit' in str(error)"
+        f"{order.format(package, *inside)}\n"
+        f"import torch\nassert intvit.{package}.__name__ == 'intvit.{package}'\n"
+        f"try: {call}\nexcept intvit.IntVitError as error: assert 'Identity is not a model of intvit' in str(error)"
     )
     done = run_python("-c", script)
     assert done.returncode == 0, done.stderr
@@ -147,16 +147,16 @@ def test_types_of_the_verbs_are_seen_and_mistakes_found(tmp_path: Path) -> None:
     pytest.importorskip("mypy", reason="mypy comes with intvit[dev]")
     (tmp_path / "typed.py").write_text(TYPED)
     (tmp_path / "wrong.py").write_text(WRONG)
-    command = ["-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "--follow-imports=silent"]
+    command = ["-m", "mypy", "--config-file", str(ROOT / "pyproject.toml")]  # with the cache of `make lint`
     environment = {"MYPYPATH": str(ROOT / "src")}
     done = run_python(*command, str(tmp_path / "typed.py"), str(tmp_path / "wrong.py"), **environment)
-    lines = [line for line in done.stdout.splitlines() if ": error:" in line]
+    lines = [line for line in done.stdout.splitlines() if ": error:" in line and "src/intvit" not in line]
     assert [re.sub(r".*(wrong|typed)\.py:(\d+): .*", r"\1 \2", line) for line in lines] == [
         "wrong 4",
         "wrong 5",
         "wrong 6",
     ]
-    assert "typed.py:15: note: Revealed type is" in done.stdout
+    assert "typed.py:14: note: Revealed type is" in done.stdout
     assert "Program" in done.stdout
 
 
@@ -205,7 +205,7 @@ def test_calibration_takes_numpy_torch_batches_and_loaders_alike() -> None:
 
 
 def test_calibration_and_export_refuse_what_is_not_a_model_of_ours(calibrated: Any) -> None:
-    with pytest.raises(IntVitError, match="Linear is not a model of intvit; intvit.quantize"):
+    with pytest.raises(IntVitError, match=r"Linear is not a model of intvit; intvit\.quantize"):
         intvit.calibrate(torch.nn.Linear(1, 1), np.zeros((1, 3, 8, 8), np.uint8))
     with pytest.raises(IntVitError, match="Linear is not a model of intvit"):
         intvit.export(torch.nn.Linear(1, 1))
@@ -298,7 +298,7 @@ def test_a_mismatch_is_counted(calibrated: Any, folder: Path) -> None:
     name = next(name for name in program.constants if name.endswith("head.weight"))
     array = program.constants[name].array
     array[:] = -array
-    images, labels = (array[:8] for array in intvit.digits())
+    images = intvit.digits()[0][:8]
     save_checkpoint(program, folder.with_name("changed"))
     changed = load_runtime(load_checkpoint(folder.with_name("changed")), "numpy")
     assert (changed(images) != calibrated.integer_scores(torch.from_numpy(images)).numpy()).any()
