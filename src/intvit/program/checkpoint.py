@@ -17,7 +17,7 @@ from intvit.program.program import Program, ProgramError
 FILES = {document.FILE, weights.FILE, BOUNDS_FILE}
 
 
-def save_checkpoint(program: Program, folder: str | os.PathLike[str]) -> None:
+def save_checkpoint(program: Program, folder: str | os.PathLike) -> None:
     """Check the program, prove its bounds, and write it to `folder`, whose old checkpoint it replaces.
 
     The files are written to a new folder beside the target, which is then renamed: a reader or a crash meets the
@@ -54,7 +54,7 @@ def _replace(folder: Path, fresh: Path, old: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load_checkpoint(folder: str | os.PathLike[str]) -> Program:
+def load_checkpoint(folder: str | os.PathLike) -> Program:
     """Read the program in `folder`, check it, and prove its bounds again: an edited file cannot overflow a runtime.
 
     Raises ProgramError, one line, that starts with the folder.

@@ -43,10 +43,7 @@ def _concat(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndar
     return Interval(low, high).channels()
 
 
-Rule = Callable[[Ledger, list[Interval], dict[str, np.ndarray]], Interval]
-
-
-def _move(rearrange: Callable[[Ledger, np.ndarray], np.ndarray]) -> Rule:
+def _move(rearrange: Callable[[Ledger, np.ndarray], np.ndarray]) -> Callable:
     """A rule for data movement: move the bounds like the data, then keep one entry along axes where all are equal.
 
     Rows that stay whole stay in their ball.
@@ -237,7 +234,7 @@ def _gelu(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarra
     return Interval(result.low.reshape(shape), result.high.reshape(shape))
 
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, Callable[[Ledger, list[Interval], dict[str, np.ndarray]], Interval]] = {
     "quantize_input": _quantize_input,
     "patches": _move(_patches),
     "constant": _constant,
