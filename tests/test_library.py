@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +251,7 @@ REFUSED = [
     ("vit_tiny_patch16_224", {"pre_norm": True}, "a norm before the blocks"),
     ("vit_tiny_patch16_224", {"act_layer": "silu"}, "the activation SiLU"),
     ("vit_tiny_patch16_224", {"num_classes": 0}, "no classifier"),
-    ("vit_tiny_patch16_224", {"norm_layer": "layernorm"}, "norms with epsilon 1e-05"),
+    ("vit_tiny_patch16_224", {"norm_layer": partial(torch.nn.LayerNorm, eps=1e-5)}, "norms with epsilon 1e-05"),
     ("vit_tiny_patch16_224", {"mlp_ratio": 2.5}, "an MLP of 2.5 times the width"),
     ("vit_tiny_patch16_224", {"img_size": (16, 32)}, "not square"),
     ("deit3_small_patch16_224", {}, "a position embedding that leaves the class token out, LayerScale"),
@@ -260,7 +261,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "options", "feature"), REFUSED, ids=lambda value: str(value))
+@pytest.mark.parametrize(
+    ("name", "options", "feature"), REFUSED, ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_what_ours_do_not_compute_is_refused_by_name(name: str, options: dict[str, Any], feature: str) -> None:
     small = {} if name == "resnet18" else {"depths": (1, 1), "num_heads": (3, 6)} if "swin" in name else {"depth": 1}
     with pytest.raises(IntVitError, match=re.escape(feature)):
@@ -319,6 +322,22 @@ def test_training_in_process_is_the_run_of_the_command_line(tmp_path: Path, monk
     assert summary["integer"]["top1"] > 0
     assert (tmp_path / "run" / "summary.json").is_file()
     assert intvit.train(*overrides, *quick, folder="run") == summary
+
+
+def test_what_cannot_be_composed_is_one_line() -> None:
+    for given, message in [
+        (("nonsense",), "no preset quant=nonsense; quant has .*lut8"),
+        (("lut8", ["quant/gelu=nonsense"]), "no preset quant/gelu=nonsense; quant/gelu has .*ivit"),
+        (("lut8", ["quant.nonsense=1"]), "quant.nonsense: no such key"),
+        (("lut8", ["quant.bits.weight=9"]), "weight=9"),
+    ]:
+        with pytest.raises(IntVitError, match=message) as caught:
+            intvit.compose(*given)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(IntVitError, match="no preset model=nonsense"):
+        intvit.train("model=nonsense")
+    with pytest.raises(IntVitError, match="quant=fp32 is float"):
+        intvit.create_model("deit_t", quant="fp32")
 
 
 def test_presets_name_their_group() -> None:

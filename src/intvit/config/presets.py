@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from intvit.config.environment import started_ranks
 from intvit.config.identity import identity_hash, plain
-from intvit.errors import IntVitError
+from intvit.errors import IntVitError, one_line
 
 
 def config_directory() -> Path:
@@ -28,8 +31,8 @@ def presets(group: str = "quant") -> list[str]:
 
     Raises IntVitError for a group that there is not.
 
-    >>> "ivit8" in presets(), presets("quant/softmax")
-    (True, ['float', 'ibert', 'ivit', 'lut', 'ppoly'])
+    >>> "ivit8" in presets(), presets("quant/layernorm")
+    (True, ['exact', 'float', 'ibert', 'ivit', 'ivit_paper'])
     """
     folder = config_directory() / group
     names = sorted(path.stem for path in folder.glob("*.yaml"))
@@ -42,11 +45,21 @@ def presets(group: str = "quant") -> list[str]:
 
 
 def compose_run(overrides: Sequence[str]) -> tuple[dict[str, Any], Path]:
-    """The plain config and the run folder of `python train.py` with these overrides."""
+    """The plain config and the run folder of `python train.py` with these overrides. Raises IntVitError."""
     register_resolvers()
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+    with _composing():
         config = compose("train", overrides=list(overrides), return_hydra_config=True)
-    return plain(config), Path(config.hydra.run.dir)
+        return plain(config), Path(config.hydra.run.dir)
+
+
+@contextlib.contextmanager
+def _composing() -> Iterator[None]:
+    """Hydra at work on our presets; its errors, of several lines and types, become IntVitError."""
+    try:
+        with initialize_config_dir(str(config_directory()), version_base="1.3"):
+            yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise IntVitError(one_line(error)) from error
 
 
 def _run_folder(*, _root_: DictConfig) -> str:
@@ -71,7 +84,7 @@ def register_resolvers() -> None:
 
 
 def compose_group(overrides: list[str], group: str) -> Any:
-    """The group of presets that `overrides` choose, as train.py would compose it, in plain values."""
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+    """The group of presets that `overrides` choose, as train.py composes it, in plain values. Raises IntVitError."""
+    with _composing():
         config = compose(overrides=overrides)
-    return OmegaConf.to_container(config[group], resolve=True)
+        return OmegaConf.to_container(config[group], resolve=True)

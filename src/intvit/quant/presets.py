@@ -6,6 +6,7 @@ from pathlib import Path
 
 from intvit.config.presets import compose_group, config_directory
 from intvit.config.values import build
+from intvit.errors import IntVitError
 from intvit.quant import QuantConfig
 
 
@@ -15,8 +16,7 @@ def compose_quant(preset: str, overrides: list[str] | None = None, directory: Pa
     preset: one of `intvit.presets("quant")`. overrides: parts of it, as on the command line. directory: with further
     presets in its folder quant/, what train.py calls --config-dir.
 
-    Raises IntVitError for a key that there is not and a value that is not allowed; for a preset or group that there is
-    not, Hydra's errors.
+    Raises IntVitError for a preset, group or key that there is not, and for a value that is not allowed.
 
     >>> compose_quant("ivit8", ["quant/gelu=lut", "quant.bits.weight=6"]).bits.weight
     6
@@ -26,11 +26,16 @@ def compose_quant(preset: str, overrides: list[str] | None = None, directory: Pa
 
 
 def quant_config(quant: str | QuantConfig) -> QuantConfig:
-    """A config as it is; or that of a preset with overrides after commas, such as ivit8,quant/gelu=lut."""
-    if isinstance(quant, QuantConfig):
-        return quant
-    preset, *overrides = quant.split(",")
-    return compose_quant(preset, overrides)
+    """A config as it is; or that of a preset with overrides after commas, such as ivit8,quant/gelu=lut.
+
+    Raises IntVitError for one that is float.
+    """
+    if isinstance(quant, str):
+        preset, *overrides = quant.split(",")
+        quant = compose_quant(preset, overrides)
+    if not quant.enabled:
+        raise IntVitError(f"quant={quant.name} is float: it has no integer program; choose an integer preset")
+    return quant
 
 
 def preset_names(directory: Path | None = None) -> list[str]:

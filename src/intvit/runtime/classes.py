@@ -37,8 +37,8 @@ def run(
 
     Raises IntVitError naming a file that is no picture, and for a runtime that there is not.
 
-    >>> next(run(folder, images, runtime="numpy", top=1)).best[0][0]
-    'five'
+    >>> [len(classified.best) for classified in run(folder, images[:2], runtime="numpy", top=3)]
+    [3, 3]
     """
     program = as_program(source)
     execute = load_runtime(program, runtime)

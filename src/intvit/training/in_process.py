@@ -18,7 +18,7 @@ def train(*overrides: str, folder: str | os.PathLike[str] | None = None) -> dict
     ended returns its summary again. `float` and `integer` (None without quantization) of the summary hold `top1` and
     `top5` in percent; `intvit.evaluation.entry.evaluate` exports and checks the run as evaluate.py does.
 
-    Raises IntVitError, and Hydra's errors for presets and keys that there are not, before anything is written.
+    Raises IntVitError for whatever is wrong with overrides, data, weights or the folder, before anything is written.
 
         >>> summary = intvit.train("model=deit_s", "quant=ivit8")     # doctest: +SKIP
         >>> summary["integer"]["top1"]                                # doctest: +SKIP
