@@ -14,7 +14,7 @@ import argparse
 
 from intvit.commands.arguments import positive
 from intvit.program.certificate import Row
-from intvit.program.ledger import Range
+from intvit.program.interval_arithmetic import Range
 from intvit.runtime.certificate import Certificate, certify
 
 

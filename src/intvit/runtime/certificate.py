@@ -11,7 +11,7 @@ import numpy as np
 
 from intvit.program import OperatorBounds, Program, bounds
 from intvit.program.certificate import Row, rows
-from intvit.program.ledger import Range
+from intvit.program.interval_arithmetic import Range
 from intvit.runtime import as_program
 from intvit.runtime.images import read_images
 from intvit.runtime.observed import observe
