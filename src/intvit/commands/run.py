@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--runtime", default="native", choices=sorted(RUNTIMES))
     options = parser.parse_args(arguments)
     for classified in run(options.folder, options.images, runtime=options.runtime):
-        print(classified.picture)
+        print(classified.image)
         for name, score in classified.best:
             print(f"  {score:>11}  {name}")
     return 0

@@ -40,7 +40,7 @@ def golden(
     name, * and ? allowed. program.json is copied, so that `out` says which operator reads what.
 
     Raises ProgramError (an IntVitError) for a folder that holds no whole checkpoint, IntVitError for a file that is no
-    picture, a name without an operator, and if `out` is not empty; nothing is written then.
+    image, a name without an operator, and if `out` is not empty; nothing is written then.
 
     >>> golden(folder, images, out, values=["head"])["images"][0][-1]["shape"]
     [10]

@@ -1,4 +1,4 @@
-"""From pictures to the names of classes, with any runtime. Needs numpy and pillow, no torch."""
+"""From images to the names of classes, with any runtime. Needs numpy and pillow, no torch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from intvit.runtime.images import read_images
 
 @dataclass(frozen=True)
 class Classified:
-    """One picture: its file, with its place [N] in one of several; and (class name, score), highest scores first."""
+    """One image: its file, with its place [N] in one of several; and (class name, score), highest scores first."""
 
-    picture: str
+    image: str
     best: list[tuple[str, int]]
 
 
@@ -29,13 +29,13 @@ def run(
     runtime: str = "native",
     top: int = 5,
 ) -> Iterator[Classified]:
-    """The `top` classes of every picture with the highest scores, one picture after the other.
+    """The `top` classes of every image with the highest scores, one image after the other.
 
     source: a program, or the folder of an integer checkpoint. images: photos, which get the evaluation transform that
     the checkpoint's provenance records, or .npy files of uint8 pixels, or an array uint8 (B, C, H, W). Among equal
     scores the lower class is first. Classes without names are called by their index.
 
-    Raises IntVitError naming a file that is no picture, and for a runtime that there is not.
+    Raises IntVitError naming a file that is no image, and for a runtime that there is not.
 
     >>> [len(classified.best) for classified in run(folder, images[:2], runtime="numpy", top=3)]
     [3, 3]
@@ -48,5 +48,5 @@ def run(
         pixels = read_images(program, given)
         for number, scores in enumerate(execute(pixels)):
             order = np.argsort(-scores.astype(np.int64), kind="stable")[:top]
-            picture = name if name and len(pixels) == 1 else f"{name}[{number}]"
-            yield Classified(picture, [(names[index], int(scores[index])) for index in order])
+            image = name if name and len(pixels) == 1 else f"{name}[{number}]"
+            yield Classified(image, [(names[index], int(scores[index])) for index in order])
