@@ -24,6 +24,7 @@ test-all: lint
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 # constraints.txt names plain versions: the index decides between CPU and CUDA wheels of torch.
 $(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard src/intvit/runtime/native/*.cpp src/intvit/runtime/native/*.h)

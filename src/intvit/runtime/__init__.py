@@ -32,9 +32,24 @@ class Runtime(Protocol):
         """Yields (operator name, its output as int64 [B, ...]) in program order."""
 
 
-def load(folder: str | os.PathLike, runtime: str = "native", **options: Any) -> Runtime:
-    """The checked program in an integer checkpoint's folder, ready to run; see `load_runtime`."""
-    return load_runtime(load_checkpoint(folder), runtime, **options)
+def load(source: Program | str | os.PathLike[str], runtime: str = "native", **options: Any) -> Runtime:
+    """A checked program, ready to run: `scores = load(folder)(images)`, uint8 (B, C, H, W) -> int32 (B, classes).
+
+    source: the folder of an integer checkpoint, or a program. runtime: `native` (C++, the fast one; takes `threads` and
+    `path`), `numpy` (the reference), `torch` or `onnx`; all give equal integers, and need no torch but for its own.
+
+    Raises ProgramError (an IntVitError) for a folder that holds no whole checkpoint and for an unknown runtime,
+    IntVitError where the native runtime is not compiled. The runtime refuses images of another size or type.
+
+    >>> load(folder, "numpy")(images).dtype
+    dtype('int32')
+    """
+    return load_runtime(as_program(source), runtime, **options)
+
+
+def as_program(source: Program | str | os.PathLike[str]) -> Program:
+    """A program as it is, or the checked one of an integer checkpoint's folder. Raises ProgramError."""
+    return source if isinstance(source, Program) else load_checkpoint(source)
 
 
 def load_runtime(program: Program, name: str, **options: Any) -> Runtime:
