@@ -12,8 +12,8 @@ from intvit.analysis.subject import Subject
 from intvit.calibration import calibrate
 from intvit.data.presets import photo_config
 from intvit.models import create_model
-from intvit.quant.presets import compose_quant
 from intvit.training.config import ModelConfig
+from tests.support.presets import quant_of
 
 SIZES: dict[str, tuple[int, dict[str, Any]]] = {
     "deit_t": (32, {"width": 16, "depth": 3, "heads": 2}),
@@ -42,7 +42,7 @@ def images(name: str, count: int, seed: int) -> Tensor:
 
 def subject(name: str, preset: str) -> Small:
     config = ModelConfig(name, SIZES[name][0], None, 7, (0.5,) * 3, (0.5,) * 3)
-    small = Small(name, config, compose_quant(preset), nn.Identity(), photo_config(), images(name, 6, 1))
+    small = Small(name, config, quant_of(preset), nn.Identity(), photo_config(), images(name, 6, 1))
     small.model = small._build({})
     calibrate(small.model, small.calibration.split(8))
     return small
