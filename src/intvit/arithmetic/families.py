@@ -161,7 +161,8 @@ class Families(Mapping[str, Family]):
 
 def checked_integers(name: str, site: str, values: Any, count: int) -> Tensor:
     """What a plain function returned, int64 [count]. Raises IntVitError for anything that is not `count` integers."""
-    if not isinstance(values, Tensor) or values.is_floating_point() or tuple(values.shape) != (count,):
+    integers = isinstance(values, Tensor) and not (values.is_floating_point() or values.is_complex())
+    if not integers or tuple(values.shape) != (count,):
         found = f"{values.dtype} {list(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
         raise IntVitError(f"{site}: family {name} returned {found}; expected a tensor of {count} integers")
     return values.to(torch.int64)

@@ -83,10 +83,15 @@ def _power_of_two(reach: float, largest: float) -> float:
     return min(largest, math.ldexp(1.0, exponent - (mantissa == 0.5)))
 
 
-# Function, and weight of the error of a piece that starts at z. The exponential's, between absolute and relative, keeps
-# the many small terms of a long row from moving the sum (measured: halves the error of probabilities).
-_FUNCTIONS = {
-    "exponential": (lambda z: elementary.exp(-z), lambda z: torch.ones_like(z) / (elementary.exp(-z) + 1e-3).sqrt()),
+def _between_absolute_and_relative(z: Tensor) -> Tensor:
+    """(e^-z + 0.001)^-1/2, by C's root, which is correctly rounded; that of torch may be a library's."""
+    return torch.tensor([1.0 / math.sqrt(value) for value in (elementary.exp(-z) + 1e-3).tolist()], dtype=torch.float64)
+
+
+# Function, and weight of the error of a piece that starts at z. The exponential's keeps the many small terms of a long
+# row from moving the sum (measured: halves the error of probabilities).
+_FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "exponential": (lambda z: elementary.exp(-z), _between_absolute_and_relative),
     "gelu": (elementary.gelu, torch.ones_like),
 }
 
@@ -105,7 +110,7 @@ def _fit(function: str, low: float, high: float, segments: int, degree: int) -> 
     value, weight = _FUNCTIONS[function]
     coefficients, error = _interpolate(value, grid[start], grid[end], degree)
     table = torch.full((_GRID + 1, _GRID + 1), math.inf, dtype=torch.float64)
-    table[start, end] = error * weight(grid[start])
+    table[start, end] = error * weight(grid)[start]
     best, previous = table[0], []
     for _ in range(segments - 1):
         candidates = torch.maximum(best[:, None], table)  # [end of the pieces so far, end of the next]
