@@ -1,7 +1,7 @@
 """The contract on every path of the native runtime: every preset, a ViT and a Swin, equal to the numpy runtime."""
 
+import functools
 from collections import Counter
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -33,13 +33,14 @@ def small_swin(preset: str) -> nn.Module:
     return model
 
 
-def cases(preset: str) -> Iterator[tuple[str, Program, np.ndarray]]:
+@functools.cache  # three tests ask for each
+def cases(preset: str) -> list[tuple[str, Program, np.ndarray]]:
     """Name, program and images of a small model of each architecture."""
-    for name, model, images in (
-        ("vit", prepared(small_model(preset)), torch.cat((random_images(4, 1), extreme_images(4)))),
-        ("swin", small_swin(preset), images_of_size(2, 56)),
-    ):
-        yield name, record(model), images.numpy()
+    vit, swin = prepared(small_model(preset)), small_swin(preset)
+    return [
+        ("vit", record(vit), torch.cat((random_images(4, 1), extreme_images(4))).numpy()),
+        ("swin", record(swin), images_of_size(2, 56).numpy()),
+    ]
 
 
 def images_that_differ(preset: str, paths: list[str]) -> dict[str, int]:
