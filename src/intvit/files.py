@@ -1,11 +1,12 @@
-"""Files written whole or not at all, and folders that one process holds."""
+"""Files and folders written whole or not at all, and folders that one process holds."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
+import secrets
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -48,6 +49,45 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def replacing_folder(folder: Path, *, keep: bool = False) -> Iterator[Path]:
+    """A new folder beside `folder` to fill in the block; it takes the place of `folder` once all of it is on the disk.
+
+    A reader, or a crash, meets the old folder, the new one, or (between two renames) none, never a mixture. When the
+    block raises, `folder` is as it was. keep: a folder that is there by then stays, and the new one goes.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    suffix = f"{os.getpid()}.{secrets.token_hex(4)}"
+    fresh, old = (folder.with_name(f".{folder.name}.{kind}.{suffix}") for kind in ("new", "old"))
+    fresh.mkdir()
+    try:
+        yield fresh
+        for path in (*fresh.rglob("*"), fresh):
+            _sync(path)
+        if not (keep and folder.exists()):
+            _move_into_place(fresh, folder, old, keep=keep)
+        _sync(folder.parent)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _move_into_place(fresh: Path, folder: Path, old: Path, *, keep: bool) -> None:
+    if keep or not folder.exists():
+        try:
+            fresh.rename(folder)
+        except OSError:
+            if not (keep and folder.exists()):  # else another process was first
+                raise
+        return
+    folder.rename(old)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -77,6 +117,8 @@ def holding(folder: Path, patience: float = 15.0) -> Iterator[None]:
 
 
 def _lock(descriptor: int) -> bool:
+    import fcntl  # not on Windows, where programs are read and run as well
+
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

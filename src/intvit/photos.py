@@ -1,4 +1,4 @@
-"""Pictures to pixels, with Pillow and numpy alone: decoding with limits, and the geometry of evaluation."""
+"""Images to pixels, with Pillow and numpy alone: decoding with limits, and the geometry of evaluation."""
 
 from __future__ import annotations
 
@@ -20,47 +20,47 @@ class BrokenImage(ValueError):
 
 
 def decode(data: bytes, max_pixels: int) -> Image.Image:
-    """Encoded picture of any mode (gray, 16 bit, palette, alpha, CMYK, ...) -> RGB picture.
+    """Encoded image of any mode (gray, 16 bit, palette, alpha, CMYK, ...) -> RGB image.
 
     Pillow's own conversion, as in timm: alpha is dropped, a camera's rotation mark ignored. But of 16-bit gray the high
     byte is kept, where Pillow clips to white. Raises BrokenImage, for more than `max_pixels` before memory is taken.
     """
-    with opened(data, max_pixels) as picture:
-        return rgb(picture)
+    with opened(data, max_pixels) as image:
+        return rgb(image)
 
 
 def fit(
-    picture: Image.Image, height: int, width: int, crop_pct: float, interpolation: str, max_pixels: int
+    image: Image.Image, height: int, width: int, crop_pct: float, interpolation: str, max_pixels: int
 ) -> np.ndarray:
     """Resize the shorter side to floor(longest of height and width / crop_pct), crop the center.
 
-    RGB (or gray) picture -> uint8 (height, width, 3) (or (height, width)). Equal, byte for byte, to timm's evaluation
+    RGB (or gray) image -> uint8 (height, width, 3) (or (height, width)). Equal, byte for byte, to timm's evaluation
     transform (`crop_mode` center, unnormalized) on the same Pillow. Raises BrokenImage for one that would become too
     large.
     """
     short = math.floor(max(height, width) / crop_pct)
-    old_width, old_height = picture.size
+    old_width, old_height = image.size
     if old_width <= old_height:
         new_width, new_height = short, int(short * old_height / old_width)
     else:
         new_width, new_height = int(short * old_width / old_height), short
-    if new_width * new_height > max_pixels:  # a picture of 1 x 60000 pixels would grow to gigabytes
+    if new_width * new_height > max_pixels:  # a image of 1 x 60000 pixels would grow to gigabytes
         raise BrokenImage(f"{new_width} x {new_height} pixels once resized, more than max_pixels={max_pixels}")
-    if picture.size != (new_width, new_height):
-        picture = picture.resize((new_width, new_height), Image.Resampling[interpolation.upper()])
+    if image.size != (new_width, new_height):
+        image = image.resize((new_width, new_height), Image.Resampling[interpolation.upper()])
     left, top = round((new_width - width) / 2), round((new_height - height) / 2)
-    return np.array(picture.crop((left, top, left + width, top + height)), dtype=np.uint8)
+    return np.array(image.crop((left, top, left + width, top + height)), dtype=np.uint8)
 
 
 @contextmanager
 def opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
-    """The picture with its header read; whatever Pillow raises, now or while pixels load, becomes BrokenImage."""
+    """The image with its header read; whatever Pillow raises, now or while pixels load, becomes BrokenImage."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            width, height = picture.size
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
             if width * height > max_pixels:
                 raise BrokenImage(f"{width} x {height} pixels, more than max_pixels={max_pixels}")
-            yield picture
+            yield image
     except BrokenImage:
         raise
     except UnidentifiedImageError:
@@ -69,9 +69,9 @@ def opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
         raise BrokenImage(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def rgb(picture: Image.Image) -> Image.Image:
-    """An opened picture of any mode as RGB."""
-    if picture.mode.startswith("I;16") or picture.mode == "I":  # 16-bit gray; Pillow's "I" holds it in 32 bits
-        high = np.clip(np.asarray(picture).astype(np.int64) >> 8, 0, 255)
-        picture = Image.fromarray(high.astype(np.uint8))
-    return picture.convert("RGB")
+def rgb(image: Image.Image) -> Image.Image:
+    """An opened image of any mode as RGB."""
+    if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit gray; Pillow's "I" holds it in 32 bits
+        high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
+        image = Image.fromarray(high.astype(np.uint8))
+    return image.convert("RGB")

@@ -1,7 +1,4 @@
-"""Progress bars with the time left: of the phases of a command, and of bytes.
-
-That of phases is on standard error, so that output stays clean.
-"""
+"""Progress bars with the time left: of phases, of things counted, of bytes. All of them are made here."""
 
 from __future__ import annotations
 
@@ -13,13 +10,36 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+
+
+def progress_bar(
+    *amount: ProgressColumn, note: bool = False, console: Console | None = None, transient: bool = False
+) -> Progress:
+    """A bar of rich: description, bar, the columns that say how much is done, time so far and time left.
+
+    note: text at the end, the field `note` of every task; console: standard output by default; transient: it vanishes
+    at its end.
+    """
+    columns: list[ProgressColumn] = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *amount,
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    ]
+    if note:
+        columns.append(TextColumn("{task.fields[note]}"))
+    return Progress(*columns, console=console, transient=transient)
 
 
 def stepped(step: Callable[..., None], result: Any, amount: float = 1.0) -> Any:
@@ -29,18 +49,13 @@ def stepped(step: Callable[..., None], result: Any, amount: float = 1.0) -> Any:
 
 
 class Phases:
-    """`with Phases() as phases: with phases.begin("layers", 8) as step: step()` for each of the 8 parts."""
+    """`with Phases() as phases: with phases.begin("layers", 8) as step: step()` for each of the 8 parts.
+
+    On standard error, so that output stays clean.
+    """
 
     def __init__(self) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description:<12}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
+        self._progress = progress_bar(TaskProgressColumn(), console=Console(stderr=True))
 
     def __enter__(self) -> Phases:
         self._progress.start()
@@ -52,21 +67,27 @@ class Phases:
     @contextmanager
     def begin(self, description: str, total: float) -> Iterator[Callable[..., None]]:
         """A bar of its own; the function that it gives adds to it (1 by default)."""
-        task = self._progress.add_task(description, total=total)
+        task = self._progress.add_task(f"{description:<12}", total=total)
         yield lambda amount=1.0: self._progress.advance(task, amount)
 
 
 @contextmanager
 def byte_progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar with the time left; the function that it gives adds bytes."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
+    with progress_bar(DownloadColumn(), TransferSpeedColumn()) as progress:
         task = progress.add_task(description, total=total)
         yield lambda amount: progress.advance(task, amount)
+
+
+@contextmanager
+def count_progress(
+    description: str, total: int, *, console: Console | None = None, transient: bool = False
+) -> Iterator[Callable[[int], None]]:
+    """A bar of what is named by `description`, out of `total` or fewer; the function that it gives adds some.
+
+    transient: nothing of it stays.
+    """
+    with progress_bar(MofNCompleteColumn(), console=console, transient=transient) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda amount: progress.advance(task, amount)
+        progress.update(task, total=progress.tasks[task].completed)

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from intvit.analysis.analyzed_model import joined
 from intvit.analysis.block_cache import blocks, blocks_before
 from intvit.analysis.distances import divergence
 from intvit.analysis.sensitivity import EVERYWHERE, Change, Sensitivity, changes
-from intvit.analysis.subject import joined
 from intvit.calibration import calibrate
 from intvit.quant import set_mode
-from tests.support.small_subjects import images, subject
+from tests.support.small_analyzed_models import images, small_model
 
 
 def spread(tried: list[Change], count: int) -> list[Change]:
@@ -22,12 +22,12 @@ def spread(tried: list[Change], count: int) -> list[Change]:
     ("name", "preset"), [("deit_t", "lut8"), ("deit_t", "ivit8_true8"), ("swin_t", "ibert8_true8")]
 )
 def test_a_change_gives_the_scores_of_a_model_calibrated_with_its_overrides(name: str, preset: str) -> None:
-    small = subject(name, preset)
+    small = small_model(name, preset)
     small.quant = replace(small.quant, observer=replace(small.quant.observer, bias_correction=False))
     small.model = small._build({})
     calibrate(small.model, small.calibration.split(8))
     measured, labels = images(name, 4, 2), torch.tensor([0, 1, 2, 3])
-    judge = Sensitivity(small, measured, labels, batch=2)
+    sensitivity = Sensitivity(small, measured, labels, batch=2)
     tried = changes(small, [4, 6])
     for change in spread(tried, 8):
         whole = small._build(change.overrides)
@@ -39,13 +39,13 @@ def test_a_change_gives_the_scores_of_a_model_calibrated_with_its_overrides(name
         assert torch.equal(variant.integer_scores(measured), expected), change
         # the same with the base model's blocks in front of the change
         count = blocks_before(variant, change.site)
-        reused = judge._logits(variant, lambda outputs, count=count: outputs[:count])
+        reused = sensitivity._logits(variant, lambda outputs, count=count: outputs[:count])
         with torch.no_grad():
             assert torch.equal(reused, whole(measured)), change
 
 
 def test_every_site_and_every_operator_is_swapped() -> None:
-    small = subject("deit_t", "lut8")
+    small = small_model("deit_t", "lut8")
     tried = changes(small, [4])
     everywhere = {f"{c.kind}: {c.change}" for c in tried if c.site == EVERYWHERE}
     assert len(everywhere) == len([c for c in tried if c.site == EVERYWHERE])
@@ -69,26 +69,26 @@ def test_every_site_and_every_operator_is_swapped() -> None:
 
 @pytest.mark.parametrize("width", range(2, 9))
 def test_every_change_is_a_valid_override_at_every_width(width: int) -> None:
-    small = subject("deit_t", "lut8")
+    small = small_model("deit_t", "lut8")
     for change in changes(small, [width]):
         replace(small.quant, overrides=change.overrides)
 
 
 def test_integers_up_to_the_last_block_leave_float_behind_it() -> None:
-    small = subject("deit_t", "lut8")
+    small = small_model("deit_t", "lut8")
     measured, labels = images("deit_t", 4, 2), torch.tensor([0, 1, 2, 3])
-    judge = Sensitivity(small, measured, labels, batch=4)
+    sensitivity = Sensitivity(small, measured, labels, batch=4)
     assert [name for name, _ in blocks(small.model)] == ["blocks.0", "blocks.1", "blocks.2"]
     set_mode(small.model, "float")
     with torch.no_grad():
-        assert torch.equal(judge.reference, small.model(measured))
-    assert judge.integer_up_to(0).sqnr == float("inf")  # nothing is integer: the float model itself
-    assert judge.integer_up_to(3).divergence > 0.0
-    assert torch.equal(small.model.integer_scores(measured).argmax(1), judge.unchanged.argmax(1))  # integer again
+        assert torch.equal(sensitivity.reference, small.model(measured))
+    assert sensitivity.integer_up_to(0).sqnr == float("inf")  # nothing is integer: the float model itself
+    assert sensitivity.integer_up_to(3).divergence > 0.0
+    assert torch.equal(small.model.integer_scores(measured).argmax(1), sensitivity.unchanged.argmax(1))  # integer again
 
 
 def test_sites_know_the_blocks_before_them() -> None:
-    vit, swin = subject("deit_t", "lut8").model, subject("swin_t", "lut8").model
+    vit, swin = small_model("deit_t", "lut8").model, small_model("swin_t", "lut8").model
     sites = ("input", "embed", "blocks.0.norm1", "blocks.2.mlp.act", "norm", "head", EVERYWHERE)
     assert [blocks_before(vit, site) for site in sites] == [0, 0, 0, 2, 3, 3, 0]
     sites = (

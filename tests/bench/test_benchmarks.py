@@ -4,8 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from intvit.bench.runtime import step_macs
+from intvit.calibration import calibrate
 from intvit.commands import main
+from intvit.export.record import record
+from intvit.models.presets import random_model
+from intvit.program.cost import macs
+from intvit.runtime.native.lowering import lower
 
 
 def figures(tmp_path: Path, command: str) -> dict:
@@ -43,3 +50,13 @@ def test_the_native_runtime_is_measured_beside_torch(tmp_path: Path, capsys: pyt
     assert measured["native_cosine"] > 0.9  # it computes the same model
     assert measured["missing"] == {}
     assert "attention                       12" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "side"), [("deit_t", 32), ("swin_t", 56)])
+@pytest.mark.parametrize("fuse", [True, False])
+def test_the_macs_of_all_steps_are_those_of_the_program(name: str, side: int, fuse: bool) -> None:
+    model = random_model(name, "ivit8", side, 0)
+    calibrate(model, [torch.zeros(1, 3, side, side, dtype=torch.uint8)])
+    program = record(model)
+    counts = step_macs(program, lower(program, fuse=fuse).steps)
+    assert sum(counts) == macs(program) > 0

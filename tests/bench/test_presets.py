@@ -37,7 +37,7 @@ def test_the_table_the_file_and_resuming(command: list[str], capsys, monkeypatch
     assert row["sets"]["photos"]["agreement"] in (0.0, 50.0, 100.0)
 
     measured = []
-    monkeypatch.setattr(bench_presets, "row_of", lambda options, subject, preset, *rest: measured.append(preset) or row)
+    monkeypatch.setattr(bench_presets, "row_of", lambda _, preset, *rest, **how: measured.append(preset) or row)
     assert main([*command, "--quant", "lut8", "ivit8"]) == 0
     assert measured == ["ivit8"]
     assert len(json.loads(Path(command[-1]).read_text())["rows"]) == 3

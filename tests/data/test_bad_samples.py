@@ -60,7 +60,7 @@ def write_with_faults(root, faults: dict[int, bytes], count: int = 30) -> None:
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_a_broken_image_is_no_picture(fault):
+def test_a_broken_image_is_refused(fault):
     with pytest.raises(BrokenImage) as raised:
         decode(BROKEN[fault], 100_000_000)
     assert "\n" not in str(raised.value)
@@ -174,7 +174,7 @@ def test_sixteen_bits_keep_their_high_byte():
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1)])
 @pytest.mark.parametrize("make", MAKERS)
-def test_the_smallest_pictures_are_pictures(tmp_path, make, size):
+def test_the_smallest_images_are_images(tmp_path, make, size):
     buffer = io.BytesIO()
     Image.new("RGB", size, (1, 2, 3)).save(buffer, "JPEG")
     for split in ("train", "val"):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from intvit.data.config import DataError
+from intvit.data.data_module import ShardDataModule
 from intvit.data.loading import train_loader
-from intvit.data.module import ShardDataModule
 from tests.support.synthetic_shards import config, number_of, write_split
 
 import pytorch_lightning as lightning  # isort: skip, after the module has seen to torchvision

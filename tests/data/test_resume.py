@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from intvit.data.config import DataConfig, DataError
+from intvit.data.data_module import ShardDataModule
 from intvit.data.loading import train_loader
-from intvit.data.module import ShardDataModule
 from tests.support.synthetic_shards import config, number_of, write_split
 
 import pytorch_lightning as lightning  # isort: skip, after the module has seen to torchvision
@@ -207,7 +207,7 @@ def test_a_lightning_checkpoint_holds_the_state(root, tmp_path, stop, workers):
 
 def test_the_order_mixes_classes_as_well_as_a_shard_shuffle_and_a_buffer_of_5000():
     """Shards sorted by class, the worst case: the share of the class's variance that the read position explains."""
-    from intvit.data.plan import training_batches
+    from intvit.data.batches import training_batches
 
     counts = np.full(100, 1000)
 

@@ -22,7 +22,7 @@ from intvit.data.config import DataError
 from intvit.data.index import read_index
 from intvit.data.loading import validation_loader
 from intvit.data.shard_tools import create as creating
-from intvit.data.shard_tools.images import find_images
+from intvit.data.shard_tools.source_images import find_images
 from intvit.data.shards import open_split
 from tests.support.synthetic_shards import config, numbered_image, png, write_split, write_tar
 

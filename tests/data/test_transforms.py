@@ -24,36 +24,36 @@ LIMIT = 100_000_000
 SIZES = [(224, 224), (500, 375), (375, 500), (333, 500), (1, 1), (1, 300), (640, 17), (257, 256), (90, 91), (1023, 641)]
 
 
-def timm_output(picture: Image.Image, size: int, crop_pct: float, interpolation: str) -> torch.Tensor:
+def timm_output(image: Image.Image, size: int, crop_pct: float, interpolation: str) -> torch.Tensor:
     transform = create_transform((3, size, size), crop_pct=crop_pct, interpolation=interpolation, normalize=False)
-    return transform(picture)
+    return transform(image)
 
 
-def encoded(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
+def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, format=kind, **options)
+    image.save(buffer, format=kind, **options)
     return buffer.getvalue()
 
 
-def random_picture(width: int, height: int, seed: int = 0) -> Image.Image:
+def random_image(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize(("image_size", "crop_pct"), [(224, 0.875), (224, 0.9), (224, 1.0), (8, 1.0), (33, 0.3)])
 def test_evaluation_equals_timm_at_every_aspect_ratio(size, image_size, crop_pct):
-    picture = random_picture(*size)
-    image = EvalTransform(image_size, crop_pct, "bicubic", LIMIT).of_picture(picture)
+    photo = random_image(*size)
+    image = EvalTransform(image_size, crop_pct, "bicubic", LIMIT).of_image(photo)
     assert image.dtype == torch.uint8
     assert image.shape == (3, image_size, image_size)
-    assert torch.equal(image, timm_output(picture, image_size, crop_pct, "bicubic"))
+    assert torch.equal(image, timm_output(photo, image_size, crop_pct, "bicubic"))
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"])
 def test_evaluation_equals_timm_with_every_interpolation(interpolation):
-    picture = random_picture(131, 97)
-    image = EvalTransform(64, 0.875, interpolation, LIMIT).of_picture(picture)
-    assert torch.equal(image, timm_output(picture, 64, 0.875, interpolation))
+    photo = random_image(131, 97)
+    image = EvalTransform(64, 0.875, interpolation, LIMIT).of_image(photo)
+    assert torch.equal(image, timm_output(photo, 64, 0.875, interpolation))
 
 
 def test_evaluation_equals_timm_on_real_photos(real_data):
@@ -76,13 +76,13 @@ def test_evaluation_equals_timm_on_real_photos(real_data):
 )
 def test_every_mode_becomes_rgb_as_timms_reader_makes_it(mode, kind):
     buffer = io.BytesIO()
-    random_picture(37, 53).convert(mode).save(buffer, format=kind)
+    random_image(37, 53).convert(mode).save(buffer, format=kind)
     assert Image.open(buffer).mode == mode
-    picture = decode(buffer.getvalue(), LIMIT)
-    assert picture.mode == "RGB"
-    assert torch.equal(to_tensor(picture), to_tensor(Image.open(buffer).convert("RGB")))
+    image = decode(buffer.getvalue(), LIMIT)
+    assert image.mode == "RGB"
+    assert torch.equal(to_tensor(image), to_tensor(Image.open(buffer).convert("RGB")))
     assert torch.equal(
-        EvalTransform(32, 0.875, "bicubic", LIMIT)(buffer.getvalue()), timm_output(picture, 32, 0.875, "bicubic")
+        EvalTransform(32, 0.875, "bicubic", LIMIT)(buffer.getvalue()), timm_output(image, 32, 0.875, "bicubic")
     )
 
 
@@ -106,21 +106,21 @@ def test_photos_are_changed_by_timm_and_stay_uint8(auto_augment):
     transform = train_transform(data)
     for size in [(300, 200), (40, 400), (64, 64)]:
         with seeded("here"):
-            image = transform(encoded(random_picture(*size)))
+            image = transform(encoded(random_image(*size)))
         assert image.dtype == torch.uint8
         assert image.shape == (3, 64, 64)
 
 
 def test_options_of_the_photo_transform_reach_timm():
-    picture = random_picture(256, 256)
+    image = random_image(256, 256)
     whole_photo = {"crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0]}
     plain = {"kind": "photo", "auto_augment": None, "color_jitter": 0.0, **whole_photo}
 
     def output(key="here", **changes):
         with seeded(key):
-            return train_transform(config(None, image_size=256, train_transform={**plain, **changes}))(encoded(picture))
+            return train_transform(config(None, image_size=256, train_transform={**plain, **changes}))(encoded(image))
 
-    whole = to_tensor(picture)
+    whole = to_tensor(image)
     assert torch.equal(output(horizontal_flip=0.0), whole)
     assert torch.equal(output(horizontal_flip=1.0), whole.flip(2))
     assert not torch.equal(output(horizontal_flip=0.0, color_jitter=0.4), whole)
@@ -136,12 +136,12 @@ def test_every_operation_of_timm_works_at_every_magnitude(magnitude, increasing)
     transform = train_transform(config(None, image_size=16, train_transform=options))
     with seeded("here"):
         for _ in range(3):
-            assert transform(encoded(random_picture(20, 30))).dtype == torch.uint8
+            assert transform(encoded(random_image(20, 30))).dtype == torch.uint8
 
 
-def smooth_picture(width: int, height: int) -> Image.Image:
+def smooth_image(width: int, height: int) -> Image.Image:
     """Something like a photo: few high frequencies."""
-    small = random_picture(max(2, width // 16), max(2, height // 16))
+    small = random_image(max(2, width // 16), max(2, height // 16))
     return small.resize((width, height), Image.Resampling.BICUBIC)
 
 
@@ -150,7 +150,7 @@ def smooth_picture(width: int, height: int) -> Image.Image:
     "options", [{"quality": 95}, {"quality": 75, "subsampling": 0}, {"progressive": True}], ids=str
 )
 def test_a_jpegs_crop_is_decoded_at_the_smallest_scale_that_keeps_its_size(size, options):
-    data = encoded(smooth_picture(*size), "JPEG", **options)
+    data = encoded(smooth_image(*size), "JPEG", **options)
     whole = np.asarray(decode(data, LIMIT))
     draw = np.random.default_rng(0)
     seen, compared = set(), 0
@@ -178,9 +178,9 @@ def test_a_jpegs_crop_is_decoded_at_the_smallest_scale_that_keeps_its_size(size,
 @pytest.mark.parametrize(
     ("mode", "kind"), [("RGB", "PNG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGBA", "PNG"), ("P", "PNG"), ("RGB", "WEBP")]
 )
-def test_crops_of_other_pictures_are_pillows(mode, kind):
-    data = encoded(smooth_picture(300, 200).convert(mode), kind)
-    part = decode_crop(data, LIMIT, lambda picture: (10, 20, picture.height - 50, 240), 8)
+def test_crops_of_other_images_are_pillows(mode, kind):
+    data = encoded(smooth_image(300, 200).convert(mode), kind)
+    part = decode_crop(data, LIMIT, lambda image: (10, 20, image.height - 50, 240), 8)
     assert np.array_equal(part, np.asarray(decode(data, LIMIT))[10:160, 20:260])
 
 
@@ -195,7 +195,7 @@ def test_crops_and_flips_are_those_of_timm_up_to_the_rounding_of_the_resize(kind
         224, is_training=True, color_jitter=0.0, interpolation=interpolation, normalize=False, scale=(0.08, 1.0)
     )
     for size in [(500, 375), (375, 500), (440, 300), (64, 90)]:
-        content = encoded(smooth_picture(*size), kind)
+        content = encoded(smooth_image(*size), kind)
         for number in range(6):
             with seeded(f"{size}/{number}"):
                 image = ours(content)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from intvit.program import Constant, Operator, ProgramError, Value, bounds
+from intvit.program.interval_arithmetic import Range, RuleContext, bits_needed
 from intvit.program.layernorm_intervals import normalized_exact
-from intvit.program.ledger import Ledger, Range, bits_needed
 from intvit.runtime import load_runtime
 from tests.support.programs import linear_program, program_of
 from tests.support.random_programs import images_for, random_program
@@ -116,7 +116,7 @@ def test_the_exact_layernorm_bound_covers_its_worst_rows(size: int) -> None:
     operator = Operator("layernorm", "y", ("x",), "y", {"method": "exact"})
     value = Value((size,), 8, True)
     low, high = np.full(size, -128, object), np.full(size, 127, object)
-    largest, _ = normalized_exact(Ledger(operator, [(size,)], [value], value, False), low, high)
+    largest, _ = normalized_exact(RuleContext(operator, [(size,)], [value], value, False), low, high)
     worst = 0
     rng = np.random.default_rng(size)
     rows = [[1] + [0] * (size - 1), [127] + [-128] * (size - 1), *rng.integers(-2, 3, (200, size)).tolist()]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from intvit.program import Operator, OperatorBounds, Program, bounds
-from intvit.program.ledger import Interval
+from intvit.program.interval_arithmetic import Interval
 from intvit.runtime import load_runtime
-from intvit.runtime.numpy import OPERATORS, Site
+from intvit.runtime.numpy import OPERATORS, OperatorContext
 from tests.support.intermediates import intermediates
 from tests.support.random_programs import images_for, random_program
 from tests.support.real_deit import real_deit
@@ -81,7 +81,7 @@ def normalized_pairs(program: Program) -> Iterator[tuple[Operator, Operator]]:
 
 def layernorm_outputs(program: Program, norm: Operator, rows: np.ndarray) -> np.ndarray:
     """The reference runtime's LayerNorm of rows [n, C]."""
-    return OPERATORS["layernorm"](Site(program, norm))(rows[None])[0]
+    return OPERATORS["layernorm"](OperatorContext(program, norm))(rows[None])[0]
 
 
 def aligned_rows(program: Program, norm: Operator, weight: np.ndarray, before: Interval) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 
 from intvit.program import Constant, Operator, Program, ProgramError, Value, infer_output, save_checkpoint
 from intvit.runtime import load_runtime
-from intvit.runtime.numpy import OPERATORS, NumpyRuntime, Site, integer_sqrt
+from intvit.runtime.numpy import OPERATORS, NumpyRuntime, OperatorContext, integer_sqrt
 from tests.support import big_integers
 from tests.support.random_programs import images_for, random_program
 
@@ -52,8 +52,8 @@ def step(op: str, x: list | np.ndarray, bits: int, attributes: dict, *, others: 
     held = {role: Constant(np.asarray(array), WIDTHS.get(role, 32)) for role, array in constants.items()}
     operator = Operator(op, "y", tuple(values), "y", attributes, {role: role for role in held})
     values["y"] = infer_output(operator, list(values.values()), held)
-    site = Site(Program("x0", "y", values, held, [operator]), operator)
-    return OPERATORS[op](site)(*(array[None] for array in arrays))[0].tolist()
+    context = OperatorContext(Program("x0", "y", values, held, [operator]), operator)
+    return OPERATORS[op](context)(*(array[None] for array in arrays))[0].tolist()
 
 
 def test_requantize_rounds_half_up_and_saturates() -> None:

@@ -34,10 +34,9 @@ def test_a_vector_of_the_page_holds_for_the_runtime_and_for_big_integers(vector:
     constants = {role: Constant(np.array(array), widest.get(role, 32)) for role, array in vector["constants"].items()}
     operator = Operator(vector["op"], "y", tuple(values), "y", vector["attributes"], {role: role for role in constants})
     values["y"] = infer_output(operator, list(values.values()), constants)
-    site = numpy_runtime.Site(Program("x0", "y", values, constants, [operator]), operator)
-    assert (
-        numpy_runtime.OPERATORS[operator.op](site)(*(array[None] for array in arrays))[0].tolist() == vector["output"]
-    )
+    context = numpy_runtime.OperatorContext(Program("x0", "y", values, constants, [operator]), operator)
+    kernel = numpy_runtime.OPERATORS[operator.op](context)
+    assert kernel(*(array[None] for array in arrays))[0].tolist() == vector["output"]
     objects = [array.astype(object) for array in arrays]
     wide = {role: constant.array.astype(object) for role, constant in constants.items()}
     bits = [entry["bits"] for entry in vector["inputs"]]

@@ -1,6 +1,5 @@
 """`intvit search`: what it finds is within the budget, survives interruptions, and is what train.py then makes."""
 
-import argparse
 import json
 import os
 import signal
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from intvit.analysis.subject import read_subject
+from intvit.analysis.analyzed_model import ModelSource, read_model
 from intvit.calibration import calibrate
 from intvit.commands import main
 from intvit.commands import search as command
@@ -22,12 +21,12 @@ from intvit.errors import IntVitError
 from intvit.export.record import record
 from intvit.files import write_text
 from intvit.quant.presets import compose_quant
-from intvit.search import stages
+from intvit.search import search as steps
 from intvit.search.budget import Usage, usage
-from intvit.search.images import search_images
-from intvit.search.judge import Judge, Mix, program_hash
+from intvit.search.cached_evaluator import CachedEvaluator, workers
+from intvit.search.evaluator import Candidate, Evaluator, program_hash
+from intvit.search.held_out import held_out_images
 from intvit.search.preset_file import compact
-from intvit.search.trials import Trials, workers
 from intvit.training.entry import train
 from intvit.training.restore import build_model, restore_run
 from tests.support.shared import shared_folder
@@ -72,29 +71,28 @@ def test_train_with_the_found_preset_makes_the_measured_program(run: Path, found
 
 @pytest.mark.parametrize("preset", ["ivit8", "ibert8_true8", "ivit_paper", "w4a8"])
 def test_one_collection_of_statistics_gives_the_program_of_every_preset(run: Path, preset: str) -> None:
-    options = argparse.Namespace(calibration=None, calibration_images=32)
-    subject = read_subject(str(run), options)
-    subject.calibration_batch = 8
-    subject.calibrated(compose_quant("lut8"))  # ranges that both have are known then
-    whole = build_model(subject.config, compose_quant(preset), load=False)
-    whole.load_state_dict(dict(subject.model.named_parameters()), strict=False)
-    calibrate(whole, subject.calibration.split(8))
-    assert program_hash(record(subject.calibrated(compose_quant(preset)))) == program_hash(record(whole))
+    analyzed = read_model(ModelSource(str(run), calibration_images=32))
+    analyzed.calibration_batch = 8
+    analyzed.calibrated(compose_quant("lut8"))  # ranges that both have are known then
+    whole = build_model(analyzed.config, compose_quant(preset), load=False)
+    whole.load_state_dict(dict(analyzed.model.named_parameters()), strict=False)
+    calibrate(whole, analyzed.calibration.split(8))
+    assert program_hash(record(analyzed.calibrated(compose_quant(preset)))) == program_hash(record(whole))
 
 
 def test_images_of_the_search_are_never_those_of_calibration(run: Path) -> None:
     """Also where --search names the folder that calibration reads, by whatever path."""
-    subject = read_subject(str(run), argparse.Namespace(calibration=None, calibration_images=32))
+    analyzed = read_model(ModelSource(str(run), calibration_images=32))
     root = digits_root()
-    behind = search_images(subject, None, None, 16)
+    behind = held_out_images(analyzed, None, None, 16)
     for folder in (str(root), f"{root}/../{root.name}"):
-        images = search_images(subject, folder, None, 16)
+        images = held_out_images(analyzed, folder, None, 16)
         assert len(images) == 16
-        assert not any((image == seen).all() for image in images[::2] for seen in subject.calibration)
+        assert not any((image == seen).all() for image in images[::2] for seen in analyzed.calibration)
         assert torch.equal(images, behind)
 
 
-def test_every_preset_within_the_budget_meets_the_mixes(found: Path) -> None:
+def test_every_preset_within_the_budget_meets_the_candidates(found: Path) -> None:
     page = (found / "report.html").read_text()
     assert "w6a6" in page
     for name in ("pareto", "finalists", "widths"):
@@ -113,7 +111,7 @@ def test_an_interrupted_search_and_one_with_two_processes_find_the_same(
     out.mkdir()
     (out / "measurements.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]) + lines[len(lines) // 2][:-9])
     search(run, out, "--budget", "bytes=w6a6", "bitops=w6a6", "--jobs", "2")
-    for name in ("search.json", "quant/found.yaml", "mixes.csv", "alone.csv", "final.csv"):
+    for name in ("search.json", "quant/found.yaml", "candidates.csv", "alone.csv", "final.csv"):
         texts = [(folder / name).read_text().splitlines() for folder in (found, out)]
         first, second = ([line for line in text if not line.startswith("# Found by")] for text in texts)
         assert first == second, name
@@ -122,7 +120,7 @@ def test_an_interrupted_search_and_one_with_two_processes_find_the_same(
     def refuse(*_: Any) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(Judge, "measure", refuse)
+    monkeypatch.setattr(Evaluator, "measure", refuse)
     assert search(run, out, "--budget", "bytes=w6a6", "bitops=w6a6") == json.loads((found / "search.json").read_text())
     same = [os.path.relpath(run), "--out", str(out), *SMALL, "--budget", "bytes=w6a6", "bitops=w6a6"]
     assert command.main(same) == 0  # where things lie is no part of it
@@ -133,7 +131,7 @@ def test_an_interrupted_search_and_one_with_two_processes_find_the_same(
         command.main(same)
 
 
-class Dying(Judge):
+class Dying(Evaluator):
     """Killed by the system in the middle of a measurement, as for want of memory."""
 
     def __init__(self) -> None: ...
@@ -145,7 +143,7 @@ class Dying(Judge):
 def test_a_killed_worker_ends_the_search_in_one_line(tmp_path: Path) -> None:
     journal = command.Journal(tmp_path / "measurements.jsonl", {}, fresh=False)
     with pytest.raises(IntVitError, match=r"worker process was killed.*--jobs"), workers(Dying(), 2) as pool:
-        Trials(Dying(), journal, pool).measure([Mix("lut8", {})], 0, 1)
+        CachedEvaluator(Dying(), journal, pool).measure([Candidate("lut8", {})], 0, 1)
 
 
 def test_a_kill_leaves_what_was_written_before(found: Path, run: Path, tmp_path: Path) -> None:
@@ -156,7 +154,7 @@ def test_a_kill_leaves_what_was_written_before(found: Path, run: Path, tmp_path:
         pass
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages.Search, "_finals", lambda *_: (_ for _ in ()).throw(Killed))
+        patch.setattr(steps.Search, "_finals", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             command.main([str(run), "--out", str(out), *SMALL, "--budget", "widest=8"])
     assert [path.name for path in out.iterdir()] == ["measurements.jsonl"]
@@ -167,12 +165,12 @@ def test_budgets_of_sums_and_of_tensors_hold_on_the_recorded_program(run: Path, 
     assert figures["budget"] == {"accumulator": 17.0, "widest": 8.0}
     assert figures["accumulator"] <= 17
     assert figures["widest"] <= 8
-    rows = (tmp_path / "mixes.csv").read_text().splitlines()
+    rows = (tmp_path / "candidates.csv").read_text().splitlines()
     columns = rows[0].split(",")
     accumulator, stage = columns.index("accumulator"), columns.index("stage")
-    mixes = [row.split(",") for row in rows[1:] if row.split(",")[stage] == "search"]
-    assert mixes
-    assert all(int(row[accumulator]) <= 17 for row in mixes)
+    candidates = [row.split(",") for row in rows[1:] if row.split(",")[stage] == "search"]
+    assert candidates
+    assert all(int(row[accumulator]) <= 17 for row in candidates)
 
 
 @pytest.mark.parametrize("budget", ["size=3", "bytes=", "bytes", "bytes=w5a5", "bitops=-3", "16"])
@@ -194,9 +192,11 @@ def test_one_image_has_no_standard_error(tmp_path: Path, option: str, capsys: py
 def test_a_budget_below_everything_is_refused_before_changes_are_measured(
     run: Path, tmp_path: Path, budget: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages.Search, "_alone", lambda *_: pytest.fail("measured changes"))
+    monkeypatch.setattr(steps.Search, "_alone", lambda *_: pytest.fail("measured changes"))
     name = budget.partition("=")[0]
-    with pytest.raises(IntVitError, match=f"no mix is within it, the narrowest has {name} .*; narrower --bits, or a"):
+    with pytest.raises(
+        IntVitError, match=f"no candidate is within it, the narrowest has {name} .*; narrower --bits, or a"
+    ):
         command.main([str(run), "--out", str(tmp_path), *SMALL, "--budget", budget])
 
 
@@ -205,7 +205,7 @@ def test_no_preset_with_tensors_so_narrow_is_said(run: Path, tmp_path: Path) -> 
         command.main([str(run), "--out", str(tmp_path), *SMALL, "--budget", "widest=4"])
 
 
-def test_patterns_give_every_site_what_the_mix_gives_it() -> None:
+def test_patterns_give_every_site_what_the_candidate_gives_it() -> None:
     base = compose_quant("lut8_true8")
     sites = ["embed", *(f"blocks.{i}.{part}" for i in range(12) for part in ("attn.qkv", "add1", "mlp.act"))]
     generator = torch.Generator().manual_seed(0)
@@ -216,7 +216,7 @@ def test_patterns_give_every_site_what_the_mix_gives_it() -> None:
         }
         overrides.setdefault("embed", {})["observer"] = {"activation": "minmax"}
         short = compact(base, overrides, sites)
-        long, quant = Mix("lut8_true8", overrides).quant(), Mix("lut8_true8", short).quant()
+        long, quant = Candidate("lut8_true8", overrides).quant(), Candidate("lut8_true8", short).quant()
         assert all(long.site(site) == quant.site(site) for site in sites)
     alike = {site: {"bits": {"weight": 4}} for site in sites if "qkv" in site}
     assert compact(base, alike, sites) == {"blocks.*.attn.qkv": {"bits": {"weight": 4}}}

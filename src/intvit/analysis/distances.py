@@ -21,4 +21,5 @@ def divergence(integer: Tensor, real: Tensor) -> Tensor:
     """
     q, p = integer.double(), real.double()
     nats = torch.special.xlogy(q, q) - torch.special.xlogy(q, p.clamp(min=1e-300)) + p - q
-    return nats.sum(-1) / math.log(2)
+    bits: Tensor = nats.sum(-1) / math.log(2)
+    return bits

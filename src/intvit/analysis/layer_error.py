@@ -137,7 +137,7 @@ def layer_errors(model: nn.Module, images: Tensor, batch: int, progress: Callabl
     The model is left in integer mode. A batch's float outputs of every layer are in memory at once.
     """
     result = LayerErrors()
-    for part in images.split(batch):
+    for part in torch.split(images, batch):
         floats: dict[str, Tensor] = {}
         attention: dict[str, Tensor] = {}
         set_mode(model, "float")

@@ -6,7 +6,9 @@ from a fixed seed; the float function sees the same quantized inputs, so only th
 which includes the rounding of its output (`float` is that rounding alone).
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -120,10 +122,10 @@ def normal_logits(spread: float) -> Logits:
     return Logits(quantize(normal(ROWS, TOKENS, 0) * spread, scale, 8), scale)
 
 
-def softmax_error(variant: tuple[str, dict, str], bits: int, logits: Logits) -> OperatorError:
+def softmax_error(variant: SoftmaxVariant, logits: Logits, bits: int) -> OperatorError:
     """In probability; the mean is over rows of sum |p - real|.
 
-    variant: family, its options, normalization. p is what the values are multiplied by: with deferred normalization
+    bits: of the weights, or of the probabilities. p is what the values are multiplied by: with deferred normalization
     weight / sum of weights.
     """
     family, options, normalization = variant
@@ -150,7 +152,7 @@ def normal_activations(reach: float) -> Activations:
     return Activations(codes, scale, float(torch.nn.functional.gelu(codes.double() * scale).abs().max()) / 127)
 
 
-def gelu_error(variant: tuple[str, dict], x: Activations) -> OperatorError:
+def gelu_error(variant: GeluVariant, x: Activations) -> OperatorError:
     """In units of the integer output."""
     family, options = variant
     gelu = GELU_FAMILIES[family](x.scale, x.scale_out, x.bits, x.bits, **options)
@@ -199,7 +201,9 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def table_of(variants: dict, columns: dict, measure, form: str) -> str:
+def table_of(
+    variants: Mapping[str, Any], columns: Mapping[str, Any], measure: Callable[[Any, Any], OperatorError], form: str
+) -> str:
     """One row a variant, one column a setting, each cell `largest / mean`."""
     rows = []
     for name, variant in variants.items():
@@ -215,7 +219,7 @@ def report() -> str:
     parts = []
     for bits in (8, 16):
         parts.append(f"## Softmax, {bits}-bit weights or probabilities\n")
-        parts.append(table_of(softmax_variants(), spreads, lambda v, x, b=bits: softmax_error(v, b, x), ".1e"))
+        parts.append(table_of(softmax_variants(), spreads, partial(softmax_error, bits=bits), ".1e"))
     parts.append("## GELU, int8 to int8\n")
     reaches = {f"range {r}": normal_activations(r) for r in REACHES}
     parts.append(table_of(gelu_variants(), reaches, gelu_error, ".2f"))

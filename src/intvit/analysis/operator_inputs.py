@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from intvit.analysis.analyzed_model import AnalyzedModel
 from intvit.analysis.operator_error import (
     Activations,
     Logits,
@@ -16,7 +17,6 @@ from intvit.analysis.operator_error import (
     layernorm_error,
     softmax_error,
 )
-from intvit.analysis.subject import Subject
 from intvit.arithmetic import GELU_FAMILIES, LAYERNORM_METHODS, SOFTMAX_FAMILIES
 from intvit.quant import QTensor, layers
 from intvit.quant.layers import GELU, AttentionCore, LayerNorm
@@ -25,7 +25,7 @@ ROWS = 1000  # of each layer, spread evenly over the images
 
 
 @torch.no_grad()
-def layer_inputs(subject: Subject, images: Tensor) -> dict[str, Logits | Activations | Stream]:
+def layer_inputs(analyzed: AnalyzedModel, images: Tensor) -> dict[str, Logits | Activations | Stream]:
     """By layer, in the order of computation; images uint8 (N, C, H, W)."""
     inputs: dict[str, Logits | Activations | Stream] = {}
 
@@ -44,10 +44,10 @@ def layer_inputs(subject: Subject, images: Tensor) -> dict[str, Logits | Activat
                 _rows(x.values), x.bits, *affine, layer.output.scale(), shift, layer.output.bits
             )
 
-    seen = [layer for layer in layers(subject.model) if isinstance(layer, AttentionCore | GELU | LayerNorm)]
+    seen = [layer for layer in layers(analyzed.model) if isinstance(layer, AttentionCore | GELU | LayerNorm)]
     hooks = [layer.register_forward_hook(keep) for layer in seen]
     try:
-        subject.model(images)
+        analyzed.model(images)
     finally:
         for hook in hooks:
             hook.remove()
@@ -66,7 +66,7 @@ def layer_table(inputs: dict[str, Logits | Activations | Stream], bits: int) -> 
 
 def _errors(x: Logits | Activations | Stream, bits: int) -> dict[str, tuple[str, OperatorError]]:
     if isinstance(x, Logits):
-        return {f: ("softmax", softmax_error((f, {}, "deferred"), bits, x)) for f in SOFTMAX_FAMILIES}
+        return {f: ("softmax", softmax_error((f, {}, "deferred"), x, bits)) for f in SOFTMAX_FAMILIES}
     if isinstance(x, Activations):
         return {f: ("gelu", gelu_error((f, {}), x)) for f in GELU_FAMILIES.standing_for(torch.nn.functional.gelu)}
     return {f: ("layernorm", layernorm_error((f, False), x)) for f in LAYERNORM_METHODS}

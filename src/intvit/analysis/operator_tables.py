@@ -24,7 +24,7 @@ def softmax_rows() -> list[dict[str, Any]]:
     """Every family at 8- and 16-bit weights over spreads of the logits."""
     inputs = {spread: operator_error.normal_logits(spread) for spread in SPREADS}
     return [
-        _row(operator_error.softmax_error(variant, bits, x), family=name, weights=f"{bits}-bit weights", spread=spread)
+        _row(operator_error.softmax_error(variant, x, bits), family=name, weights=f"{bits}-bit weights", spread=spread)
         for bits in (8, 16)
         for name, variant in operator_error.softmax_variants().items()
         for spread, x in inputs.items()

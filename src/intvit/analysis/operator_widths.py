@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from intvit.arithmetic import GELU_FAMILIES, SOFTMAX_FAMILIES
 from intvit.calibration import calibrate
 from intvit.data.presets import photo_config
 from intvit.export.record import record
 from intvit.models import create_model
 from intvit.program import bounds
 from intvit.program.cost import steps_of
+from intvit.quant import QuantConfig
 from intvit.quant.presets import compose_quant
 
-PRESETS = ("ivit8", "ivit_paper", "ibert8", "ppoly8", "lut8")  # together every family of every operator
+PRESETS = ("ivit8", "ivit_paper", "ibert8", "ppoly8", "lut8")  # together our families of every operator
 OPERATORS = ("exponential", "softmax", "gelu", "layernorm")
 
 
@@ -25,8 +29,7 @@ def widths() -> list[dict[str, Any]]:
     energy: for each element, see `cost`.
     """
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for preset in PRESETS:
-        quant = compose_quant(preset)
+    for quant in _configs():
         data = photo_config()
         torch.manual_seed(0)
         size: dict[str, Any] = {"image_size": data.image_size, "patch_size": None, "num_classes": 10, "depth": 1}
@@ -55,3 +58,16 @@ def widths() -> list[dict[str, Any]]:
             if key not in rows or rows[key]["bits"] < row["bits"]:
                 rows[key] = row
     return sorted(rows.values(), key=lambda row: (row["operator"], row["family"]))
+
+
+def _configs() -> Iterator[QuantConfig]:
+    """The presets, and one config for each further family of softmax or GELU: those of a user."""
+    presets = [compose_quant(preset) for preset in PRESETS]
+    yield from presets
+    base, known = presets[-1], {(part.family) for quant in presets for part in (quant.softmax, quant.gelu)}
+    for family in GELU_FAMILIES.standing_for(torch.nn.functional.gelu):
+        if family not in known | {"float"}:
+            yield replace(base, gelu=replace(base.gelu, family=family))
+    for family in SOFTMAX_FAMILIES:
+        if family not in known | {"float"}:
+            yield replace(base, softmax=replace(base.softmax, family=family))

@@ -6,17 +6,17 @@ stands. Effects are measured against the float model of the same weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from intvit.analysis.analyzed_model import AnalyzedModel
 from intvit.analysis.block_cache import blocks, blocks_before, recorded, resumed
 from intvit.analysis.distances import decibels, divergence
 from intvit.analysis.layer_error import kind_of
-from intvit.analysis.subject import Subject
 from intvit.arithmetic import GELU_FAMILIES, LAYERNORM_METHODS, SOFTMAX_FAMILIES
 from intvit.quant import QTensor, layers, set_mode
 from intvit.quant.config import LOGIT_BITS, OPERAND_BITS
@@ -82,12 +82,12 @@ def scores_divergence(logits: Tensor, reference: Tensor) -> float:
     return float(divergence(logits.double().softmax(1), reference.double().softmax(1)).mean())
 
 
-def changes(subject: Subject, widths: list[int]) -> list[Change]:
+def changes(analyzed: AnalyzedModel, widths: Sequence[int]) -> list[Change]:
     """Every single change: another family, another width of weights or activations, the other residual width.
 
     widths: of weights and activations to try. First the changes of every site of a kind together, then site by site.
     """
-    single = [change for layer in layers(subject.model) for change in _of_layer(subject, layer, widths)]
+    single = [change for layer in layers(analyzed.model) for change in _of_layer(analyzed, layer, widths)]
     together: dict[tuple[str, str], Change] = {}
     for change in single:
         known = together.setdefault((change.kind, change.change), replace(change, site=EVERYWHERE, overrides={}))
@@ -95,10 +95,10 @@ def changes(subject: Subject, widths: list[int]) -> list[Change]:
     return [*together.values(), *single]
 
 
-def _of_layer(subject: Subject, layer: Layer, widths: list[int]) -> Iterator[Change]:
+def _of_layer(analyzed: AnalyzedModel, layer: Layer, widths: Sequence[int]) -> Iterator[Change]:
     if isinstance(layer, Quantizer | Constant):  # a part of another layer; takes the width of the stream that it joins
         return
-    site, kind = subject.quant.site(layer.name), kind_of(layer)
+    site, kind = analyzed.quant.site(layer.name), kind_of(layer)
     for group, families in _families_of(layer).items():
         old = getattr(site, group).family
         for new in families:
@@ -110,7 +110,7 @@ def _of_layer(subject: Subject, layer: Layer, widths: list[int]) -> Iterator[Cha
         for bits in widths:
             if narrowest <= bits < old:
                 yield Change(layer.name, kind, f"{key} {old} → {bits} bits", {layer.name: {"bits": {key: bits}}})
-    if _is_stream(layer) and subject.quant.observer.residual == "minmax":
+    if _is_stream(layer) and analyzed.quant.observer.residual == "minmax":
         width = site.bits.residual
         other = 16 if width <= 8 else 8
         parts = {"bits": {"residual": other, "residual_factors": other <= 8}}
@@ -148,13 +148,13 @@ def _is_stream(layer: Layer) -> bool:
 class Sensitivity:
     """Measures changes of one model on the same images; `base` is the unchanged model's effect."""
 
-    def __init__(self, subject: Subject, images: Tensor, labels: Tensor, batch: int) -> None:
-        self.subject, self.labels = subject, labels
-        self.batches = images.split(batch)
-        set_mode(subject.model, "float")
-        self.reference = torch.cat([logits for logits, _ in self._run(subject.model)])
-        set_mode(subject.model, "integer")
-        runs = list(self._run(subject.model))
+    def __init__(self, analyzed: AnalyzedModel, images: Tensor, labels: Tensor, batch: int) -> None:
+        self.analyzed, self.labels = analyzed, labels
+        self.batches = torch.split(images, batch)
+        set_mode(analyzed.model, "float")
+        self.reference = torch.cat([logits for logits, _ in self._run(analyzed.model)])
+        set_mode(analyzed.model, "integer")
+        runs = list(self._run(analyzed.model))
         self.unchanged = torch.cat([logits for logits, _ in runs])
         self.base = effect(self.unchanged, self.reference, labels)
         self._outputs = [outputs for _, outputs in runs]
@@ -177,21 +177,21 @@ class Sensitivity:
 
     def measure(self, change: Change) -> Measured:
         """The change alone, beside the configuration of the model as it is."""
-        model = self.subject.variant(change.overrides)
+        model = self.analyzed.variant(change.overrides)
         count = blocks_before(model, change.site)
         logits = self._logits(model, lambda outputs: outputs[:count])
-        found = effect(logits, self.reference, self.labels)
+        result = effect(logits, self.reference, self.labels)
         moved = scores_divergence(logits, self.unchanged)
-        return Measured(change, found, moved, found.divergence - self.base.divergence)
+        return Measured(change, result, moved, result.divergence - self.base.divergence)
 
     def cost(self, change: Change) -> float:
         """Share of a forward pass that measuring takes, for progress."""
-        total = len(blocks(self.subject.model))
-        return 1.0 - 0.9 * blocks_before(self.subject.model, change.site) / max(total, 1)
+        total = len(blocks(self.analyzed.model))
+        return 1.0 - 0.9 * blocks_before(self.analyzed.model, change.site) / max(total, 1)
 
     def integer_up_to(self, count: int) -> Effect:
         """Integers up to and including the first `count` blocks, float behind them."""
-        model = self.subject.model
+        model = self.analyzed.model
         set_mode(model, "float")
 
         def known(outputs: list[Any]) -> list[Any]:

@@ -35,14 +35,16 @@ Grid = Callable[[Mapping[str, Any]], float | None]
 
 @dataclass(frozen=True)
 class Family:
-    """One approximation.
+    """One approximation. Pickled as its name: another process looks it up, and imports it, again.
 
+    kind: as in quant.KIND.family.
     derive: real scales and widths -> parameters of a kind; keyword arguments beside `site` are its `options`.
     real: of an activation, the float function that it stands for, which float mode computes and gradients follow.
     grid: options -> c where the family rounds 1 / (c * scale) up to an integer, or None (`Quantizer`).
     function: whether it is a plain function on integers, which a program holds as a table under this name.
     """
 
+    kind: str
     name: str
     derive: Callable[..., Any]
     real: Real | None = None
@@ -58,6 +60,14 @@ class Family:
     def __call__(self, *scales: Any, **options: Any) -> Any:
         """`derive`."""
         return self.derive(*scales, **options)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, str]]:
+        return _by_name, (self.kind, self.name)
+
+
+def _by_name(kind: str, name: str) -> Any:
+    package = importlib.import_module("intvit.arithmetic")
+    return getattr(package, f"{kind.upper()}_FAMILIES")[name]
 
 
 class Families(Mapping[str, Family]):
@@ -79,7 +89,7 @@ class Families(Mapping[str, Family]):
         """Decorator for a derivation: (scales and widths, *, site, options) -> parameters of a kind."""
 
         def add(derive: Function) -> Function:
-            self._families[name] = Family(name, derive, real or self._real, grid or Family.grid)
+            self._families[name] = Family(self.kind, name, derive, real or self._real, grid or Family.grid)
             return derive
 
         return add
@@ -101,7 +111,7 @@ class Families(Mapping[str, Family]):
 
     def _of_function(self, name: str, function: Callable[..., Tensor], real: Real | None) -> Family:
         real = real or getattr(function, "real", None) or self._real
-        return Family(name, self._as_table(name, function), real, function=True)
+        return Family(self.kind, name, self._as_table(name, function), real, function=True)
 
     def __getitem__(self, name: str) -> Family:
         """Raises KeyError for an unknown name, IntVitError for MODULE:FUNCTION that can't be had."""

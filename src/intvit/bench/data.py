@@ -9,15 +9,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from intvit.data.batches import training_batches
 from intvit.data.config import DataConfig, DataError, TrainTransformConfig
 from intvit.data.index import ShardRecord, SplitIndex, read_index, read_split, write_index
 from intvit.data.loading import train_loader
-from intvit.data.plan import training_batches
 from intvit.data.transforms import TrainTransform, timm_transform
 
 IMAGENET = 1_281_167, 1_282  # samples and shards of the plan that is timed
@@ -36,7 +37,8 @@ def make_photos(folder: Path, count: int, size: tuple[int, int], quality: int) -
         photo = photos[number % 2]
         width = int(draw.integers(photo.width // 2, photo.width))
         height = min(photo.height, width * size[1] // size[0])
-        left, top = draw.integers(0, photo.width - width + 1), draw.integers(0, photo.height - height + 1)
+        left = int(draw.integers(0, photo.width - width + 1))
+        top = int(draw.integers(0, photo.height - height + 1))
         buffer = io.BytesIO()
         box = (left, top, left + width, top + height)
         photo.resize(size, Image.Resampling.BICUBIC, box=box).save(buffer, "JPEG", quality=quality)
@@ -47,7 +49,7 @@ def make_photos(folder: Path, count: int, size: tuple[int, int], quality: int) -
     return total / count
 
 
-Variants = dict[str, Callable[[], Iterable]]
+Variants = dict[str, Callable[[], Iterable[Any]]]
 
 
 def variants_of(config: DataConfig, photos: Path) -> Variants:
@@ -63,7 +65,7 @@ def variants_of(config: DataConfig, photos: Path) -> Variants:
     }
 
 
-def _image_folder(config: DataConfig, photos: Path, transform: Callable) -> Iterable:
+def _image_folder(config: DataConfig, photos: Path, transform: Callable[..., Any]) -> Iterable[Any]:
     from torchvision.datasets import ImageFolder
 
     return DataLoader(
@@ -75,7 +77,7 @@ def _image_folder(config: DataConfig, photos: Path, transform: Callable) -> Iter
     )
 
 
-def _webdataset(config: DataConfig, transform: Callable) -> Iterable:
+def _webdataset(config: DataConfig, transform: Callable[..., Any]) -> Iterable[Any]:
     import webdataset
 
     urls = [str(path) for path in sorted(Path(str(config.root)).glob("train-*.tar"))]
@@ -108,7 +110,7 @@ def compare(variants: Variants, rounds: int, batch: int) -> dict[str, dict[str, 
     return figures
 
 
-def _one_pass(loader: Iterable, batch: int) -> tuple[float, float]:
+def _one_pass(loader: Iterable[Any], batch: int) -> tuple[float, float]:
     """Images a second from the first batch to the last, and CPU milliseconds an image, starting included."""
     began, start, images = _cpu_seconds(), 0.0, 0
     for number, (pixels, _) in enumerate(loader):

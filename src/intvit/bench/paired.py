@@ -11,7 +11,7 @@ def binomial_p(wins: int, losses: int) -> float:
     """Two-sided exact probability of so uneven a split of fair coins: McNemar's exact test, and the sign test."""
     count = wins + losses
     tail = sum(math.comb(count, k) for k in range(min(wins, losses) + 1))
-    return min(1.0, 2 * tail / 2**count)
+    return float(min(1.0, 2 * tail / 2**count))
 
 
 def paired(figures: Mapping[str, Any], other: Mapping[str, Any], key: str) -> tuple[float, float, float]:

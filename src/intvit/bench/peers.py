@@ -49,7 +49,7 @@ def onnxruntime_int8(model: nn.Module, images: Tensor, threads: int) -> Run:
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(quantization.CalibrationDataReader):
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
         def __init__(self) -> None:
             self.batches = iter([{"images": images.numpy()}] * 2)
 

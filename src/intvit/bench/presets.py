@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
+from intvit.analysis.analyzed_model import AnalyzedModel
 from intvit.analysis.distances import divergence
-from intvit.analysis.subject import Subject
 from intvit.data.config import DataConfig
 from intvit.data.loading import first_images, validation_loader
 from intvit.evaluation.check import mismatches
 from intvit.export.record import record
 from intvit.program import Program
+from intvit.progress import count_progress
 from intvit.quant.presets import compose_quant
 from intvit.runtime import fastest_runtime
 
@@ -43,9 +43,12 @@ def load_images(name: str, folder: str, data: DataConfig, limit: int | None, mod
     return ImageSet(name, images, labels, torch.cat(list(map(model, batches))).double().softmax(1))
 
 
-def _tracked(images: Tensor, title: str) -> Iterable[Tensor]:
+def _tracked(images: Tensor, title: str) -> Iterator[Tensor]:
     """Batches with a bar on standard error, so that output holds the table alone."""
-    return track(images.split(BATCH), title, transient=True, console=Console(stderr=True))
+    with count_progress(title, len(images), console=Console(stderr=True), transient=True) as step:
+        for batch in torch.split(images, BATCH):
+            yield batch
+            step(len(batch))
 
 
 def float_row(sets: list[ImageSet]) -> dict[str, Any]:
@@ -57,13 +60,19 @@ def _float_top1(images: ImageSet) -> float:
     return 100.0 * float((images.reference.argmax(1) == images.labels).double().mean())
 
 
-def row_of(options: argparse.Namespace, subject: Subject, preset: str, sets: list[ImageSet]) -> dict[str, Any]:
+def row_of(
+    analyzed: AnalyzedModel, preset: str, sets: list[ImageSet], *, check: int, config_dir: Path | None
+) -> dict[str, Any]:
+    """One preset, with overrides after commas, on every set.
+
+    check: so many images of each set run through model and runtimes as well. config_dir: holds more presets.
+    """
     start = time.perf_counter()
     name, *overrides = preset.split(",")
-    model = subject.calibrated(compose_quant(name, overrides, options.config_dir))
+    model = analyzed.calibrated(compose_quant(name, overrides, config_dir))
     program = record(model)
     figures = {images.name: _figures(program, images, preset) for images in sets}
-    checked = [images.images[: options.check] for images in sets] if options.check else []
+    checked = [images.images[:check] for images in sets] if check else []
     changes = [figures[images.name]["top1"] - _float_top1(images) for images in sets]
     return {
         "preset": preset,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from intvit.models import load_weights
 from intvit.models.presets import photo_model
 from intvit.models.registry import TIMM_NAMES
 from intvit.program import Program
-from intvit.program.cost import macs
+from intvit.program.cost import macs, operator_macs
+from intvit.runtime.native.fusion import Fusion
 from intvit.runtime.native.plan import Kind, Step
 from intvit.runtime.native.runtime import NativeRuntime
 from intvit.torchvision_fix import ensure_torchvision
@@ -32,28 +33,44 @@ from intvit.torchvision_fix import ensure_torchvision
 LEAST_COSINE = 0.9  # of a peer that computes the same model, be it in 8 bits
 
 
-def models(options: argparse.Namespace) -> tuple[nn.Module, Program, Tensor]:
+@dataclass(frozen=True)
+class RuntimeSettings:
+    """An architecture, the preset of its integer program, images and threads of a call, timed calls."""
+
+    model: str
+    quant: str
+    batch: int
+    threads: int
+    rounds: int
+
+
+def models(settings: RuntimeSettings) -> tuple[nn.Module, Program, Tensor]:
     """timm's float model with lively random weights, the integer program of the same, and uint8 images [B, 3, H, W]."""
     ensure_torchvision()
     import timm
 
     data = photo_config()
     torch.manual_seed(0)
-    model = timm.create_model(TIMM_NAMES[options.model], num_classes=data.num_classes).eval()
+    model = timm.create_model(TIMM_NAMES[settings.model], num_classes=data.num_classes).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    pixels = torch.randint(0, 256, (options.batch, 3, data.image_size, data.image_size), dtype=torch.uint8)
-    integer = photo_model(options.model, options.quant, data)
+    pixels = torch.randint(0, 256, (settings.batch, 3, data.image_size, data.image_size), dtype=torch.uint8)
+    integer = photo_model(settings.model, settings.quant, data)
     load_weights(integer, dict(model.named_parameters()))
     calibrate(integer, [pixels])
     return model, record(integer), pixels
 
 
 def measure(
-    options: argparse.Namespace, model: nn.Module, program: Program, native: NativeRuntime, pixels: Tensor
+    settings: RuntimeSettings,
+    peers: Sequence[str],
+    model: nn.Module,
+    program: Program,
+    native: NativeRuntime,
+    pixels: Tensor,
 ) -> dict[str, Any]:
-    """What `--json` writes."""
+    """What `--json` writes; peers: names of PEERS."""
     data = photo_config()
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (data.mean, data.std))
     images = (pixels / 255 - mean) / std
@@ -62,26 +79,26 @@ def measure(
     runs: dict[str, Callable[[], Any]] = {"native": lambda: native(pixels.numpy())}
     cosines = {"native": _cosine(native(pixels.numpy()) * program.score_scale, expected)}
     missing = {}
-    for name in options.peers:
+    for name in peers:
         try:
-            run = PEERS[name](model, images, options.threads)
+            run = PEERS[name](model, images, settings.threads)
         except ImportError as error:
             missing[name] = f"not installed: {error.name}"
             continue
         cosines[name] = _cosine(run(images), expected)
         runs[name] = _bound(run, images)
-    times = _interleaved(runs, options.rounds, cpu=options.threads == 1)
+    times = _interleaved(runs, settings.rounds, cpu=settings.threads == 1)
     for name, cosine in cosines.items():
         if cosine < LEAST_COSINE:
             raise IntVitError(f"{name} does not compute the float model: cosine of its logits {cosine:.3f}")
     medians = {name: statistics.median(values) for name, values in times.items()}
     return {
         "machine": machine(),
-        "settings": {key: getattr(options, key) for key in ("model", "quant", "batch", "threads", "rounds")},
-        "clock": "CPU" if options.threads == 1 else "wall",
+        "settings": asdict(settings),
+        "clock": "CPU" if settings.threads == 1 else "wall",
         "path": native.path,
         "memory_mib": native.memory / 2**20,
-        "gmacs": macs(program) * options.batch / 1e9,
+        "gmacs": macs(program) * settings.batch / 1e9,
         "native_ms": medians["native"],
         "native_cosine": cosines["native"],
         "peers": {
@@ -128,13 +145,14 @@ def machine() -> str:
     return f"{len(names)} x {names[0]}" if names else platform.processor() or platform.machine()
 
 
-def step_macs(step: Step) -> int:
-    """Multiplications of a fused or unfused product."""
-    first, output = step.inputs[0], step.output.entries
-    if step.kind not in (Kind.LINEAR, Kind.MATMUL, Kind.ATTENTION) or first is None:
-        return 0
-    depth = first.entries.shape[-1]
-    if step.kind is Kind.ATTENTION and (key := step.inputs[1]) is not None:
-        length = key.entries.shape[-2]
-        return first.entries.size * length + output.size * length
-    return output.size * depth
+def step_macs(program: Program, steps: Sequence[Step]) -> list[int]:
+    """MACs of every step for one image: those of the operators that it stands for."""
+    groups, by_name = Fusion(program).groups, {operator.name: operator for operator in program.operators}
+    counts = []
+    for step in steps:
+        group = groups.get(step.name)
+        fused = group is not None and step.name == group.last.name
+        members = vars(group).values() if fused else (by_name[step.name],)
+        product = step.kind in (Kind.LINEAR, Kind.MATMUL, Kind.ATTENTION)  # a copy has an operator's name, too
+        counts.append(sum(operator_macs(program, member) for member in members) if product else 0)
+    return counts

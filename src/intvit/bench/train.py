@@ -23,7 +23,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainSettings:
     """One measurement: which model at which size, which presets, how often."""
 
     model: str
@@ -38,7 +38,7 @@ class Settings:
 class Variant:
     """One model with its optimizer, ready to step."""
 
-    def __init__(self, settings: Settings, preset: str, compiled: bool) -> None:
+    def __init__(self, settings: TrainSettings, preset: str, compiled: bool) -> None:
         torch.manual_seed(0)
         config = compose_quant(preset, [f"quant.compile={str(compiled).lower()}"])
         self.name = preset if preset == "fp32" else f"{preset} {'compiled' if compiled else 'eager'}"
@@ -65,7 +65,7 @@ class Variant:
 
     def step(self) -> None:
         """One training step."""
-        self.loss().backward()
+        torch.autograd.backward(self.loss())
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -73,7 +73,7 @@ class Variant:
         """Bytes of all tensors that live from forward to backward, parameters and batch apart, each storage once."""
         known = {tensor.untyped_storage().data_ptr() for tensor in (*self.model.parameters(), *self.model.buffers())}
         known |= {self.images.untyped_storage().data_ptr(), self.labels.untyped_storage().data_ptr()}
-        storages: dict[int, Any] = {}
+        storages: dict[int, torch.UntypedStorage] = {}
 
         def keep(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
@@ -84,12 +84,12 @@ class Variant:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             loss = self.loss()
         total = sum(storage.nbytes() for storage in storages.values())
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizer.zero_grad(set_to_none=True)
         return total
 
 
-def measure(settings: Settings) -> list[dict[str, Any]]:
+def measure(settings: TrainSettings) -> list[dict[str, Any]]:
     """One row a variant: median wall and CPU milliseconds, ratios to float, saved bytes, peak memory."""
     torch.set_num_threads(settings.threads)
     wanted = [("fp32", False)]
@@ -108,7 +108,7 @@ def measure(settings: Settings) -> list[dict[str, Any]]:
             variant.step()
             wall[variant.name].append(time.perf_counter() - start)
             cpu[variant.name].append(time.process_time() - start_cpu)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for variant, which in zip(variants, wanted, strict=True):
         rows.append(
             {
@@ -131,12 +131,12 @@ def _ratio(times: list[float], reference: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(times, reference, strict=True))
 
 
-def _peak_memory(settings: Settings, preset: str, compiled: bool) -> float:
+def _peak_memory(settings: TrainSettings, preset: str, compiled: bool) -> float:
     """MiB that steps need at their peak beyond model, gradients and optimizer state, in a process of its own."""
-    return in_fresh_process(_peak_of, settings, preset, compiled)
+    return float(in_fresh_process(_peak_of, settings, preset, compiled))
 
 
-def _peak_of(settings: Settings, preset: str, compiled: bool) -> float:
+def _peak_of(settings: TrainSettings, preset: str, compiled: bool) -> float:
     torch.set_num_threads(settings.threads)
     variant = Variant(settings, preset, compiled)
     variant.step()  # compiles, and makes the optimizer's state

@@ -33,7 +33,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         "verify": ("intvit.commands.shards_verify", "checksums, structure, labels, and that every image decodes"),
         "info": ("intvit.commands.shards_info", "samples, classes and bytes of a folder of shards"),
     },
-    "run": ("intvit.commands.run", "the five best classes of an integer checkpoint for pictures"),
+    "run": ("intvit.commands.run", "the five best classes of an integer checkpoint for images"),
     "check": ("intvit.commands.check", "a model of full size, exported and run on the runtimes: 0 mismatches"),
     "export": {
         "onnx": ("intvit.commands.export_onnx", "a checkpoint as one ONNX file of standard integer operators"),

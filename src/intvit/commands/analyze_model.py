@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import time
 
+from intvit.analysis.analyzed_model import BATCH, open_calibrated
 from intvit.analysis.block_cache import blocks
 from intvit.analysis.layer_error import layer_errors
 from intvit.analysis.sensitivity import Sensitivity, changes
-from intvit.analysis.subject import BATCH, open_subject
 from intvit.commands.arguments import positive
-from intvit.commands.subject_options import out_option, preset_option, subject_options, width
+from intvit.commands.family_option import add_families, family_option
+from intvit.commands.model_options import model_options, model_source, out_option, preset_option, width
 from intvit.progress import Phases, stepped
 from intvit.reports.model_page import model_report
 from intvit.training.config import logger_config
@@ -27,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("checkpoint", metavar="CKPT", help="run folder, .ckpt, or weights (.safetensors, .pth)")
     out_option(parser, "folder of the report")
-    subject_options(parser)
+    model_options(parser)
     preset_option(parser)
     parser.add_argument("--data", metavar="DIR", help="folder with val-*.tar (default: the run's own data)")
     parser.add_argument("--images", type=positive, default=64, metavar="N", help="images to measure on (default 64)")
@@ -37,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--bits", type=width, nargs="+", default=[4], metavar="B", help="widths of weights and activations to try"
     )
+    family_option(parser)
     parser.add_argument("--logger", default="csv", help="csv, or wandb with overrides: wandb,logger.wandb.offline=true")
     return parser
 
@@ -45,29 +47,34 @@ def main(arguments: list[str]) -> int:
     """Analyze, write the report, say in a few lines what it found."""
     options = _parser().parse_args(arguments)
     logger, began = logger_config(options.logger), time.perf_counter()
+    add_families(options.family)
     with Phases() as phases:
         with phases.begin("calibrating", 1) as step:
-            subject = open_subject(options.checkpoint, options, options.data)
+            analyzed = open_calibrated(model_source(options, options.quant, options.data))
             step()
-        images, labels = subject.measured(options.images)
+        images, labels = analyzed.measured(options.images)
         with phases.begin("layers", -(-len(images) // BATCH)) as step:
-            errors = layer_errors(subject.model, images, BATCH, step)
-        count = len(blocks(subject.model))
+            errors = layer_errors(analyzed.model, images, BATCH, step)
+        count = len(blocks(analyzed.model))
         with phases.begin("depth", count + 2) as step:
-            judge = Sensitivity(subject, images, labels, BATCH)
+            sensitivity = Sensitivity(analyzed, images, labels, BATCH)
             step(2)
             depth = [
-                (name, stepped(step, judge.integer_up_to(i + 1))) for i, (name, _) in enumerate(blocks(subject.model))
+                (name, stepped(step, sensitivity.integer_up_to(i + 1)))
+                for i, (name, _) in enumerate(blocks(analyzed.model))
             ]
-        whole = judge.base
-        judge = Sensitivity(subject, images[: options.sensitivity_images], labels[: options.sensitivity_images], BATCH)
-        tried = changes(subject, options.bits)
-        with phases.begin("changes", sum(map(judge.cost, tried))) as step:
-            measured = [stepped(step, judge.measure(change), judge.cost(change)) for change in tried]
-    report = model_report(subject, errors, [*depth, ("scores", whole)], judge.base, measured, arguments)
+        whole = sensitivity.base
+        sensitivity = Sensitivity(
+            analyzed, images[: options.sensitivity_images], labels[: options.sensitivity_images], BATCH
+        )
+        tried = changes(analyzed, options.bits)
+        with phases.begin("changes", sum(map(sensitivity.cost, tried))) as step:
+            measured = [stepped(step, sensitivity.measure(change), sensitivity.cost(change)) for change in tried]
+    report = model_report(analyzed, errors, [*depth, ("scores", whole)], sensitivity.base, measured, arguments)
     report.facts |= {
-        "images": f"{len(subject.calibration)} calibration, {len(images)} measured, {len(judge.labels)} a change",
+        "images": f"{len(analyzed.calibration)} calibration, {len(images)} measured, "
+        f"{len(sensitivity.labels)} a change",
         "changes tried": str(len(tried)),
     }
-    report.finish(options.out, logger.wandb, began)
+    print(report.finish(options.out, logger.wandb, began))
     return 0

@@ -13,11 +13,12 @@ import time
 from typing import Any
 
 from intvit.analysis import operator_curves
+from intvit.analysis.analyzed_model import BATCH, open_calibrated
 from intvit.analysis.operator_inputs import layer_inputs, layer_table
 from intvit.analysis.operator_tables import gelu_rows, layernorm_rows, softmax_rows
 from intvit.analysis.operator_widths import widths
-from intvit.analysis.subject import BATCH, open_subject
-from intvit.commands.subject_options import out_option, preset_option, subject_options
+from intvit.commands.family_option import add_families, family_option
+from intvit.commands.model_options import model_options, model_source, out_option, preset_option
 from intvit.progress import Phases, stepped
 from intvit.reports.operator_page import findings, parts
 from intvit.reports.report import Report
@@ -30,8 +31,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("checkpoint", metavar="CKPT", nargs="?", help="run folder, .ckpt, or weights; default none")
     out_option(parser, "folder of the report")
-    subject_options(parser)
+    model_options(parser)
     preset_option(parser)
+    family_option(parser)
     parser.add_argument("--logger", default="csv", help="csv, or wandb with overrides: wandb,logger.wandb.offline=true")
     return parser
 
@@ -40,6 +42,7 @@ def main(arguments: list[str]) -> int:
     """Measure, write the report, say in a few lines what it found."""
     options = _parser().parse_args(arguments)
     logger, began = logger_config(options.logger), time.perf_counter()
+    add_families(options.family)
     report = Report("Operators: integer against float", shlex.join(["intvit", "analyze", "operators", *arguments]))
     with Phases() as phases, phases.begin("operators", 5 + (2 if options.checkpoint else 0)) as step:
         curves = [make() for make in operator_curves.ALL]
@@ -48,14 +51,14 @@ def main(arguments: list[str]) -> int:
         wide = stepped(step, widths())
         real: list[dict[str, Any]] = []
         if options.checkpoint:
-            subject = stepped(step, open_subject(options.checkpoint, options, options.calibration))
-            inputs = layer_inputs(subject, subject.calibration[:BATCH])
-            real = stepped(step, layer_table(inputs, subject.quant.bits.probabilities))
-            report.facts["model"] = subject.name
+            analyzed = stepped(step, open_calibrated(model_source(options, options.quant, options.calibration)))
+            inputs = layer_inputs(analyzed, analyzed.calibration[:BATCH])
+            real = stepped(step, layer_table(inputs, analyzed.quant.bits.probabilities))
+            report.facts["model"] = analyzed.name
             report.facts["images"] = (
-                f"{len(subject.calibration)} calibration, {len(subject.calibration[:BATCH])} for inputs"
+                f"{len(analyzed.calibration)} calibration, {len(analyzed.calibration[:BATCH])} for inputs"
             )
     report.findings = findings(softmax, gelu, layernorm, real)
     report.parts = parts(curves, softmax, gelu, layernorm, wide, real)
-    report.finish(options.out, logger.wandb, began)
+    print(report.finish(options.out, logger.wandb, began))
     return 0

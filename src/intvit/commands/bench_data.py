@@ -19,7 +19,7 @@ from intvit.bench.fresh_process import in_fresh_process
 from intvit.commands.arguments import new_file, positive, workers_option
 from intvit.data.config import DataConfig, DataError, TrainTransformConfig
 from intvit.data.shard_tools.create import create
-from intvit.data.shard_tools.images import find_images
+from intvit.data.shard_tools.source_images import find_images
 from intvit.files import write_json
 
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from intvit.analysis.subject import read_subject
+from intvit.analysis.analyzed_model import ModelSource, read_model
 from intvit.bench.paired import paired
 from intvit.bench.presets import BATCH, ImageSet, float_row, load_images, row_of
 from intvit.commands.arguments import at_least, new_file, positive
@@ -66,16 +66,16 @@ def main(arguments: list[str]) -> int:
         if name not in presets:
             raise IntVitError(f"--against {name}: not among the presets {', '.join(presets)}")
     data = replace(photo_config(), eval_batch_size=BATCH)
-    source = argparse.Namespace(
-        model=options.model, quant="lut8", calibration=options.calibration, calibration_images=options.images
+    analyzed = read_model(
+        ModelSource(options.weights, options.model, calibration=options.calibration, calibration_images=options.images)
     )
-    subject = read_subject(options.weights, source)
-    sets = [load_images(*_named(text), data, options.limit, subject.model) for text in options.data]
+    sets = [load_images(*_named(text), data, options.limit, analyzed.model) for text in options.data]
     rows = [float_row(sets)]
-    _print_header(sets, len(subject.calibration))
+    _print_header(sets, len(analyzed.calibration))
     _print_row(rows[0])
     for preset in presets:
-        rows.append(done.get(preset) or row_of(options, subject, preset, sets))
+        row = done.get(preset) or row_of(analyzed, preset, sets, check=options.check, config_dir=options.config_dir)
+        rows.append(row)
         _print_row(rows[-1])
         if options.json:
             write_json(options.json, {"settings": _settings(options), "rows": rows})
@@ -87,10 +87,10 @@ def main(arguments: list[str]) -> int:
 def _own_presets(folder: Path | None) -> list[str]:
     if folder is None:
         return []
-    found = sorted(path.stem for path in (folder / "quant").glob("*.yaml"))
-    if not found:
+    names = sorted(path.stem for path in (folder / "quant").glob("*.yaml"))
+    if not names:
         raise IntVitError(f"--config-dir {folder}: holds no quant/*.yaml")
-    return found
+    return names
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from intvit.bench.peers import PEERS
-from intvit.bench.runtime import measure, models, step_macs
+from intvit.bench.runtime import RuntimeSettings, measure, models, step_macs
 from intvit.commands.arguments import new_file, positive
 from intvit.files import write_json
 from intvit.models import MODELS
@@ -47,9 +47,10 @@ def main(arguments: list[str]) -> int:
     """Measure, print the table, optionally write JSON."""
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
-    model, program, pixels = models(options)
+    settings = RuntimeSettings(options.model, options.quant, options.batch, options.threads, options.rounds)
+    model, program, pixels = models(settings)
     native = NativeRuntime(program, options.threads, options.path)
-    figures = measure(options, model, program, native, pixels)
+    figures = measure(settings, options.peers, model, program, native, pixels)
     _print(figures)
     if options.operators:
         _print_operators(native, pixels)
@@ -82,10 +83,12 @@ def _print_operators(native: NativeRuntime, pixels: Tensor) -> None:
         for index, (_, milliseconds) in enumerate(runtime.step_times()):
             best[index] = min(milliseconds, best.get(index, milliseconds))
     rows: dict[str, list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
-    for index, (step, _) in enumerate(runtime.step_times()):
+    steps = [step for step, _ in runtime.step_times()]
+    macs = step_macs(native.program, steps)
+    for index, step in enumerate(steps):
         kind = step.kind.name.lower()
         shape = f" {step.constants[0].shape}" if step.kind is Kind.LINEAR and step.constants[0] is not None else ""
-        for total, value in enumerate((1, best[index], step_macs(step) / 1e6)):
+        for total, value in enumerate((1, best[index], macs[index] / 1e6)):
             rows[kind + shape][total] += value
     ceiling = runtime.ceiling()
     print(f"\nfastest of 10, one thread; the tile alone reaches {ceiling / 1e9:.0f} GMAC/s in the first-level cache")

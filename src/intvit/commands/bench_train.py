@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from intvit.bench.train import Settings, measure
+from intvit.bench.train import TrainSettings, measure
 from intvit.commands.arguments import new_file, positive
 from intvit.files import write_json
 
@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     """Measure, print the table, optionally write JSON."""
     options = _parser().parse_args(arguments)
-    settings = Settings(
+    settings = TrainSettings(
         options.model,
         options.batch,
         options.image_size,
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _print(rows: list[dict[str, Any]], settings: Settings) -> None:
+def _print(rows: list[dict[str, Any]], settings: TrainSettings) -> None:
     print(
         f"{settings.model}, batch {settings.batch}, {settings.image_size} px, {settings.threads} threads, "
         f"{settings.steps} interleaved steps, torch {torch.__version__}"

@@ -15,7 +15,7 @@ import argparse
 from intvit.commands.arguments import positive
 from intvit.program import OperatorBounds, bounds, load_checkpoint
 from intvit.program.certificate import Row, rows
-from intvit.program.ledger import Range
+from intvit.program.interval_arithmetic import Range
 from intvit.runtime.images import read_images
 from intvit.runtime.observed import observe
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from intvit.commands.arguments import new_file
-from intvit.commands.tables import print_table
+from intvit.commands.console_table import print_table
 from intvit.errors import IntVitError
 from intvit.sweeps.results import FIGURES, columns, number, results, write_csv
 from intvit.training.run_folder import CONFIG, SUMMARY

@@ -1,6 +1,6 @@
-"""`intvit run FOLDER IMAGE...`: the five classes of an integer checkpoint with the highest scores, for each picture.
+"""`intvit run FOLDER IMAGE...`: the five classes of an integer checkpoint with the highest scores, for each image.
 
-Needs numpy and pillow, no torch. Pictures get the evaluation transform of the data that the model was trained on, which
+Needs numpy and pillow, no torch. Images get the evaluation transform of the data that the model was trained on, which
 the checkpoint's provenance holds: the shorter side is resized, the center cropped.
 """
 
@@ -19,7 +19,7 @@ TOP = 5
 
 
 def main(arguments: list[str]) -> int:
-    """Print the classes of every picture."""
+    """Print the classes of every image."""
     parser = argparse.ArgumentParser(
         prog="intvit run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -2,10 +2,11 @@
 
 CKPT is a weights file with timm's key names or a run of train.py, of which the weights are taken. Nothing is trained.
 
-First every change of one layer is measured alone; an additive model of them makes mixes that fill the budget; Optuna
-searches over the model's weights, each mix measured; the same once more with changes of the best mix. Then the best
-mixes and every preset within the budget meet on other images. The winner is written: train.py --config-dir DIR
-quant=found schedule=calibrate makes the same integers. The same command goes on where it was interrupted.
+First every change of one layer is measured alone; an additive model of them makes candidates that fill the budget;
+Optuna searches over the model's weights, each candidate measured; the same once more with changes of the best one. Then
+the best candidates and every preset within the budget meet on other images. The winner is written: train.py
+--config-dir DIR quant=found schedule=calibrate makes the same integers. The same command goes on where it was
+interrupted.
 """
 
 from __future__ import annotations
@@ -22,20 +23,23 @@ from dataclasses import replace
 from torch import Tensor
 
 from intvit import __version__
-from intvit.analysis.subject import Subject, read_subject
+from intvit.analysis.analyzed_model import AnalyzedModel, read_model
 from intvit.commands.arguments import at_least, positive
-from intvit.commands.subject_options import out_option, several, subject_options, width
+from intvit.commands.family_option import add_families, family_option
+from intvit.commands.model_options import model_options, model_source, out_option, several, width
 from intvit.files import holding, write_json, write_text
 from intvit.progress import Phases, stepped
 from intvit.quant.presets import compose_quant
 from intvit.reports.search_page import report
 from intvit.search.budget import BUDGETS, budget_of, parse
-from intvit.search.images import search_images
-from intvit.search.judge import Judge, Mix
+from intvit.search.cached_evaluator import JOURNAL, CachedEvaluator, Journal, workers
+from intvit.search.evaluator import Candidate, Evaluator
+from intvit.search.held_out import held_out_images
 from intvit.search.preset_file import NAME, preset_text
-from intvit.search.stages import Search, integer_presets
-from intvit.search.trials import JOURNAL, Journal, Trials, workers
+from intvit.search.search import Search, SearchSettings, integer_presets
 from intvit.training.config import logger_config
+
+ANY_PRESET = "lut8"  # of a weights file, of which the weights alone count
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,24 +54,26 @@ def _parser() -> argparse.ArgumentParser:
         "--budget", required=True, nargs="+", metavar="BUDGET", help="one or more, all of which hold: see below"
     )
     out_option(parser, "of the preset, the report, the journal")
-    subject_options(parser, calibration_images=256)  # as schedule=calibrate
+    model_options(parser, calibration_images=256)  # as schedule=calibrate
     parser.add_argument("--search", metavar="DIR", help="folder with train-*.tar (default: that of calibration)")
     parser.add_argument("--alone-images", type=several, default=48, metavar="N", help="for a single change (48)")
-    parser.add_argument("--search-images", type=several, default=128, metavar="N", help="for a mix (128)")
+    parser.add_argument("--search-images", type=several, default=128, metavar="N", help="for a candidate (128)")
     parser.add_argument(
         "--final-images", type=several, default=384, metavar="N", help="others, for the last ones (384)"
     )
-    parser.add_argument("--trials", type=positive, default=64, metavar="N", help="mixes that Optuna draws, twice (64)")
+    parser.add_argument(
+        "--trials", type=positive, default=64, metavar="N", help="candidates that Optuna draws, twice (64)"
+    )
     parser.add_argument(
         "--bits", type=width, nargs="+", default=[3, 4, 5, 6, 7], metavar="B", help="widths to try (3 4 5 6 7)"
     )
+    family_option(parser)
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes (1); changes no result")
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of Optuna (0)")
     parser.add_argument("--fresh", action="store_true", help="forget what an earlier search in DIR measured")
     parser.add_argument(
         "--logger", default="csv", metavar="NAME", help="csv, or wandb with overrides: wandb,logger.wandb.offline=true"
     )
-    parser.set_defaults(quant="lut8")  # any preset: the weights are what counts
     return parser
 
 
@@ -91,40 +97,60 @@ def main(arguments: list[str]) -> int:
 
 def _search(options: argparse.Namespace, arguments: list[str]) -> int:
     logger, began = logger_config(options.logger), time.perf_counter()
-    limits = parse(options.budget, integer_presets())
+    limits, families = parse(options.budget, integer_presets()), add_families(options.family)
     with holding(options.out, patience=1.0), Phases() as phases:
         with phases.begin("calibrating", 3) as step:
-            subject = stepped(step, read_subject(options.checkpoint, options))
+            analyzed = stepped(step, read_model(model_source(options, ANY_PRESET)))
             count = options.search_images + options.final_images
-            images = stepped(step, search_images(subject, options.search, options.calibration, count))
-            journal = Journal(options.out / JOURNAL, _settings(options, subject, images), fresh=options.fresh)
-            judge = stepped(step, Judge(subject, images, prove=any(name == "accumulator" for name, _ in limits)))
-        budget = budget_of(limits, lambda name: judge.used(Mix(name, {})))
-        with workers(judge, options.jobs) as pool:
-            search = Search(options, subject, budget, Trials(judge, journal, pool))
+            images = stepped(step, held_out_images(analyzed, options.search, options.calibration, count))
+            journal = Journal(
+                options.out / JOURNAL, _settings(options, analyzed, images, families), fresh=options.fresh
+            )
+            evaluator = stepped(
+                step, Evaluator(analyzed, images, prove=any(name == "accumulator" for name, _ in limits))
+            )
+        budget = budget_of(limits, lambda name: evaluator.used(Candidate(name, {})))
+        with workers(evaluator, options.jobs) as pool:
+            cached = CachedEvaluator(evaluator, journal, pool)
+            search = Search(_search_settings(options), analyzed, budget, cached)
             outcome = search.run(phases)
     notes = [f"Found by {shlex.join(['intvit', 'search', *arguments])}", f"Budget: {budget}."]
-    write_text(options.out / "quant" / f"{NAME}.yaml", preset_text(outcome.winner.mix, search.sites, notes))
+    write_text(options.out / "quant" / f"{NAME}.yaml", preset_text(outcome.winner.candidate, search.sites, notes))
     page = report(outcome, budget, shlex.join(["intvit", "search", *arguments]))
     page.facts |= {
-        "images": f"{len(subject.calibration)} calibration, {len(images)} search, {options.final_images} of them final",
-        "mixes measured": f"{search.trials.count} now, {len(journal.held)} in all",
+        "images": f"{len(analyzed.calibration)} calibration, {len(images)} search, "
+        f"{options.final_images} of them final",
+        "candidates measured": f"{cached.count} now, {len(journal.held)} in all",
         "CPU": f"{sum(os.times()[:4]):.0f} s",
     }
     write_json(options.out / "search.json", outcome.figures(budget))
-    page.finish(options.out, logger.wandb, began)
+    print(page.finish(options.out, logger.wandb, began))
     return 0
 
 
-def _settings(options: argparse.Namespace, subject: Subject, images: Tensor) -> dict[str, object]:
+def _search_settings(options: argparse.Namespace) -> SearchSettings:
+    return SearchSettings(
+        alone_images=options.alone_images,
+        search_images=options.search_images,
+        final_images=options.final_images,
+        trials=options.trials,
+        bits=tuple(options.bits),
+        seed=options.seed,
+    )
+
+
+def _settings(
+    options: argparse.Namespace, analyzed: AnalyzedModel, images: Tensor, families: dict[str, str]
+) -> dict[str, object]:
     """What measurements depend on, and what leads the search; folders and how it runs are neither."""
-    digest = hashlib.sha256(repr(replace(subject.config, weights=None)).encode())
-    for tensor in (*subject.model.parameters(), subject.calibration, images):
+    digest = hashlib.sha256(repr(replace(analyzed.config, weights=None)).encode())
+    for tensor in (*analyzed.model.parameters(), analyzed.calibration, images):
         digest.update(tensor.detach().numpy().tobytes())
     presets = repr([(name, compose_quant(name)) for name in integer_presets()])
     kept = ("budget", "alone_images", "search_images", "final_images", "trials", "bits", "seed")
     return {
         **{key: getattr(options, key) for key in kept},
+        **({"families": families} if families else {}),
         "weights and images": digest.hexdigest()[:16],
         "presets": hashlib.sha256(presets.encode()).hexdigest()[:16],
         "version": __version__,

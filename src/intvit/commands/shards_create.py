@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 
 from intvit.commands.arguments import at_least, workers_option
+from intvit.commands.shards_index import print_splits
 from intvit.data.config import DataError
 from intvit.data.index import SPLITS
 from intvit.data.shard_tools.create import create
-from intvit.data.shard_tools.images import find_images
+from intvit.data.shard_tools.source_images import find_images
 
 
 def main(arguments: list[str]) -> None:
@@ -30,10 +31,14 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if not 0 < options.shard_mb < 1e9:
         raise DataError(f"--shard-mb {options.shard_mb}: expected more than 0, in MB")
-    create(
+    splits = create(
         find_images(options.source, options.split, options.val_labels),
         options.target,
         seed=options.seed,
         shard_bytes=int(options.shard_mb * 1e6),
         workers=options.workers,
     )
+    if splits is None:
+        print(f"{options.target} holds these shards, finished; intvit shards verify {options.target} checks them")
+    else:
+        print_splits(options.target, splits)

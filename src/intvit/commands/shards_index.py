@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 from intvit.commands.arguments import workers_option
+from intvit.data.index import SplitIndex
 from intvit.data.shard_tools.reindex import reindex
 
 
@@ -20,4 +22,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--class-names", type=Path, metavar="FILE", help="one name a line, in the order of the labels")
     workers_option(parser)
     options = parser.parse_args(arguments)
-    reindex(options.folder, options.class_names, options.workers)
+    print_splits(options.folder, reindex(options.folder, options.class_names, options.workers))
+
+
+def print_splits(folder: Path, splits: Mapping[str, SplitIndex]) -> None:
+    """A line for each split."""
+    for split, index in splits.items():
+        print(f"{folder}: {split} {index.table.shape[1]} samples in {len(index.shards)} shards")

@@ -27,19 +27,19 @@ def main(arguments: list[str]) -> None:
     table = Table("split", "shards", "samples", "bytes", "classes", "samples a class", "samples a shard", "image")
     for split, record in index.splits.items():
         path = folder / record.table
-        found = read_split(record, path.read_bytes(), str(path))
-        classes = np.bincount(found.table[2])
+        described = read_split(record, path.read_bytes(), str(path))
+        classes = np.bincount(described.table[2])
         classes = classes[classes > 0]
-        shards = [shard.samples for shard in found.shards]
+        shards = [shard.samples for shard in described.shards]
         table.add_row(
             split,
             str(len(shards)),
-            str(found.table.shape[1]),
-            decimal(sum(shard.bytes for shard in found.shards)),
+            str(described.table.shape[1]),
+            decimal(sum(shard.bytes for shard in described.shards)),
             str(len(classes)),
             f"{min(classes, default=0)} to {max(classes, default=0)}",
             f"{min(shards, default=0)} to {max(shards, default=0)}",
-            decimal(int(np.median(found.table[1]))) if len(classes) else "-",
+            decimal(int(np.median(described.table[1]))) if len(classes) else "-",
         )
     Console().print(table)
     settings = index.settings

@@ -19,8 +19,14 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("folder", metavar="DIR", type=Path)
     parser.add_argument("--classes", type=positive, help="labels are below it (default: as many as index.json names)")
-    parser.add_argument("--max-pixels", type=positive, default=DataConfig.max_pixels, help="largest picture")
+    parser.add_argument("--max-pixels", type=positive, default=DataConfig.max_pixels, help="of an image, at most")
     workers_option(parser)
     options = parser.parse_args(arguments)
-    problems = verify(options.folder, options.classes, options.max_pixels, options.workers)
-    return 1 if problems else 0
+    verified = verify(options.folder, options.classes, options.max_pixels, options.workers)
+    for problem in verified.problems:
+        print(problem)
+    print(
+        f"{options.folder}: {verified.shards} shards, {verified.samples} good samples, "
+        f"{len(verified.problems)} problems"
+    )
+    return 1 if verified.problems else 0

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from intvit.commands.arguments import at_least, positive
-from intvit.commands.tables import print_table
+from intvit.commands.console_table import print_table
 from intvit.files import holding
 from intvit.sweeps.results import write_csv
-from intvit.sweeps.sweep import Sweep, has_result, open_study, table
+from intvit.sweeps.sweep import Sweep, SweepSettings, has_result, open_study, table
 from intvit.sweeps.trials import Trials
 
 
@@ -30,15 +30,29 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(options.outputs) / options.name
     trials = Trials(folder, options.command, options.slurm)
     with holding(folder, patience=1.0):
-        study, space = open_study(options, folder)
-        sweep = Sweep(study, space, trials, options)
+        study, space, settings = open_study(_settings(options), folder)
+        sweep = Sweep(study, space, trials, settings)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, sweep.interrupt)
         sweep.run()
-        rows = table(study, trials, options.objective)
+        rows = table(study, trials, settings.objective)
         write_csv(folder / "results.csv", rows)
     print_table(rows)
     return 0 if has_result(study) else 1
+
+
+def _settings(options: argparse.Namespace) -> SweepSettings:
+    return SweepSettings(
+        name=options.name,
+        overrides=options.overrides,
+        objective=options.objective,
+        trials=options.trials,
+        grid=options.grid,
+        parallel=options.parallel,
+        prune=options.prune,
+        storage=options.storage,
+        seed=options.seed,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

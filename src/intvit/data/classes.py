@@ -36,7 +36,7 @@ def _imagenet_names() -> list[str] | None:
         from intvit.torchvision_fix import ensure_torchvision
 
         ensure_torchvision()
-        from timm.data import ImageNetInfo
+        from timm.data.imagenet_info import ImageNetInfo
     except ImportError:
         return None
     return list(ImageNetInfo().label_descriptions())

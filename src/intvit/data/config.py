@@ -71,7 +71,7 @@ class DataConfig:
     seed: int = 0  # of the training order and the random transforms
     on_bad_sample: str = "raise"  # `skip` goes on without broken images and labels, counts and names them
     bad_sample_budget: int = 100  # under skip: more than that, on one rank in one epoch, end the run
-    max_pixels: int = MAX_PIXELS  # of a picture before it is decoded; the largest of ImageNet has 61 million
+    max_pixels: int = MAX_PIXELS  # of an image before it is decoded; the largest of ImageNet has 61 million
     train_transform: TrainTransformConfig = field(default_factory=TrainTransformConfig)
 
     def __post_init__(self) -> None:

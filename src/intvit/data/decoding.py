@@ -1,4 +1,4 @@
-"""Random crops from encoded bytes: of JPEGs by libjpeg-turbo at a fitting scale, of other pictures by Pillow.
+"""Random crops from encoded bytes: of JPEGs by libjpeg-turbo at a fitting scale, of other images by Pillow.
 
 simplejpeg was chosen by measurement (`intvit bench data` repeats it): its pixels equal Pillow's, in two thirds of the
 time; OpenCV is as fast but ten times the size. libjpeg-turbo has fast paths for the scales 1/2, 1/4 and 1/8 only; at
@@ -15,25 +15,25 @@ from PIL import Image
 
 from intvit.photos import opened, rgb
 
-SCALES = (8, 4, 2)  # divisors of the size, the smallest picture first
+SCALES = (8, 4, 2)  # divisors of the size, the smallest image first
 Box = tuple[int, int, int, int]  # top, left, height, width
 
 
 def decode_crop(data: bytes, max_pixels: int, choose: Callable[[Image.Image], Box], size: int) -> np.ndarray:
-    """The part of a picture that `choose` names: encoded picture -> uint8 (height, width, 3), to be resized to `size`.
+    """The part of an image that `choose` names: encoded image -> uint8 (height, width, 3), to be resized to `size`.
 
-    `choose` gets a picture whose size is right but whose pixels may not be loaded. A JPEG is decoded at the smallest
+    `choose` gets an image whose size is right but whose pixels may not be loaded. A JPEG is decoded at the smallest
     scale that leaves the part at least `size` pixels high and wide; the part is then that much smaller. Raises
     BrokenImage.
     """
-    with opened(data, max_pixels) as picture:
-        top, left, height, width = choose(picture)
+    with opened(data, max_pixels) as image:
+        top, left, height, width = choose(image)
         pixels, divisor = None, 1
-        if picture.format == "JPEG" and picture.mode == "RGB":
+        if image.format == "JPEG" and image.mode == "RGB":
             divisor = next((scale for scale in SCALES if min(height, width) >= scale * size), 1)
-            pixels = _turbo(data, picture.size, divisor)
+            pixels = _turbo(data, image.size, divisor)
         if pixels is None:
-            pixels, divisor = np.array(rgb(picture)), 1
+            pixels, divisor = np.array(rgb(image)), 1
     top, left, height, width = (round(side / divisor) for side in (top, left, height, width))
     return pixels[top : top + height, left : left + width]
 
@@ -42,6 +42,9 @@ def _turbo(data: bytes, size: tuple[int, int], divisor: int) -> np.ndarray | Non
     """uint8 (ceil(H / divisor), ceil(W / divisor), 3), or None where Pillow is to decide what the bytes are worth."""
     width, height = (-(-side // divisor) for side in size)
     try:
-        return simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, min_factor=min(2, divisor))
+        pixels: np.ndarray = simplejpeg.decode_jpeg(
+            data, "RGB", min_height=height, min_width=width, min_factor=min(2, divisor)
+        )
     except ValueError:
         return None
+    return pixels

@@ -12,8 +12,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ from PIL import Image
 from webdataset import TarWriter
 
 from intvit.data.config import DataError
+from intvit.files import replacing_folder
 
 VERSION = 1  # part of the folder's name: raise it when the written shards change
 TEST_SAMPLES = 360  # a fifth, as usual; 1,437 remain for training
@@ -38,7 +37,7 @@ def digits_root() -> Path:
     root = cache_folder() / f"digits-v{VERSION}"
     if not root.exists():
         try:
-            _write_atomically(root)
+            _write(root)
         except OSError as error:
             raise DataError(f"{root}: cannot be written ({error}); say INTVIT_CACHE=DIR, a writable folder") from error
     missing = [name for name in shard_names() if not (root / name).exists()]
@@ -67,19 +66,9 @@ def split_digits(labels: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _write_atomically(root: Path) -> None:
-    root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    try:
-        _write_shards(temporary)
-        temporary.chmod(0o755)  # mkdtemp's 0o700 would lock others out of a cache that a group shares
-        try:
-            temporary.rename(root)
-        except OSError:
-            if not root.exists():  # else another process was first, with the same content
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def _write(root: Path) -> None:
+    with replacing_folder(root, keep=True) as fresh:  # another process may be first, with the same content
+        _write_shards(fresh)
 
 
 def _write_shards(folder: Path) -> None:

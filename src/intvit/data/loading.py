@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from intvit.data.batches import calibration_batches, training_batches, training_steps, validation_batches
 from intvit.data.config import DataConfig, DataError
-from intvit.data.plan import calibration_batches, training_batches, training_steps, validation_batches
 from intvit.data.reader import ShardDataset
 from intvit.data.shards import ShardIndex, open_split
 from intvit.data.tars import BadSample

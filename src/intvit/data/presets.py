@@ -9,4 +9,5 @@ from intvit.data.config import DataConfig
 
 def photo_config() -> DataConfig:
     """The `data=imagenet` preset; the folder is the caller's to set."""
-    return build(DataConfig, compose_group(["+data=imagenet"], "data"), "data")
+    config: DataConfig = build(DataConfig, compose_group(["+data=imagenet"], "data"), "data")
+    return config

@@ -1,10 +1,11 @@
-"""Read one sample by its position: bytes from the shard, decoding, transform. Orders and batches live in `plan`."""
+"""Read one sample by its position: bytes from the shard, decoding, transform. Orders and batches live in `batches`."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from intvit.data.transforms import Transform
 from intvit.photos import BrokenImage
 
 
-class ShardDataset(Dataset):
+class ShardDataset(Dataset[Any]):
     """Map-style dataset over an index: position -> (uint8 image (3, H, W), label).
 
     With a `seed` the transform may draw from `random`, `numpy.random` and torch: all three are seeded from (seed,

@@ -103,14 +103,14 @@ def find_shards(root: Path, split: str) -> list[Path]:
     """Sorted `split`-*.tar files in the folder `root`, at least one; else DataError."""
     if not root.is_dir():
         raise DataError(f"data.root={root}: no such folder; say data.root=DIR, {WANTED}")
-    found = {name: sorted(root.glob(f"{name}-*.tar")) for name in SPLITS}
-    if not any(found.values()):
+    by_split = {name: sorted(root.glob(f"{name}-*.tar")) for name in SPLITS}
+    if not any(by_split.values()):
         raise DataError(f"data.root={root}: holds no train-*.tar and no val-*.tar; say data.root=DIR, {WANTED}")
-    if not found[split]:
+    if not by_split[split]:
         other = SPLITS[1 - SPLITS.index(split)]
         use = "training and calibration need" if split == "train" else "validation needs"
         raise DataError(f"data.root={root}: has {other}-*.tar but no {split}-*.tar, which {use}; add them there")
-    return found[split]
+    return by_split[split]
 
 
 def _stamps(root: Path, split: str) -> Stamps:
@@ -143,24 +143,24 @@ def _from_tars(source: ShardSource, stamps: Stamps, num_classes: int, skip: bool
     tables, bad = [], []
     for name, *stamp in stamps:
         source.versions[name] = str(stamp)
-        found = scan(source.path(name), source.where(name), num_classes)
-        if found.bad and not skip:
+        samples = scan(source.path(name), source.where(name), num_classes)
+        if samples.bad and not skip:
             # A shard that breaks off may end in half a sample: say the cause.
-            raise DataError(str(min(found.bad, key=lambda bad: bad.key != "")))
-        tables.append(found.table())
-        bad += found.bad
+            raise DataError(str(min(samples.bad, key=lambda bad: bad.key != "")))
+        tables.append(samples.table())
+        bad += samples.bad
     counts = np.array([table.shape[1] for table in tables], dtype=np.int64)
     offsets, sizes, labels = np.concatenate(tables, axis=1)
     return ShardIndex(source, tuple(name for name, _, _ in stamps), counts, offsets, sizes, labels, tuple(bad))
 
 
 def _from_index(source: ShardSource, split: str, stamps: Stamps, num_classes: int, skip: bool) -> ShardIndex:
-    folder, found = _read(source, split)
-    names = tuple(shard.name for shard in found.shards)
+    folder, described = _read(source, split)
+    names = tuple(shard.name for shard in described.shards)
     if not source.remote:
-        _compare(source, found, stamps, skip)
-    counts = np.array([shard.samples for shard in found.shards], dtype=np.int64)
-    offsets, sizes, labels = found.table
+        _compare(source, described, stamps, skip)
+    counts = np.array([shard.samples for shard in described.shards], dtype=np.int64)
+    offsets, sizes, labels = described.table
     index = ShardIndex(source, names, counts, offsets, sizes, labels, shuffled=folder.shuffled)
     outside = np.flatnonzero(index.labels >= num_classes).tolist()
     if not len(outside):
@@ -192,10 +192,10 @@ def _read(source: ShardSource, split: str) -> tuple[FolderIndex, SplitIndex]:
         raise DataError(f"{where}: cannot be read ({error}){need if source.remote else ''}") from error
 
 
-def _compare(source: ShardSource, found: SplitIndex, stamps: Stamps, skip: bool) -> None:
+def _compare(source: ShardSource, described: SplitIndex, stamps: Stamps, skip: bool) -> None:
     """Raise DataError where the files of a folder are not those of its index."""
     sizes = {name: size for name, size, _ in stamps}
-    expected = {shard.name: shard.bytes for shard in found.shards}
+    expected = {shard.name: shard.bytes for shard in described.shards}
     again = (
         f"`intvit shards verify {source.root}` tells more, `intvit shards index {source.root}` indexes what is there"
     )

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from intvit.data.config import DataConfig, DataError
+from intvit.files import replacing
 
 PLACE = "{shard}"  # stands for the file's name in a URL or command
 OPEN_SHARDS = 32  # opening a shard for each image would burden the metadata server of a cluster's file system
@@ -132,11 +133,10 @@ class ShardSource:
         raise AssertionError("unreachable")
 
     def _stage(self, name: str, staged: Path) -> None:
-        """Copy a file into the cache under a temporary name; rename it once it is whole."""
-        handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=staged.parent)
+        """Copy a file into the cache, whole or not at all."""
         size, digest = 0, hashlib.sha256()
-        try:
-            with os.fdopen(handle, "wb") as target, self._open(name) as stream:
+        with replacing(staged) as temporary:
+            with open(temporary, "wb") as target, self._open(name) as stream:
                 while block := stream.read(BLOCK):
                     target.write(block)
                     digest.update(block)
@@ -144,9 +144,6 @@ class ShardSource:
             if self.checksums.get(name, digest.hexdigest()) != digest.hexdigest():
                 raise OSError(f"{size} bytes came whose checksum is not that of the index")
             self._make_room(size)
-            os.replace(temporary, staged)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
 
     def _open(self, name: str) -> Any:
         if not self.remote:
@@ -179,13 +176,13 @@ _shared = lru_cache(ShardSource)
 
 
 def _stats(folder: Path) -> list[tuple[Path, os.stat_result]]:
-    found = []
+    stats = []
     for path in folder.glob("*.tar"):
         try:
-            found.append((path, path.stat()))
+            stats.append((path, path.stat()))
         except FileNotFoundError:
             continue  # another process was faster
-    return found
+    return stats
 
 
 def _remove(folder: Path, process: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class TarSamples:
 
 def scan(path: Path, where: str, num_classes: int | None) -> TarSamples:
     """All samples of the shard at `path`, called `where` in messages; labels below `num_classes` where it is given."""
-    found = TarSamples()
+    samples = TarSamples()
     try:
         with open(path, "rb") as file:
             for sample in walk(path):
@@ -56,19 +57,19 @@ def scan(path: Path, where: str, num_classes: int | None) -> TarSamples:
                     missing = "no label (.cls)" if label is None else "no image (.jpg, .jpeg or .png)"
                     files = ", ".join(f".{suffix}" for suffix in sample if not suffix.startswith("__"))
                     reason = f"has {missing}, only {files}; both must stand side by side in the tar"
-                    found.bad.append(BadSample(where, key, reason))
+                    samples.bad.append(BadSample(where, key, reason))
                     continue
                 file.seek(label.offset_data)
                 value = _label(file.read(label.size), num_classes)
                 if isinstance(value, str):
-                    found.bad.append(BadSample(where, key, value))
+                    samples.bad.append(BadSample(where, key, value))
                 else:
-                    found.keys.append(key)
-                    found.rows.append((image.offset_data, image.size, value))
+                    samples.keys.append(key)
+                    samples.rows.append((image.offset_data, image.size, value))
     except (tarfile.TarError, OSError, ValueError) as error:
         reason = f"broken shard ({error.args[0] if error.args else error}); write it again"
-        found.bad.append(BadSample(where, "", reason))
-    return found
+        samples.bad.append(BadSample(where, "", reason))
+    return samples
 
 
 def key_of(path: Path, offset: int) -> str:
@@ -80,7 +81,7 @@ def key_of(path: Path, offset: int) -> str:
     return f"at byte {offset}"
 
 
-def walk(path: Path) -> Iterator[dict]:
+def walk(path: Path) -> Iterator[dict[str, Any]]:
     """webdataset's samples of one shard with tar headers in place of contents: {"__key__": str, suffix: TarInfo}.
 
     Raises tarfile.TarError, OSError or ValueError where the tar does not end as a tar does.
@@ -92,8 +93,9 @@ def walk(path: Path) -> Iterator[dict]:
         yield from group_by_keys(files)
         # A tar ends with a block of zeros. Cut off between two files, or with a damaged header, it would otherwise
         # pass for a shorter one: tarfile and webdataset stop there without a word.
-        archive.fileobj.seek(archive.offset)  # type: ignore[union-attr]
-        if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # type: ignore[union-attr]
+        assert archive.fileobj is not None
+        archive.fileobj.seek(archive.offset)
+        if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"neither a file nor the end mark at byte {archive.offset}")
 
 

@@ -15,12 +15,12 @@ from intvit.data.config import DataConfig
 from intvit.data.decoding import Box, decode_crop
 from intvit.photos import decode, fit
 
-Transform = Callable[[bytes], torch.Tensor]  # encoded picture -> uint8 (3, size, size); raises BrokenImage
+Transform = Callable[[bytes], torch.Tensor]  # encoded image -> uint8 (3, size, size); raises BrokenImage
 
 
-def to_tensor(picture: Image.Image) -> torch.Tensor:
-    """RGB picture -> uint8 (3, H, W)."""
-    return _channels_first(np.array(picture, dtype=np.uint8))
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """RGB image -> uint8 (3, H, W)."""
+    return _channels_first(np.array(image, dtype=np.uint8))
 
 
 def _channels_first(pixels: np.ndarray) -> torch.Tensor:
@@ -29,7 +29,7 @@ def _channels_first(pixels: np.ndarray) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Encoded picture -> uint8 (3, size, size) as `intvit.photos.fit` makes it, equal to timm's to the byte."""
+    """Encoded image -> uint8 (3, size, size) as `intvit.photos.fit` makes it, equal to timm's to the byte."""
 
     image_size: int
     crop_pct: float
@@ -37,16 +37,16 @@ class EvalTransform:
     max_pixels: int
 
     def __call__(self, data: bytes) -> torch.Tensor:
-        return self.of_picture(decode(data, self.max_pixels))
+        return self.of_image(decode(data, self.max_pixels))
 
-    def of_picture(self, picture: Image.Image) -> torch.Tensor:
-        """RGB picture -> uint8 (3, size, size)."""
+    def of_image(self, image: Image.Image) -> torch.Tensor:
+        """RGB image -> uint8 (3, size, size)."""
         size = self.image_size
-        return _channels_first(fit(picture, size, size, self.crop_pct, self.interpolation, self.max_pixels))
+        return _channels_first(fit(image, size, size, self.crop_pct, self.interpolation, self.max_pixels))
 
 
 class TrainTransform:
-    """timm's random crop, flip and augmentation: encoded picture -> uint8 (3, size, size).
+    """timm's random crop, flip and augmentation: encoded image -> uint8 (3, size, size).
 
     Draws from `random`, numpy and torch. Crops and their order of drawing are timm's; the crop is decoded at a fitting
     scale and resized by torch, four times faster than by Pillow and off by a level or so in some pixels.
@@ -60,7 +60,7 @@ class TrainTransform:
         options = config.train_transform
         self.image_size, self.max_pixels = config.image_size, config.max_pixels
         self.interpolation = options.interpolation
-        self.of_tensors = (RandomHorizontalFlip, MaybePILToTensor)  # the others want pictures
+        self.of_tensors = (RandomHorizontalFlip, MaybePILToTensor)  # the others want images of Pillow
         self.crop, *rest = whole.transforms
         # What ColorJitter draws where it has nothing to change would go to no use.
         self.rest = [transform for transform in rest if options.color_jitter or not isinstance(transform, ColorJitter)]
@@ -74,8 +74,9 @@ class TrainTransform:
             image = transform(image)
         return image if isinstance(image, torch.Tensor) else to_tensor(image)
 
-    def _choose(self, picture: Image.Image) -> Box:
-        return self.crop.get_params(picture, self.crop.scale, self.crop.ratio)
+    def _choose(self, image: Image.Image) -> Box:
+        box: Box = self.crop.get_params(image, self.crop.scale, self.crop.ratio)
+        return box
 
     def _resize(self, pixels: np.ndarray) -> torch.Tensor:
         """uint8 (H, W, 3) -> uint8 (3, size, size)."""
@@ -87,11 +88,11 @@ class TrainTransform:
 
 
 def timm_transform(config: DataConfig) -> Any:
-    """timm's training transform of a config, RGB picture -> uint8 (3, size, size), in torchvision's Compose."""
+    """timm's training transform of a config, RGB image -> uint8 (3, size, size), in torchvision's Compose."""
     from intvit.torchvision_fix import ensure_torchvision
 
     ensure_torchvision()
-    from timm.data import create_transform
+    from timm.data.transforms_factory import create_transform
 
     _mend_posterize()
     options = config.train_transform
@@ -126,12 +127,12 @@ def _mend_posterize() -> None:
     """
     from timm.data import auto_augment
 
-    original = auto_augment.posterize
+    original: Callable[..., Image.Image] = auto_augment.posterize
 
-    def posterize(picture: Image.Image, bits_to_keep: int, **options: Any) -> Image.Image:
+    def posterize(image: Image.Image, bits_to_keep: int, **options: Any) -> Image.Image:
         if bits_to_keep < 1:
-            return Image.new(picture.mode, picture.size)
-        return original(picture, bits_to_keep, **options)
+            return Image.new(image.mode, image.size)
+        return original(image, bits_to_keep, **options)
 
     for name, operation in auto_augment.NAME_TO_OP.items():
         if operation is original:

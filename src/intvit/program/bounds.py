@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from intvit.program.interval_arithmetic import Interval, Range, RuleContext
 from intvit.program.intervals import RULES
-from intvit.program.ledger import Interval, Ledger, Range
 from intvit.program.program import Program
 
 FILE = "bounds.json"
@@ -49,13 +49,13 @@ def bounds(program: Program) -> dict[str, OperatorBounds]:
     for operator in program.operators:
         values = [program.values[name] for name in operator.inputs]
         inputs = [intervals[name] for name in operator.inputs]
-        ledger = Ledger(
+        context = RuleContext(
             operator, [v.shape for v in values], values, program.values[operator.output], operator is scores
         )
-        output = RULES[operator.op](ledger, inputs, program.constants_of(operator)).at_most(KEPT)
+        output = RULES[operator.op](context, inputs, program.constants_of(operator)).at_most(KEPT)
         intervals[operator.output] = output
         seen = tuple(interval.extremes() for interval in inputs)
-        result[operator.name] = OperatorBounds(operator.op, seen, ledger.intermediates, output)
+        result[operator.name] = OperatorBounds(operator.op, seen, context.intermediates, output)
     return result
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from intvit.program import OperatorBounds, Program
-from intvit.program.ledger import Range
+from intvit.program.interval_arithmetic import Range
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,9 @@ Saving is atomic; loading checks everything and runs no code from the files: JSO
 """
 
 import os
-import secrets
-import shutil
 from pathlib import Path
 
+from intvit.files import replacing_folder
 from intvit.program import document, weights
 from intvit.program.bounds import FILE as BOUNDS_FILE
 from intvit.program.bounds import bounds, proof
@@ -17,44 +16,23 @@ from intvit.program.program import Program, ProgramError
 FILES = {document.FILE, weights.FILE, BOUNDS_FILE}
 
 
-def save_checkpoint(program: Program, folder: str | os.PathLike) -> None:
+def save_checkpoint(program: Program, folder: str | os.PathLike[str]) -> None:
     """Check the program, prove its bounds, and write it to `folder`, whose old checkpoint it replaces.
 
-    The files are written to a new folder beside the target, which is then renamed: a reader or a crash meets the
-    old checkpoint, the new one, or (between two renames) none, never a mixture. Raises ProgramError if the program is
-    not well formed, may overflow, or if `folder` holds anything but a checkpoint.
+    A reader or a crash meets the old checkpoint, the new one, or none, never a mixture. Raises ProgramError if the
+    program is not well formed, may overflow, or if `folder` holds anything but a checkpoint.
     """
     folder = Path(os.path.abspath(folder))
     _check_target(folder)
     check(program)
     evidence = proof(program, bounds(program))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    suffix = f"{os.getpid()}.{secrets.token_hex(4)}"
-    fresh, old = (folder.with_name(f".{folder.name}.{kind}.{suffix}") for kind in ("new", "old"))
-    fresh.mkdir()
-    try:
+    with replacing_folder(folder) as fresh:
         entry = weights.write(program.constants, fresh / weights.FILE)
         (fresh / document.FILE).write_text(document.to_json(program, entry), encoding="utf-8")
         (fresh / BOUNDS_FILE).write_text(evidence, encoding="utf-8")
-        _replace(folder, fresh, old)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _replace(folder: Path, fresh: Path, old: Path) -> None:
-    if not folder.exists():
-        fresh.rename(folder)
-        return
-    folder.rename(old)
-    try:
-        fresh.rename(folder)
-    except OSError:
-        old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def load_checkpoint(folder: str | os.PathLike) -> Program:
+def load_checkpoint(folder: str | os.PathLike[str]) -> Program:
     """Read the program in `folder`, check it, and prove its bounds again: an edited file cannot overflow a runtime.
 
     Raises ProgramError, one line, that starts with the folder.

@@ -99,6 +99,13 @@ def steps_of(operator: Operator) -> Steps:
     return Steps()
 
 
+def operator_macs(program: Program, operator: Operator) -> int:
+    """Multiplications with their additions for one image; 0 but for `linear` and `matmul`."""
+    if operator.op not in ("linear", "matmul"):
+        return 0
+    return prod(program.values[operator.output].shape) * program.values[operator.inputs[0]].shape[-1]
+
+
 @dataclass(frozen=True)
 class OperatorCost:
     """Of one operator for one image. bit_operations: MACs times the widths of both operands."""
@@ -120,9 +127,8 @@ def operator_costs(program: Program) -> list[OperatorCost]:
 def _cost(program: Program, operator: Operator) -> OperatorCost:
     inputs, output = [program.values[name] for name in operator.inputs], program.values[operator.output]
     elements = prod(output.shape)
-    macs, widths = 0, (0, 0)
-    if operator.op in ("linear", "matmul"):
-        macs = elements * inputs[0].shape[-1]
+    macs, widths = operator_macs(program, operator), (0, 0)
+    if macs:
         other = inputs[1].bits if operator.op == "matmul" else program.constants[operator.constants["weight"]].bits
         widths = (inputs[0].bits, other)
     constants = [program.constants[name] for name in operator.constants.values()]
@@ -165,9 +171,5 @@ def float_totals(costs: list[OperatorCost], program: Program) -> dict[str, float
 
 
 def macs(program: Program) -> int:
-    """Multiplications of `linear` and `matmul` for one image."""
-    count = 0
-    for operator in program.operators:
-        if operator.op in ("linear", "matmul"):
-            count += prod(program.values[operator.output].shape) * program.values[operator.inputs[0]].shape[-1]
-    return count
+    """MACs of one image: those of `linear` and `matmul`."""
+    return sum(operator_macs(program, operator) for operator in program.operators)

@@ -157,7 +157,7 @@ def _get(entry: dict[str, Any], key: str, kind: type, where: str) -> Any:
 
 
 def _strings(entry: dict[str, Any], key: str, where: str) -> list[str]:
-    values = _get(entry, key, list, where)
+    values: list[str] = _get(entry, key, list, where)
     if any(type(value) is not str for value in values):
         raise ProgramError(f"{where}: {key!r} must be a list of strings")
     return values

@@ -47,7 +47,8 @@ def shift_exponential(attributes: Mapping[str, Any], x: np.ndarray) -> np.ndarra
     x0, n = attributes["x0"], attributes["n"]
     x = fitting(x, max(magnitude(x) << attributes["fraction_bits"] + 1, -x0 << n)) << attributes["fraction_bits"]
     q, r = _decompose(attributes, x + (x >> 1) - (x >> 4))  # ~ x * log2(e)
-    return ((r >> 1) - x0) << (n - q)
+    value: np.ndarray = ((r >> 1) - x0) << (n - q)
+    return value
 
 
 def _polynomial_exponential(attributes: Mapping[str, Any], x: np.ndarray) -> tuple[np.ndarray, Extremes]:

@@ -11,8 +11,8 @@ from math import prod
 import numpy as np
 
 from intvit.program.functions import exponent, extremes, gelu_before_shift
+from intvit.program.interval_arithmetic import Interval, RuleContext, product, rounding_shift
 from intvit.program.layernorm_intervals import layernorm
-from intvit.program.ledger import Interval, Ledger, product, rounding_shift
 
 # A small file may declare large tensors: entries up to which an interval is spread out, joined beyond.
 _EXPANDED = 2**21  # over its tensor, to move it
@@ -20,76 +20,80 @@ _PRODUCTS = 2**17  # as Python integers
 _SPREAD = 2**10  # of each operand of a matmul
 
 
-def _quantize_input(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+def _quantize_input(context: RuleContext, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
     multiplier, bias = (constants[key].astype(object).reshape(-1, 1, 1) for key in ("multiplier", "bias"))
     low, high = product(inputs[0].low, inputs[0].high, multiplier)
-    return rounding_shift(ledger, "product", low + bias, high + bias, ledger.operator.attributes["shift"])
+    return rounding_shift(context, "product", low + bias, high + bias, context.operator.attributes["shift"])
 
 
-def _constant(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+def _constant(context: RuleContext, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
     value = constants["value"].astype(np.int64)
     return Interval(value, value).channels()
 
 
-def _concat(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
-    axis = ledger.operator.attributes["axis"]
-    if prod(ledger.output.shape) > _EXPANDED:
-        ends, shape = np.array([interval.extremes() for interval in inputs]), (1,) * len(ledger.output.shape)
+def _concat(context: RuleContext, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+    axis = context.operator.attributes["axis"]
+    if prod(context.output.shape) > _EXPANDED:
+        ends, shape = np.array([interval.extremes() for interval in inputs]), (1,) * len(context.output.shape)
         return Interval(ends.min().reshape(shape), ends.max().reshape(shape))
     full = [
-        [np.broadcast_to(b, shape) for b in (i.low, i.high)] for i, shape in zip(inputs, ledger.shapes, strict=True)
+        [np.broadcast_to(b, shape) for b in (i.low, i.high)] for i, shape in zip(inputs, context.shapes, strict=True)
     ]
     low, high = (np.concatenate(parts, axis) for parts in zip(*full, strict=True))
     return Interval(low, high).channels()
 
 
-def _move(rearrange: Callable[[Ledger, np.ndarray], np.ndarray]) -> Callable:
+Rule = Callable[[RuleContext, list[Interval], dict[str, np.ndarray]], Interval]
+
+
+def _move(rearrange: Callable[[RuleContext, np.ndarray], np.ndarray]) -> Rule:
     """A rule for data movement: move the bounds like the data, then keep one entry along axes where all are equal.
 
     Rows that stay whole stay in their ball.
     """
 
-    def rule(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
-        before = inputs[0].at_most(_EXPANDED, ledger.shapes[0])
+    def rule(context: RuleContext, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+        before = inputs[0].at_most(_EXPANDED, context.shapes[0])
         if before.low.size == 1:
-            ones = (1,) * len(ledger.output.shape)
-            ball = before.ball if _keeps_rows(ledger) else None
+            ones = (1,) * len(context.output.shape)
+            ball = before.ball if _keeps_rows(context) else None
             return Interval(before.low.reshape(ones), before.high.reshape(ones), ball=ball)
-        moved = [rearrange(ledger, np.broadcast_to(b, ledger.shapes[0])) for b in (before.low, before.high)]
+        moved = [rearrange(context, np.broadcast_to(b, context.shapes[0])) for b in (before.low, before.high)]
         for axis in range(moved[0].ndim):
             first = [bound.take([0], axis) for bound in moved]
             if all((bound == start).all() for bound, start in zip(moved, first, strict=True)):
                 moved = first
-        return Interval(moved[0], moved[1], ball=inputs[0].ball if _keeps_rows(ledger) else None)
+        return Interval(moved[0], moved[1], ball=inputs[0].ball if _keeps_rows(context) else None)
 
     return rule
 
 
-def _keeps_rows(ledger: Ledger) -> bool:
+def _keeps_rows(context: RuleContext) -> bool:
     """Is each row (last axis) of the output a row of the input, in the same order of channels?"""
-    (op, attributes), before, after = (ledger.operator.op, ledger.operator.attributes), ledger.shapes[0], ledger.output
+    op, attributes = context.operator.op, context.operator.attributes
+    before, after = context.shapes[0], context.output
     if op == "transpose":
-        return attributes["axes"][-1] == len(before) - 1
+        return bool(attributes["axes"][-1] == len(before) - 1)
     if op in ("slice", "gather"):
-        return attributes["axis"] < len(before) - 1
+        return bool(attributes["axis"] < len(before) - 1)
     return op == "reshape" and before[-1] == after.shape[-1]
 
 
-def _patches(ledger: Ledger, bound: np.ndarray) -> np.ndarray:
-    size, (channels, height, width) = ledger.operator.attributes["patch"], bound.shape
+def _patches(context: RuleContext, bound: np.ndarray) -> np.ndarray:
+    size, (channels, height, width) = context.operator.attributes["patch"], bound.shape
     tiles = bound.reshape(channels, height // size, size, width // size, size)
     return tiles.transpose(1, 3, 0, 2, 4).reshape(-1, channels * size * size)
 
 
-def _slice(ledger: Ledger, bound: np.ndarray) -> np.ndarray:
-    axis, start, stop = (ledger.operator.attributes[key] for key in ("axis", "start", "stop"))
+def _slice(context: RuleContext, bound: np.ndarray) -> np.ndarray:
+    axis, start, stop = (context.operator.attributes[key] for key in ("axis", "start", "stop"))
     return bound.take(range(start, stop), axis)
 
 
-def _gather(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
-    axis, index = ledger.operator.attributes["axis"], constants["index"].astype(np.int64)
+def _gather(context: RuleContext, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+    axis, index = context.operator.attributes["axis"], constants["index"].astype(np.int64)
 
-    result = _move(lambda _, bound: bound.take(np.maximum(index, 0), axis))(ledger, inputs, constants)
+    result = _move(lambda _, bound: bound.take(np.maximum(index, 0), axis))(context, inputs, constants)
     if index.min() >= 0:
         return result
     return Interval(np.minimum(result.low, 0), np.maximum(result.high, 0))  # rows of zeros may lie outside the ball
@@ -98,9 +102,9 @@ def _gather(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndar
 _SHORTER_ROWS = "use fewer bits for the operands or shorter rows"
 
 
-def _linear(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+def _linear(context: RuleContext, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
     x = inputs[0].channels()
-    size = ledger.shapes[0][-1]
+    size = context.shapes[0][-1]
     x_low, x_high = (np.broadcast_to(bound.reshape(-1), size).astype(np.float64) for bound in (x.low, x.high))
     weight, bias = constants["weight"].astype(np.float64), constants["bias"].astype(np.int64)
     positive, negative = np.maximum(weight, 0), np.minimum(weight, 0)  # float64: sums stay far below 2^53
@@ -116,15 +120,15 @@ def _linear(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndar
         middle = negatives + positives
         low, high = np.maximum(low, np.floor(middle - reach)), np.minimum(high, np.ceil(middle + reach))
     least, most, low, high = (bound.astype(np.int64) for bound in (least, most, low, high))
-    ledger.note("accumulator", least + np.minimum(bias, 0), most + np.maximum(bias, 0), 32, _SHORTER_ROWS)
-    shape = (1,) * (len(ledger.shapes[0]) - 1) + (-1,)
+    context.note("accumulator", least + np.minimum(bias, 0), most + np.maximum(bias, 0), 32, _SHORTER_ROWS)
+    shape = (1,) * (len(context.shapes[0]) - 1) + (-1,)
     return Interval((low + bias).reshape(shape), (high + bias).reshape(shape))
 
 
-def _matmul(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+def _matmul(context: RuleContext, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
     a, b = inputs[0].at_most(_SPREAD), inputs[1].at_most(_SPREAD)
-    inner = ledger.shapes[0][-1]
-    turned = ledger.operator.attributes["transpose_b"]
+    inner = context.shapes[0][-1]
+    turned = context.operator.attributes["transpose_b"]
     a_low, a_high = (
         np.swapaxes(bound, -1, -2) for bound in (a.low.min(-2, keepdims=True), a.high.max(-2, keepdims=True))
     )
@@ -140,82 +144,83 @@ def _matmul(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndar
         )
         least, most = np.maximum(least, weakest), np.minimum(most, strongest)
         low, high = np.maximum(low, weakest), np.minimum(high, strongest)
-    ledger.note("accumulator", least, most, 32, _SHORTER_ROWS)
+    context.note("accumulator", least, most, 32, _SHORTER_ROWS)
     mean = (int(b_low.min()), int(b_high.max())) if a.low.min() >= 0 else None
     return Interval(low[..., None, :], high[..., None, :], mean=mean)
 
 
-def _requantize(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+def _requantize(context: RuleContext, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
     x = inputs[0].at_most(_PRODUCTS, constants["multiplier"].shape)
     low, high = product(x.low, x.high, constants["multiplier"])
-    return rounding_shift(ledger, "product", low, high, constants["shift"])
+    return rounding_shift(context, "product", low, high, constants["shift"])
 
 
-def _add(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+def _add(context: RuleContext, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
     shapes = inputs[0].low.shape, inputs[1].low.shape, constants["multiplier_a"].shape
     a, b = (interval.at_most(_PRODUCTS, *shapes) for interval in inputs)
     a_low, a_high = product(a.low, a.high, constants["multiplier_a"])
     b_low, b_high = product(b.low, b.high, constants["multiplier_b"])
-    ledger.note("product a", a_low, a_high)
-    ledger.note("product b", b_low, b_high)
-    return rounding_shift(ledger, "sum of products", a_low + b_low, a_high + b_high, constants["shift"])
+    context.note("product a", a_low, a_high)
+    context.note("product b", b_low, b_high)
+    return rounding_shift(context, "sum of products", a_low + b_low, a_high + b_high, constants["shift"])
 
 
-def _exponents(ledger: Ledger, logits: Interval, constants: dict[str, np.ndarray]) -> np.ndarray:
+def _exponents(context: RuleContext, logits: Interval, constants: dict[str, np.ndarray]) -> np.ndarray:
     """E at every distance that two logits of the interval can have; it is noted."""
     low, high = logits.extremes()
-    value, seen = exponent(ledger.operator.attributes, constants, np.arange(high - low + 1))
+    value, seen = exponent(context.operator.attributes, constants, np.arange(high - low + 1))
     for name, (smallest, largest) in seen.items():
-        ledger.note(name, smallest, largest, remedy="use fewer fraction bits or shorter coefficients")
-    ledger.note("exponential", *extremes(value))
+        context.note(name, smallest, largest, remedy="use fewer fraction bits or shorter coefficients")
+    context.note("exponential", *extremes(value))
     return value
 
 
-def _softmax(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
-    attributes, row, bits = ledger.operator.attributes, ledger.shapes[0][-1], ledger.output.bits - ledger.output.signed
-    value = _exponents(ledger, inputs[0], constants)
+def _softmax(context: RuleContext, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+    attributes, row = context.operator.attributes, context.shapes[0][-1]
+    bits = context.output.bits - context.output.signed
+    value = _exponents(context, inputs[0], constants)
     smallest, largest = extremes(value)
     others = 0 if "mask" in constants else row - 1  # any number of them may be excluded
     least, most = int(value[0]) + others * smallest, int(value[0]) + (row - 1) * largest
-    ledger.note("sum", least, most, 32, "lower n, u or the table's scale")
+    context.note("sum", least, most, 32, "lower n, u or the table's scale")
     rounded = attributes["normalization"] == "rounded"
     numerator, shift = (2**46 - 1, 46 - bits) if rounded else (2**31 - 1, 31 - bits)
     half = 1 << (shift - 1) if rounded else 0
-    ledger.note("reciprocal", numerator // most, numerator // least)
-    ledger.note("product", 0, min(largest * (numerator // least), numerator) + half)
-    shape = (1,) * len(ledger.shapes[0])
+    context.note("reciprocal", numerator // most, numerator // least)
+    context.note("product", 0, min(largest * (numerator // least), numerator) + half)
+    shape = (1,) * len(context.shapes[0])
     top = np.full(shape, (1 << bits) - 1, np.int64)
     return Interval(np.zeros(shape, np.int64), top, row_sum=(numerator + row * half) >> shift)
 
 
-def _exponential(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
-    attributes, row = ledger.operator.attributes, ledger.shapes[0][-1]
-    least, most = (np.array(bound, object) for bound in extremes(_exponents(ledger, inputs[0], constants)))
+def _exponential(context: RuleContext, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+    attributes, row = context.operator.attributes, context.shapes[0][-1]
+    least, most = (np.array(bound, object) for bound in extremes(_exponents(context, inputs[0], constants)))
     multiplier = np.array(attributes["multiplier"], object)
-    result = rounding_shift(ledger, "product", least * multiplier, most * multiplier, attributes["shift"])
-    shape = (1,) * len(ledger.shapes[0])
+    result = rounding_shift(context, "product", least * multiplier, most * multiplier, attributes["shift"])
+    shape = (1,) * len(context.shapes[0])
     low = np.zeros_like(result.low) if "mask" in constants else result.low
     return Interval(low.reshape(shape), result.high.reshape(shape), row_sum=row * int(result.high))
 
 
-def _weighted_mean(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+def _weighted_mean(context: RuleContext, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
     """sums = total * v with v in `mean`, so that |sums * floor(m / total)| <= |v| * m, whatever the total."""
-    attributes, (sums, weights) = ledger.operator.attributes, inputs
+    attributes, (sums, weights) = context.operator.attributes, inputs
     assert sums.mean is not None  # `check` wants the product of weights, which are unsigned
     assert weights.row_sum is not None
-    ledger.note("sum of weights", 1, weights.row_sum)
-    ledger.note("reciprocal", attributes["multiplier"] // weights.row_sum, attributes["multiplier"])
+    context.note("sum of weights", 1, weights.row_sum)
+    context.note("reciprocal", attributes["multiplier"] // weights.row_sum, attributes["multiplier"])
     low, high = (np.array(bound * attributes["multiplier"], object) for bound in sums.mean)
-    result = rounding_shift(ledger, "product", np.minimum(low, 0), np.maximum(high, 0), attributes["shift"])
-    shape = (1,) * len(ledger.shapes[0])
+    result = rounding_shift(context, "product", np.minimum(low, 0), np.maximum(high, 0), attributes["shift"])
+    shape = (1,) * len(context.shapes[0])
     return Interval(result.low.reshape(shape), result.high.reshape(shape))
 
 
-def _gelu(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
-    attributes = ledger.operator.attributes
+def _gelu(context: RuleContext, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+    attributes = context.operator.attributes
     low, high = inputs[0].extremes()
     if attributes["kind"] == "table":
-        offset = 1 << (ledger.values[0].bits - 1)
+        offset = 1 << (context.values[0].bits - 1)
         reached = constants["table"][low + offset : high + offset + 1]
         result = Interval(reached.min().astype(np.int64), reached.max().astype(np.int64))
     else:
@@ -225,22 +230,22 @@ def _gelu(ledger: Ledger, inputs: list[Interval], constants: dict[str, np.ndarra
             x, row_max = x[x <= row_max], row_max[x <= row_max]
         value, seen = gelu_before_shift(attributes, constants, x, row_max)
         for name, (smallest, largest) in seen.items():
-            ledger.note(name, smallest, largest)
-        ledger.note("function", value, value)
+            context.note(name, smallest, largest)
+        context.note("function", value, value)
         least, most = (np.array(bound, object) for bound in extremes(value))
         products = product(least, most, np.array(attributes["multiplier"], object))
-        result = rounding_shift(ledger, "product", *products, attributes["shift"])
-    shape = (1,) * len(ledger.shapes[0])
+        result = rounding_shift(context, "product", *products, attributes["shift"])
+    shape = (1,) * len(context.shapes[0])
     return Interval(result.low.reshape(shape), result.high.reshape(shape))
 
 
-RULES: dict[str, Callable[[Ledger, list[Interval], dict[str, np.ndarray]], Interval]] = {
+RULES: dict[str, Rule] = {
     "quantize_input": _quantize_input,
     "patches": _move(_patches),
     "constant": _constant,
     "concat": _concat,
-    "reshape": _move(lambda ledger, bound: bound.reshape(ledger.output.shape)),
-    "transpose": _move(lambda ledger, bound: bound.transpose(ledger.operator.attributes["axes"])),
+    "reshape": _move(lambda context, bound: bound.reshape(context.output.shape)),
+    "transpose": _move(lambda context, bound: bound.transpose(context.operator.attributes["axes"])),
     "slice": _move(_slice),
     "gather": _gather,
     "linear": _linear,

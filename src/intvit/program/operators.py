@@ -59,7 +59,8 @@ def infer_output(operator: Operator, inputs: list[Value], constants: dict[str, C
 def shift_limit(operator: Operator) -> int:
     """Largest shift e of a multiply-and-shift to the output: 53 - (bits - 1); unsigned outputs and `add` one less."""
     one_less = operator.op in ("add", "exponential") or not operator.attributes.get("signed", True)
-    return MANTISSA_BITS - (operator.attributes["bits"] - 1) - one_less
+    bits: int = operator.attributes["bits"]
+    return MANTISSA_BITS - (bits - 1) - one_less
 
 
 def _require(condition: bool, operator: Operator, message: str) -> None:

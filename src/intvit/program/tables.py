@@ -58,4 +58,5 @@ def _shifted(program: Program, operator: Operator, values: np.ndarray) -> np.nda
     """clamp((v + 2^(shift-1)) >> shift), of the output's type."""
     value, shift = program.values[operator.output], operator.attributes["shift"]
     shifted = (values + (1 << (shift - 1))) >> shift
-    return np.clip(shifted, *limits(value.bits, value.signed)).astype(container(value.bits, value.signed))
+    table: np.ndarray = np.clip(shifted, *limits(value.bits, value.signed))
+    return table.astype(container(value.bits, value.signed))

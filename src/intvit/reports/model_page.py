@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from dataclasses import asdict
 
+from intvit.analysis.analyzed_model import AnalyzedModel
 from intvit.analysis.layer_error import LayerErrors
 from intvit.analysis.sensitivity import EVERYWHERE, Effect, Measured
-from intvit.analysis.subject import Subject
 from intvit.export.record import record
 from intvit.program.cost import OperatorCost, float_totals, operator_costs, totals
 from intvit.reports import model_plots as plots
@@ -15,18 +15,18 @@ from intvit.reports.report import Column, Plot, Report, Table
 
 
 def model_report(
-    subject: Subject,
+    analyzed: AnalyzedModel,
     errors: LayerErrors,
     depth: list[tuple[str, Effect]],
     base: Effect,
     measured: list[Measured],
     arguments: list[str],
 ) -> Report:
-    program = record(subject.model)
+    program = record(analyzed.model)
     costs = operator_costs(program)
     integer, real = totals(costs), float_totals(costs, program)
     whole = depth[-1][1]
-    report = Report(f"Model analysis: {subject.name}", shlex.join(["intvit", "analyze", "model", *arguments]))
+    report = Report(f"Model analysis: {analyzed.name}", shlex.join(["intvit", "analyze", "model", *arguments]))
     report.facts = {
         "top-1": f"{whole.top1:.1f} %",
         "first class as float's": f"{whole.agreement:.1f} %",

@@ -6,12 +6,13 @@ import math
 from typing import Any
 
 from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from intvit.analysis.layer_error import LayerErrors
 from intvit.analysis.sensitivity import EVERYWHERE, Effect, Measured
 from intvit.program.cost import OperatorCost
-from intvit.reports.style import DARK, INK, KIND_COLORS, LIGHT, Figure, legend_below, plot
+from intvit.reports.style import DARK, INK, KIND_COLORS, LIGHT, legend_below, plot
 
 
 def depth(entries: list[tuple[str, Effect]]) -> Figure:

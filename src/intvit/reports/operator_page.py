@@ -31,12 +31,12 @@ def parts(
     wide: list[dict[str, Any]],
     real: list[dict[str, Any]],
 ) -> list[Table | Plot]:
-    pictures = [Plot(data.name, plots.TITLES[data.name], plots.curves(data), "", "functions") for data in curves]
+    functions = [Plot(data.name, plots.TITLES[data.name], plots.curves(data), "", "functions") for data in curves]
     by_spread = plots.against(softmax, "spread", "mean", ("std of the logits", "mean error of a row"), "weights")
     by_reach = plots.against(gelu, "range", "mean", ("input range", "mean error, output steps"), "operator")
     by_share = plots.against(layernorm, "share", "mean", ("spread of a row", "mean error, output steps"), "stream")
     result: list[Table | Plot] = [
-        *pictures,
+        *functions,
         Table("functions", "Functions", _FUNCTIONS, _curve_rows(curves), _CURVES, plot="exp"),
         Plot("softmax_error", "Softmax", by_spread, _SOFTMAX, "softmax"),
         Table("softmax", "Softmax errors", _SOFTMAX_COLUMNS, softmax, plot="softmax_error"),

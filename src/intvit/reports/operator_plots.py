@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from intvit.analysis.operator_curves import Curves
 from intvit.reports.model_plots import block_ticks
-from intvit.reports.style import Figure, legend_below, line_of, plain_logarithmic, plot
+from intvit.reports.style import legend_below, line_of, plain_logarithmic, plot
 
 TITLES = {
     "exp": "e^x under the softmax",

@@ -1,4 +1,4 @@
-"""`python -m intvit.reports.plot_presets IN.json OUT.svg`: the figures of `intvit bench presets` as a picture."""
+"""`python -m intvit.reports.plot_presets IN.json OUT.svg`: the figures of `intvit bench presets` as a plot."""
 
 from __future__ import annotations
 

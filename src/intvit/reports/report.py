@@ -20,9 +20,10 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup, escape
+from matplotlib.figure import Figure
 
 from intvit.files import write_bytes, write_text
-from intvit.reports.style import Figure, png
+from intvit.reports.style import png
 from intvit.training.config import WandbConfig
 
 PAGE = "report.html"
@@ -49,7 +50,7 @@ class Column:
 
 @dataclass
 class Table:
-    """Rows under columns; `name` is that of the CSV file, `plot` the name of the picture that shows it."""
+    """Rows under columns; `name` is that of the CSV file, `plot` the name of the plot that shows it."""
 
     name: str
     title: str
@@ -75,7 +76,7 @@ class Table:
 
 @dataclass
 class Plot:
-    """A picture; `name` is that of the PNG file, `table` the name of the table that it shows."""
+    """A figure; `name` is that of the PNG file, `table` the name of the table that it shows."""
 
     name: str
     title: str
@@ -128,8 +129,11 @@ class Report:
         environment.filters |= {"sortable": _sortable, "breakable": _breakable}
         return environment.get_template(PAGE).render(report=self)
 
-    def finish(self, folder: Path, wandb: WandbConfig | None, began: float) -> None:
-        """Add time since `began` (of time.perf_counter) and peak memory; write, log to W&B if it is given, print."""
+    def finish(self, folder: Path, wandb: WandbConfig | None, began: float) -> str:
+        """Add time since `began` (of time.perf_counter) and peak memory; write, log to W&B if it is given.
+
+        Returns what the command says: the findings, and where the page is.
+        """
         self.facts |= {
             "time": f"{time.perf_counter() - began:.0f} s",
             "peak memory": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB",
@@ -137,8 +141,7 @@ class Report:
         page = self.write(folder)
         if wandb is not None:
             self.log_wandb(wandb, folder)
-        print("\n".join(self.findings))
-        print(f"{page}: {self.facts['time']}, {self.facts['peak memory']}")
+        return "\n".join([*self.findings, f"{page}: {self.facts['time']}, {self.facts['peak memory']}"])
 
     def log_wandb(self, config: WandbConfig, folder: Path) -> None:
         """The same tables and plots as one run of job type `analysis`; its files go under `folder`."""

@@ -8,14 +8,14 @@ from typing import Any
 from intvit.reports import search_plots as plots
 from intvit.reports.report import Column, Plot, Report, Table
 from intvit.search.budget import Budget, Usage
-from intvit.search.judge import gain
-from intvit.search.stages import Outcome
+from intvit.search.evaluator import gain
+from intvit.search.search import Outcome
 
 
 def report(outcome: Outcome, budget: Budget, command: str) -> Report:
     """Everything but time, memory and the number of images."""
     page = Report(f"Search: {budget}", command)
-    winner = outcome.winner.judged
+    winner = outcome.winner.measurement
     page.facts = {
         "divergence": f"{winner.divergence:.4f} bits",
         "first class as float's": f"{winner.agreement:.1f} %",
@@ -23,18 +23,18 @@ def report(outcome: Outcome, budget: Budget, command: str) -> Report:
         "bit operations": f"{winner.used.bitops / 1e9:.1f} G",
     }
     page.findings = _findings(outcome, budget)
-    widths = outcome.winner.mix.overrides and outcome.widths
+    widths = outcome.winner.candidate.overrides and outcome.widths
     page.parts = [
-        Plot("pareto", "Divergence under the budget", plots.pareto(outcome, budget), _PARETO, "mixes"),
+        Plot("pareto", "Divergence under the budget", plots.pareto(outcome, budget), _PARETO, "candidates"),
         Plot("finalists", "On the final images", plots.finalists(outcome), _FINALISTS, "final"),
         Table("final", "Finalists", _FINAL, _final_rows(outcome), _FINAL_TEXT, plot="finalists"),
         *([Plot("widths", "Widths of the winner", plots.widths(outcome), "", "found")] if widths else []),
         Table("found", "What the winner changes", _FOUND, _found_rows(outcome), plot="widths" if widths else None),
         Table(
-            "mixes",
-            "Every mix and every preset on the search images",
-            _MIXES,
-            _mix_rows(outcome, budget),
+            "candidates",
+            "Every candidate and every preset on the search images",
+            _CANDIDATES,
+            _candidate_rows(outcome, budget),
             plot="pareto",
         ),
         Table("alone", "Changes of one layer alone", _ALONE, _alone_rows(outcome)),
@@ -43,17 +43,19 @@ def report(outcome: Outcome, budget: Budget, command: str) -> Report:
 
 
 def _findings(outcome: Outcome, budget: Budget) -> list[str]:
-    winner, best = outcome.winner.judged, outcome.best_preset
+    winner, best = outcome.winner.measurement, outcome.best_preset
     what = f"{winner.divergence:.4f} bits from float, first class as float's {winner.agreement:.1f} %"
     lines = [f"Budget: {budget}.", f"Found ({plots.label(outcome.winner)}): {what}."]
     if best is None:
         lines.append("No preset is within the budget.")
     elif best is outcome.winner:
-        lines.append("It is the best preset within the budget: no mix led it by more than the lead's standard error.")
-    else:
-        lead, error = gain(winner, best.judged)
         lines.append(
-            f"The best preset within it, {best.mix.preset}, is {lead:.4f} ± {error:.4f} bits farther from float."
+            "It is the best preset within the budget: no candidate led it by more than the lead's standard error."
+        )
+    else:
+        lead, error = gain(winner, best.measurement)
+        lines.append(
+            f"The best preset within it, {best.candidate.preset}, is {lead:.4f} ± {error:.4f} bits farther from float."
         )
     return lines
 
@@ -63,8 +65,8 @@ _PARETO = (
     "nothing within it lies below the line of the front."
 )
 _FINALISTS = (
-    "Presets within the budget (dark) and the best mixes (light) on images by which nothing was chosen before. Bars: "
-    "standard error of the difference from what was found, on the same images."
+    "Presets within the budget (dark) and the best candidates (light) on images by which nothing was chosen before. "
+    "Bars: standard error of the difference from what was found, on the same images."
 )
 _FINAL_TEXT = (
     "Behind: how much farther from float than the best row, with the standard error of that difference on the same "
@@ -80,7 +82,7 @@ _SCORES = (
     Column("divergence", "divergence", ".4f", "mean KL divergence of class probabilities from float, bits"),
     Column("agreement", "agreement %", ".1f", "images whose first class is the float model's"),
 )
-_MIXES = (
+_CANDIDATES = (
     Column("preset", "preset"),
     Column("stage", "stage"),
     *_SCORES,
@@ -113,17 +115,17 @@ def _used(used: Usage) -> dict[str, Any]:
     return {"bytes": used.bytes, "bitops": used.bitops, "widest": used.widest, "accumulator": sums}
 
 
-def _mix_rows(outcome: Outcome, budget: Budget) -> list[dict[str, Any]]:
-    stages = (("preset", outcome.presets), ("search", outcome.mixes), ("other budget", outcome.curve))
+def _candidate_rows(outcome: Outcome, budget: Budget) -> list[dict[str, Any]]:
+    stages = (("preset", outcome.presets), ("search", outcome.candidates), ("other budget", outcome.curve))
     return [
         {
-            "preset": entry.mix.preset,
+            "preset": entry.candidate.preset,
             "stage": stage,
-            "divergence": entry.judged.divergence,
-            "agreement": entry.judged.agreement,
-            **_used(entry.judged.used),
-            "within": "yes" if budget.fits(entry.judged.used) else "no",
-            "overrides": entry.mix.overrides,
+            "divergence": entry.measurement.divergence,
+            "agreement": entry.measurement.agreement,
+            **_used(entry.measurement.used),
+            "within": "yes" if budget.fits(entry.measurement.used) else "no",
+            "overrides": entry.candidate.overrides,
         }
         for stage, entries in stages
         for entry in entries
@@ -133,17 +135,17 @@ def _mix_rows(outcome: Outcome, budget: Budget) -> list[dict[str, Any]]:
 def _final_rows(outcome: Outcome) -> list[dict[str, Any]]:
     rows = []
     for entry in outcome.finalists:
-        behind, error = gain(outcome.finalists[0].judged, entry.judged)
+        behind, error = gain(outcome.finalists[0].measurement, entry.measurement)
         rows.append(
             {
                 "preset": plots.label(entry),
                 "winner": "found" if entry is outcome.winner else "",
-                "divergence": entry.judged.divergence,
-                "agreement": entry.judged.agreement,
+                "divergence": entry.measurement.divergence,
+                "agreement": entry.measurement.agreement,
                 "behind": behind,
                 "error": error,
-                **_used(entry.judged.used),
-                "overrides": entry.mix.overrides,
+                **_used(entry.measurement.used),
+                "overrides": entry.candidate.overrides,
             }
         )
     return rows
@@ -152,7 +154,7 @@ def _final_rows(outcome: Outcome) -> list[dict[str, Any]]:
 def _found_rows(outcome: Outcome) -> list[dict[str, Any]]:
     """One row for each key of layers whose names differ in numbers only; layers as the preset has them are left out."""
     rows: dict[tuple[str, str], list[str]] = {}
-    for site, parts in sorted(outcome.winner.mix.overrides.items(), key=lambda item: _numbers(item[0])):
+    for site, parts in sorted(outcome.winner.candidate.overrides.items(), key=lambda item: _numbers(item[0])):
         for part, values in parts.items():
             for key, value in values.items():
                 layer = ".".join(map(str, _numbers(site)))
@@ -168,8 +170,8 @@ def _numbers(site: str) -> list[int]:
 def _alone_rows(outcome: Outcome) -> list[dict[str, Any]]:
     return [
         {
-            "site": entry.slot.site,
-            "key": f"{entry.slot.part}.{entry.slot.key}",
+            "site": entry.choice.site,
+            "key": f"{entry.choice.part}.{entry.choice.key}",
             "value": str(entry.value),
             "moved": entry.moved,
             "gain": entry.gain,

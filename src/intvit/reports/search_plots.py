@@ -1,4 +1,4 @@
-"""The plots of a search: presets and mixes against the budget, the finalists, the widths of the winner."""
+"""The plots of a search: presets and candidates against the budget, the finalists, the widths of the winner."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import re
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from intvit.reports.model_plots import block_of
-from intvit.reports.style import DARK, INK, KIND_COLORS, LIGHT, Figure, legend_below, plain_logarithmic, plot
+from intvit.reports.style import DARK, INK, KIND_COLORS, LIGHT, legend_below, plain_logarithmic, plot
 from intvit.search.budget import Budget
-from intvit.search.judge import gain
-from intvit.search.stages import Outcome
-from intvit.search.study import Found
+from intvit.search.evaluator import gain
+from intvit.search.search import Outcome
+from intvit.search.study import Evaluated
 
 FOUND = KIND_COLORS["attention"]
 _AXES = {
@@ -22,13 +23,13 @@ _AXES = {
 }
 
 
-def label(entry: Found) -> str:
-    """The preset, or what a mix was made from."""
-    return f"mix on {entry.mix.preset}" if entry.mix.overrides else entry.mix.preset
+def label(entry: Evaluated) -> str:
+    """The preset, and whether a candidate changes it."""
+    return f"{entry.candidate.preset} + overrides" if entry.candidate.overrides else entry.candidate.preset
 
 
 def pareto(outcome: Outcome, budget: Budget) -> Figure:
-    """Presets and mixes on the search images against every quantity of the budget, against bytes where it has none.
+    """Presets and candidates on the search images against every quantity of the budget, bytes where it has none.
 
     A full dot is within all limits; the front is that of these.
     """
@@ -38,7 +39,7 @@ def pareto(outcome: Outcome, budget: Budget) -> Figure:
             _panel(axis, outcome, budget, name)
         plain_logarithmic(axes[0][0])
         axes[0][0].set_ylabel("divergence from float, bits")
-        axes[0][0].set_title("Presets and mixes on the search images")
+        axes[0][0].set_title("Presets and candidates on the search images")
         legend_below(figure, *axes[0][0].get_legend_handles_labels())
     return figure
 
@@ -46,16 +47,19 @@ def pareto(outcome: Outcome, budget: Budget) -> Figure:
 def _panel(axis: Any, outcome: Outcome, budget: Budget, name: str) -> None:
     heading, unit = _AXES[name]
 
-    def at(entry: Found) -> tuple[float, float]:
-        return getattr(entry.judged.used, name) / unit, entry.judged.divergence
+    def at(entry: Evaluated) -> tuple[float, float]:
+        return getattr(entry.measurement.used, name) / unit, entry.measurement.divergence
 
-    mixes = [*outcome.mixes, *outcome.curve]
-    shown = [*mixes, *outcome.presets]
-    within = [at(entry) for entry in shown if budget.fits(entry.judged.used)]
-    winner = next(entry for entry in shown if entry.judged.program == outcome.winner.judged.program)
-    for entries, color, size, text in ((mixes, "#a8a8a8", 12, "mixes"), (outcome.presets, DARK, 26, "presets")):
+    candidates = [*outcome.candidates, *outcome.curve]
+    shown = [*candidates, *outcome.presets]
+    within = [at(entry) for entry in shown if budget.fits(entry.measurement.used)]
+    winner = next(entry for entry in shown if entry.measurement.program == outcome.winner.measurement.program)
+    for entries, color, size, text in (
+        (candidates, "#a8a8a8", 12, "candidates"),
+        (outcome.presets, DARK, 26, "presets"),
+    ):
         for inside in (False, True):
-            points = [at(entry) for entry in entries if budget.fits(entry.judged.used) == inside]
+            points = [at(entry) for entry in entries if budget.fits(entry.measurement.used) == inside]
             if points:
                 face = color if inside else "none"
                 described = text if inside else f"{text}, beyond"
@@ -65,7 +69,7 @@ def _panel(axis: Any, outcome: Outcome, budget: Budget, name: str) -> None:
     axis.scatter(*at(winner), s=110, marker="*", color=FOUND, label="found", zorder=3)
     if name in budget.limits:
         axis.axvline(budget.limits[name] / unit, color=INK, linestyle=":", linewidth=1.0, label="budget")
-    _name_presets(axis, [(*at(entry), entry.mix.preset) for entry in outcome.presets])
+    _name_presets(axis, [(*at(entry), entry.candidate.preset) for entry in outcome.presets])
     axis.margins(x=0.3)
     axis.locator_params(axis="x", nbins=4)
     axis.set_xlabel(heading)
@@ -96,27 +100,27 @@ def finalists(outcome: Outcome) -> Figure:
     shown = outcome.finalists[::-1]
     with plot(height=0.3 * len(shown) + 1.1) as (figure, axes):
         for y, entry in enumerate(shown):
-            color = FOUND if entry is outcome.winner else LIGHT if entry.mix.overrides else DARK
-            _, error = gain(outcome.winner.judged, entry.judged)
-            axes.errorbar(entry.judged.divergence, y, xerr=error, color=color, marker="o", ms=5, capsize=3)
+            color = FOUND if entry is outcome.winner else LIGHT if entry.candidate.overrides else DARK
+            _, error = gain(outcome.winner.measurement, entry.measurement)
+            axes.errorbar(entry.measurement.divergence, y, xerr=error, color=color, marker="o", ms=5, capsize=3)
         names = [f"found: {label(entry)}" if entry is outcome.winner else label(entry) for entry in shown]
         axes.set_yticks(range(len(shown)), names)
         axes.set_xlim(left=0)
         axes.margins(y=0.05)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("divergence from float, bits")
-        axes.set_title(f"Finalists on {len(shown[0].judged.same)} images")
+        axes.set_title(f"Finalists on {len(shown[0].measurement.same)} images")
     return figure
 
 
 def widths(outcome: Outcome) -> Figure:
     """Bits of every width that the budget asks for: a row for every kind of layer, a column for every block."""
     rows: dict[str, dict[str, int]] = {}
-    blocks = block_of([slot.site for slot in outcome.widths])
-    for slot in outcome.widths:
-        kind = re.sub(r"\b(layers|blocks)\.\d+\.", "", slot.site)
-        row = rows.setdefault(f"{kind} {slot.key}", {})
-        row[blocks[slot.site]] = slot.value_in(outcome.winner.mix.overrides)
+    blocks = block_of([choice.site for choice in outcome.widths])
+    for choice in outcome.widths:
+        kind = re.sub(r"\b(layers|blocks)\.\d+\.", "", choice.site)
+        row = rows.setdefault(f"{kind} {choice.key}", {})
+        row[blocks[choice.site]] = choice.value_in(outcome.winner.candidate.overrides)
     columns = list(dict.fromkeys(blocks.values()))
     table = np.array([[row.get(column, np.nan) for column in columns] for row in rows.values()])
     with plot(height=0.26 * len(rows) + 1.2) as (figure, axes):

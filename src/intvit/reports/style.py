@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from itertools import cycle
 from typing import Any
 
 import matplotlib
@@ -22,6 +24,7 @@ FAMILY_COLORS = {
     "lut, rounded": "#b9a6d3",
     "float": "#8a8a8a",
 }
+_OTHER_COLORS = cycle(("#c2185b", "#00897b", "#6d4c41", "#5e35b1", "#9e9d24", "#0288d1"))  # of families not above
 KIND_COLORS = {
     "linear": "#2a6f97",
     "attention": "#d1495b",
@@ -54,11 +57,18 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 
+@cache
+def family_color(family: str) -> str:
+    """Of a family of ours, or the next of the cycle, which it then keeps in every plot."""
+    return FAMILY_COLORS.get(family) or next(_OTHER_COLORS)
+
+
 def line_of(family: str) -> dict[str, Any]:
     """How the curve of a family is drawn; float's lies behind the others, which often cover it."""
     if family == "float":
         return {"color": INK, "linewidth": 4, "alpha": 0.25, "label": family, "zorder": 1}
-    return {"color": FAMILY_COLORS[family], "linestyle": "--" if "paper" in family else "-", "label": family}
+    style = "--" if family.endswith(", paper") else "-" if family in FAMILY_COLORS else "-."
+    return {"color": family_color(family), "linestyle": style, "label": family}
 
 
 def legend_below(figure: Figure, handles: Iterable[Any], labels: Iterable[str]) -> None:

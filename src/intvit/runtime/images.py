@@ -49,8 +49,8 @@ def _photo(path: Path, program: Program) -> np.ndarray:
     if channels not in MODES:
         raise IntVitError(f"the program's images have {channels} channels; photos have 1 or 3")
     crop_pct, interpolation = _evaluation(program)
-    picture = decode(path.read_bytes(), MAX_PIXELS).convert(MODES[channels])
-    pixels = fit(picture, height, width, crop_pct, interpolation, MAX_PIXELS)
+    photo = decode(path.read_bytes(), MAX_PIXELS).convert(MODES[channels])
+    pixels = fit(photo, height, width, crop_pct, interpolation, MAX_PIXELS)
     return pixels.reshape(1, height, width, channels).transpose(0, 3, 1, 2)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from intvit.program.program import Operator, Program, container
+from intvit.program.program import Operator, Program, Value, container
 from intvit.runtime import check_images
 
 CHUNK = 1 << 15  # integers worked off at once: 256 KiB of int64
@@ -22,7 +22,9 @@ class NumpyRuntime:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.steps = [(operator, OPERATORS[operator.op](Site(program, operator))) for operator in program.operators]
+        self.steps = [
+            (operator, OPERATORS[operator.op](OperatorContext(program, operator))) for operator in program.operators
+        ]
         last_use = {name: i for i, operator in enumerate(program.operators) for name in operator.inputs}
         last_use[program.output] = len(program.operators)
         self.finished = [[name for name, last in last_use.items() if last == i] for i in range(len(program.operators))]
@@ -49,7 +51,7 @@ class NumpyRuntime:
                 del values[name]
 
 
-class Site:
+class OperatorContext:
     """One operator with what its function needs: attributes, constants by role, input values, output type."""
 
     def __init__(self, program: Program, operator: Operator) -> None:
@@ -71,10 +73,10 @@ class Site:
         return np.clip(v, self.low, self.high, out=v)
 
 
-Step = Callable[..., np.ndarray]
+Kernel = Callable[..., np.ndarray]
 
 
-def by_rows(dtype: np.dtype, function: Step) -> Step:
+def by_rows(dtype: np.dtype, function: Kernel) -> Kernel:
     """Apply `function` to chunks of rows (last axis) of the inputs in int64; collect its results in `dtype`."""
 
     def step(*inputs: np.ndarray) -> np.ndarray:
@@ -96,23 +98,23 @@ def exact_float(largest_sum: int) -> np.dtype:
     return np.dtype(np.float32 if largest_sum < 2**24 else np.float64)
 
 
-def magnitude(value: Any) -> int:
-    return 2 ** (value.bits - value.signed)
+def magnitude(value: Value) -> int:
+    return 1 << (value.bits - value.signed)
 
 
-def pixel_table(site: Site) -> np.ndarray:
+def pixel_table(context: OperatorContext) -> np.ndarray:
     """The quantized input of every channel and byte, [C, 256] of the output's type."""
-    pixels = np.arange(256) * site.int64("multiplier")[:, None] + site.int64("bias")[:, None]
-    return site.clamp(pixels, site.attributes["shift"]).astype(site.dtype)
+    pixels = np.arange(256) * context.int64("multiplier")[:, None] + context.int64("bias")[:, None]
+    return context.clamp(pixels, context.attributes["shift"]).astype(context.dtype)
 
 
-def quantize_input(site: Site) -> Step:
-    table = pixel_table(site)
+def quantize_input(context: OperatorContext) -> Kernel:
+    table = pixel_table(context)
     return lambda image: np.stack([channel[image[:, c]] for c, channel in enumerate(table)], axis=1)
 
 
-def patches(site: Site) -> Step:
-    size = site.attributes["patch"]
+def patches(context: OperatorContext) -> Kernel:
+    size = context.attributes["patch"]
 
     def step(x: np.ndarray) -> np.ndarray:
         batch, channels, height, width = x.shape
@@ -122,80 +124,81 @@ def patches(site: Site) -> Step:
     return step
 
 
-def constant(site: Site) -> Step:
-    value = site.constants["value"].astype(site.dtype)
+def constant(context: OperatorContext) -> Kernel:
+    value = context.constants["value"].astype(context.dtype)
     return lambda batch: np.broadcast_to(value, (batch, *value.shape))
 
 
-def concat(site: Site) -> Step:
-    return lambda *parts: np.concatenate(parts, axis=site.attributes["axis"] + 1)
+def concat(context: OperatorContext) -> Kernel:
+    return lambda *parts: np.concatenate(parts, axis=context.attributes["axis"] + 1)
 
 
-def reshape(site: Site) -> Step:
-    return lambda x: x.reshape(len(x), *site.attributes["shape"])
+def reshape(context: OperatorContext) -> Kernel:
+    return lambda x: x.reshape(len(x), *context.attributes["shape"])
 
 
-def transpose(site: Site) -> Step:
-    return lambda x: x.transpose(0, *(axis + 1 for axis in site.attributes["axes"]))
+def transpose(context: OperatorContext) -> Kernel:
+    return lambda x: x.transpose(0, *(axis + 1 for axis in context.attributes["axes"]))
 
 
-def slice_axis(site: Site) -> Step:
-    before = (slice(None),) * (site.attributes["axis"] + 1)
-    return lambda x: x[(*before, slice(site.attributes["start"], site.attributes["stop"]))]
+def slice_axis(context: OperatorContext) -> Kernel:
+    before = (slice(None),) * (context.attributes["axis"] + 1)
+    return lambda x: x[(*before, slice(context.attributes["start"], context.attributes["stop"]))]
 
 
-def gather(site: Site) -> Step:
-    axis, index = site.attributes["axis"] + 1, site.int64("index")
+def gather(context: OperatorContext) -> Kernel:
+    axis, index = context.attributes["axis"] + 1, context.int64("index")
     empty = (slice(None),) * axis + (index < 0,)
 
     def step(x: np.ndarray) -> np.ndarray:
-        result = x.take(np.maximum(index, 0), axis)
+        result: np.ndarray = x.take(np.maximum(index, 0), axis)
         result[empty] = 0
         return result
 
     return step
 
 
-def linear(site: Site) -> Step:
-    weight, bias = site.constants["weight"], site.constants["bias"].astype(np.int32)
-    dtype = exact_float(int(np.abs(weight.astype(np.int64)).sum(1).max()) * magnitude(site.inputs[0]))
+def linear(context: OperatorContext) -> Kernel:
+    weight, bias = context.constants["weight"], context.constants["bias"].astype(np.int32)
+    dtype = exact_float(int(np.abs(weight.astype(np.int64)).sum(1).max()) * magnitude(context.inputs[0]))
     columns = np.ascontiguousarray(weight.T.astype(dtype))
 
     def step(x: np.ndarray) -> np.ndarray:
-        sums = (x.reshape(-1, x.shape[-1]).astype(dtype) @ columns).astype(np.int32)
+        sums: np.ndarray = (x.reshape(-1, x.shape[-1]).astype(dtype) @ columns).astype(np.int32)
         sums += bias
         return sums.reshape(*x.shape[:-1], -1)
 
     return step
 
 
-def matmul(site: Site) -> Step:
-    a, b = site.inputs
+def matmul(context: OperatorContext) -> Kernel:
+    a, b = context.inputs
     dtype = exact_float(a.shape[-1] * magnitude(a) * magnitude(b))
-    turned = site.attributes["transpose_b"]
+    turned = context.attributes["transpose_b"]
 
     def step(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         b = b.swapaxes(-1, -2) if turned else b
-        return (a.astype(dtype) @ b.astype(dtype)).astype(np.int32)
+        sums: np.ndarray = a.astype(dtype) @ b.astype(dtype)
+        return sums.astype(np.int32)
 
     return step
 
 
-def requantize(site: Site) -> Step:
-    multiplier, shift = site.int64("multiplier"), site.int64("shift")
-    return by_rows(site.dtype, lambda x: site.clamp(np.multiply(x, multiplier, out=x), shift))
+def requantize(context: OperatorContext) -> Kernel:
+    multiplier, shift = context.int64("multiplier"), context.int64("shift")
+    return by_rows(context.dtype, lambda x: context.clamp(np.multiply(x, multiplier, out=x), shift))
 
 
-def add(site: Site) -> Step:
-    multiplier_a, multiplier_b, shift = (site.int64(role) for role in ("multiplier_a", "multiplier_b", "shift"))
+def add(context: OperatorContext) -> Kernel:
+    multiplier_a, multiplier_b, shift = (context.int64(role) for role in ("multiplier_a", "multiplier_b", "shift"))
 
     def rows(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         a *= multiplier_a
         b *= multiplier_b
         a += b
-        return site.clamp(a, shift)
+        return context.clamp(a, shift)
 
-    step = by_rows(site.dtype, rows)
+    step = by_rows(context.dtype, rows)
 
     def repeated(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return step(a, np.broadcast_to(b.reshape(len(b), *[1] * (a.ndim - b.ndim), *b.shape[1:]), a.shape))
@@ -211,21 +214,22 @@ def integer_sqrt(v: np.ndarray) -> np.ndarray:
     return root
 
 
-def layernorm(site: Site) -> Step:
-    multiplier, bias, shift = (site.int64(role) for role in ("multiplier", "bias", "shift"))
-    normalize = {"exact": normalize_exact, "ivit": normalize_ivit, "ibert": normalize_ibert}[site.attributes["method"]]
+def layernorm(context: OperatorContext) -> Kernel:
+    multiplier, bias, shift = (context.int64(role) for role in ("multiplier", "bias", "shift"))
+    methods = {"exact": normalize_exact, "ivit": normalize_ivit, "ibert": normalize_ibert}
+    normalize = methods[context.attributes["method"]]
 
     def rows(x: np.ndarray) -> np.ndarray:
-        if "channel_shift" in site.constants:
-            x <<= site.int64("channel_shift")
-        y, reciprocal = normalize(x, site.attributes)
+        if "channel_shift" in context.constants:
+            x <<= context.int64("channel_shift")
+        y, reciprocal = normalize(x, context.attributes)
         y *= reciprocal
-        y >>= site.attributes["normalizer_shift"]
+        y >>= context.attributes["normalizer_shift"]
         y *= multiplier
         y += bias
-        return site.clamp(y, shift)
+        return context.clamp(y, shift)
 
-    return by_rows(site.dtype, rows)
+    return by_rows(context.dtype, rows)
 
 
 def normalize_exact(x: np.ndarray, attributes: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -264,23 +268,24 @@ def normalize_ibert(x: np.ndarray, attributes: dict[str, Any]) -> tuple[np.ndarr
     return y, np.where(root > 0, (2**31 - 1) // np.maximum(root, 1), 0)
 
 
-def exponent_table(site: Site) -> np.ndarray:
+def exponent_table(context: OperatorContext) -> np.ndarray:
     """E at every distance from the maximum, int64 [2^bits of the logits]."""
-    distance = np.arange(2 ** site.inputs[0].bits)
-    if site.attributes["kind"] == "table":
-        return site.int64("table")
-    if site.attributes["kind"] == "shift":
-        return exponential_shift(-distance, site.attributes)
-    if site.attributes["kind"] == "polynomial":
-        return exponential_polynomial(-distance, site.attributes)
-    return np.maximum(piecewise(distance, site), 0)
+    distance = np.arange(2 ** context.inputs[0].bits)
+    if context.attributes["kind"] == "table":
+        return context.int64("table")
+    if context.attributes["kind"] == "shift":
+        return exponential_shift(-distance, context.attributes)
+    if context.attributes["kind"] == "polynomial":
+        return exponential_polynomial(-distance, context.attributes)
+    value: np.ndarray = np.maximum(piecewise(distance, context), 0)
+    return value
 
 
-def table_of_distance(site: Site, table: np.ndarray) -> Step:
+def table_of_distance(context: OperatorContext, table: np.ndarray) -> Kernel:
     """table[max - x] for rows x of logits; with a mask the excluded ones do not count in max and give 0."""
-    if "mask" not in site.constants:
+    if "mask" not in context.constants:
         return lambda x: table[np.subtract(x.max(-1, keepdims=True), x, out=x)]
-    lowest = -(2 ** (site.inputs[0].bits - 1))
+    lowest = -(2 ** (context.inputs[0].bits - 1))
 
     def masked(x: np.ndarray, excluded: np.ndarray) -> np.ndarray:
         x = np.where(excluded, lowest, x)
@@ -289,16 +294,16 @@ def table_of_distance(site: Site, table: np.ndarray) -> Step:
     return masked
 
 
-def with_mask(site: Site, step: Step) -> Step:
+def with_mask(context: OperatorContext, step: Kernel) -> Kernel:
     """Gives the rows of the mask, if there is one, to a step by rows as its second input."""
-    if "mask" not in site.constants:
+    if "mask" not in context.constants:
         return step
-    return lambda x: step(x, np.broadcast_to(site.constants["mask"], x.shape))
+    return lambda x: step(x, np.broadcast_to(context.constants["mask"], x.shape))
 
 
-def softmax(site: Site) -> Step:
+def softmax(context: OperatorContext) -> Kernel:
     """E depends on max - x alone: tabulated, then normalized row by row."""
-    attributes, exponential = site.attributes, table_of_distance(site, exponent_table(site))
+    attributes, exponential = context.attributes, table_of_distance(context, exponent_table(context))
     rounded, bits = attributes["normalization"] == "rounded", attributes["bits"]
 
     def rows(*x: np.ndarray) -> np.ndarray:
@@ -310,27 +315,28 @@ def softmax(site: Site) -> Step:
             return value
         value += 2 ** (45 - bits)
         value >>= 46 - bits
-        return np.minimum(value, 2**bits - 1, out=value)
+        np.minimum(value, 2**bits - 1, out=value)
+        return value
 
-    return with_mask(site, by_rows(site.dtype, rows))
+    return with_mask(context, by_rows(context.dtype, rows))
 
 
-def weight_table(site: Site) -> np.ndarray:
+def weight_table(context: OperatorContext) -> np.ndarray:
     """`exponential`'s weight at every distance from the maximum, int64 [2^bits of the logits]."""
-    return site.clamp(exponent_table(site) * site.attributes["multiplier"], site.attributes["shift"])
+    return context.clamp(exponent_table(context) * context.attributes["multiplier"], context.attributes["shift"])
 
 
-def exponential(site: Site) -> Step:
+def exponential(context: OperatorContext) -> Kernel:
     """The weight depends on max - x alone: tabulated."""
-    return with_mask(site, by_rows(site.dtype, table_of_distance(site, weight_table(site))))
+    return with_mask(context, by_rows(context.dtype, table_of_distance(context, weight_table(context))))
 
 
-def weighted_mean(site: Site) -> Step:
-    multiplier, shift = site.attributes["multiplier"], site.attributes["shift"]
+def weighted_mean(context: OperatorContext) -> Kernel:
+    multiplier, shift = context.attributes["multiplier"], context.attributes["shift"]
 
     def step(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
         factor = multiplier // weights.sum(-1, keepdims=True, dtype=np.int64)
-        return site.clamp(sums * factor, shift).astype(site.dtype)
+        return context.clamp(sums * factor, shift).astype(context.dtype)
 
     return step
 
@@ -346,7 +352,8 @@ def exponential_shift(x: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
     """Shiftmax's exponential of x <= 0."""
     x = x << attributes["fraction_bits"]
     q, r = decompose(x + (x >> 1) - (x >> 4), attributes)
-    return ((r >> 1) - attributes["x0"]) << (attributes["n"] - q)
+    value: np.ndarray = ((r >> 1) - attributes["x0"]) << (attributes["n"] - q)
+    return value
 
 
 def exponential_polynomial(x: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
@@ -355,38 +362,40 @@ def exponential_polynomial(x: np.ndarray, attributes: dict[str, Any]) -> np.ndar
     polynomial = (r + attributes["b"]) ** 2 + attributes["c"]
     k = q - attributes["u"]
     right, left = np.maximum(k, 0), np.maximum(-k, 0)
-    return np.where(k > 0, (polynomial + (1 << np.maximum(right - 1, 0))) >> right, polynomial << left)
+    rounded = (polynomial + (1 << np.maximum(right - 1, 0))) >> right
+    value: np.ndarray = np.where(k > 0, rounded, polynomial << left)
+    return value
 
 
-def piecewise(x: np.ndarray, site: Site) -> np.ndarray:
+def piecewise(x: np.ndarray, context: OperatorContext) -> np.ndarray:
     """The polynomial of x's segment at t = x - origin, by Horner's rule with a rounding shift after each product."""
-    segment = (x[:, None] >= site.int64("bounds")).sum(1)
-    t = x - site.int64("origins")[segment]
-    coefficients, g = site.int64("coefficients")[segment], site.attributes["step_shift"]
-    value = coefficients[:, -1]
+    segment = (x[:, None] >= context.int64("bounds")).sum(1)
+    t = x - context.int64("origins")[segment]
+    coefficients, g = context.int64("coefficients")[segment], context.attributes["step_shift"]
+    value: np.ndarray = coefficients[:, -1]
     for j in range(coefficients.shape[1] - 2, -1, -1):
         value = ((value * t + 2 ** (g - 1)) >> g) + coefficients[:, j]
     return value
 
 
-def gelu_table(site: Site) -> np.ndarray:
+def gelu_table(context: OperatorContext) -> np.ndarray:
     """GELU of all 2^bits inputs, lowest first; `shift` depends on max(0, row's maximum) too: a line for each."""
-    attributes, half = site.attributes, 2 ** (site.inputs[0].bits - 1)
+    attributes, half = context.attributes, 2 ** (context.inputs[0].bits - 1)
     x = np.arange(-half, half)
     if attributes["kind"] == "table":
-        return site.constants["table"].astype(site.dtype)
+        return context.constants["table"].astype(context.dtype)
     if attributes["kind"] == "shift":
         value = np.stack([gelu_shift(x, maximum, attributes) for maximum in range(half)])
     else:
-        value = gelu_polynomial(x, attributes) if attributes["kind"] == "polynomial" else piecewise(x, site)
-    return site.clamp(value * attributes["multiplier"], attributes["shift"]).astype(site.dtype)
+        value = gelu_polynomial(x, attributes) if attributes["kind"] == "polynomial" else piecewise(x, context)
+    return context.clamp(value * attributes["multiplier"], attributes["shift"]).astype(context.dtype)
 
 
-def gelu(site: Site) -> Step:
-    table, half = gelu_table(site).reshape(-1), 2 ** (site.inputs[0].bits - 1)
-    if site.attributes["kind"] == "shift":
-        return by_rows(site.dtype, lambda x: table[x + half + 2 * half * np.maximum(x.max(-1, keepdims=True), 0)])
-    return by_rows(site.dtype, lambda x: table[np.add(x, half, out=x)])
+def gelu(context: OperatorContext) -> Kernel:
+    table, half = gelu_table(context).reshape(-1), 2 ** (context.inputs[0].bits - 1)
+    if context.attributes["kind"] == "shift":
+        return by_rows(context.dtype, lambda x: table[x + half + 2 * half * np.maximum(x.max(-1, keepdims=True), 0)])
+    return by_rows(context.dtype, lambda x: table[np.add(x, half, out=x)])
 
 
 def gelu_shift(x: np.ndarray, maximum: int, attributes: dict[str, Any]) -> np.ndarray:
@@ -395,17 +404,19 @@ def gelu_shift(x: np.ndarray, maximum: int, attributes: dict[str, Any]) -> np.nd
     of_x = exponential_shift(np.minimum(x - top, 0), attributes)  # min(x, limit) - top in every entry that occurs
     of_zero = exponential_shift(np.array([-top]), attributes)
     sigmoid = (of_x * ((2**bits - 1) // (of_x + of_zero))) >> (bits - attributes["sigmoid_bits"])
-    return x * sigmoid
+    value: np.ndarray = x * sigmoid
+    return value
 
 
 def gelu_polynomial(x: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
     """x times I-BERT's (erf + 1), at a negative scale that the multiplier's sign undoes."""
     y = x << attributes["fraction_bits"]
     inside = np.minimum(np.abs(y), -attributes["b"]) + attributes["b"]
-    return y * (np.sign(y) * (inside * inside + attributes["c"]) + attributes["one"])
+    value: np.ndarray = y * (np.sign(y) * (inside * inside + attributes["c"]) + attributes["one"])
+    return value
 
 
-OPERATORS: dict[str, Callable[[Site], Step]] = {
+OPERATORS: dict[str, Callable[[OperatorContext], Kernel]] = {
     "quantize_input": quantize_input,
     "patches": patches,
     "constant": constant,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from intvit.program import Program
-from intvit.program.ledger import Range
+from intvit.program.interval_arithmetic import Range
 from intvit.runtime import load_runtime
 
 

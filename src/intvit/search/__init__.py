@@ -1,1 +1,1 @@
-"""`intvit search`: families and bit widths for every layer under a budget. command.py tells the stages in order."""
+"""`intvit search`: families and bit widths for every layer under a budget. search.py tells the steps in order."""

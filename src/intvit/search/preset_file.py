@@ -1,4 +1,4 @@
-"""A mix as a preset of the quant group, `quant/found.yaml`: short where layers are alike, always equal to the mix."""
+"""A candidate as a preset of the quant group, `quant/found.yaml`: short where layers are alike, always equal to it."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from omegaconf import OmegaConf
 
 from intvit.quant import QuantConfig
 from intvit.quant.presets import compose_quant
-from intvit.search.judge import Mix
-from intvit.search.slots import merged
+from intvit.search.choices import merged
+from intvit.search.evaluator import Candidate
 
 NAME = "found"
 
 
-def preset_text(mix: Mix, sites: Sequence[str], notes: Iterable[str]) -> str:
+def preset_text(candidate: Candidate, sites: Sequence[str], notes: Iterable[str]) -> str:
     """The YAML file. sites: every module that the model asks a config for; notes: comments above it."""
-    base = compose_quant(mix.preset)
-    overrides = compact(base, mix.overrides, sites)
+    base = compose_quant(candidate.preset)
+    overrides = compact(base, candidate.overrides, sites)
     comments = "".join(f"# {note}\n" for note in notes)
     body = OmegaConf.to_yaml(OmegaConf.create({"name": NAME, "overrides": overrides}))
-    return f"{comments}defaults:\n  - {mix.preset}\n  - _self_\n{body}"
+    return f"{comments}defaults:\n  - {candidate.preset}\n  - _self_\n{body}"
 
 
 def compact(base: QuantConfig, overrides: Mapping[str, Any], sites: Sequence[str]) -> dict[str, Any]:
     """Overrides by patterns that give every site what `overrides` by module name give it.
 
-    Sites whose names differ in numbers are a family. What most of a family have stands once, under the name with * for
+    Sites whose names differ in numbers are a group. What most of a group have stands once, under the name with * for
     the numbers, exceptions behind it.
     """
-    families: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for site in sites:
-        families.setdefault(re.sub(r"\d+", "*", site), []).append(site)
+        groups.setdefault(re.sub(r"\d+", "*", site), []).append(site)
     common: list[dict[str, Any]] = []
     single: list[dict[str, Any]] = []
-    for pattern, members in families.items():
+    for pattern, members in groups.items():
         for part, key in sorted({path for site in members for path in _paths(overrides.get(site, {}))}):
             default = getattr(getattr(base, part), key)
             values = {site: overrides.get(site, {}).get(part, {}).get(key, default) for site in members}

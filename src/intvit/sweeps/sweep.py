@@ -5,10 +5,11 @@ Everything is in outputs/NAME: Optuna's storage, one run folder and log for each
 
 from __future__ import annotations
 
-import argparse
 import math
 import subprocess
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,14 +33,34 @@ POLL = 0.5  # seconds
 FAILURES = 3  # that the first trials may have: then the command is wrong, not the parameters
 
 
+@dataclass(frozen=True)
+class SweepSettings:
+    """What a sweep is, and how it runs.
+
+    name: of the study. overrides: of train.py; those with several values are searched over. objective: figure of
+    summary.json to maximize. trials: how many in all; grid: every combination once instead. parallel: trials at a time.
+    prune: end trials below the median of earlier ones. storage: an Optuna URL; None for a journal in the folder.
+    seed: of the search.
+    """
+
+    name: str
+    overrides: Sequence[str] = ()
+    objective: str = "integer/top1"
+    trials: int = 20
+    grid: bool = False
+    parallel: int = 1
+    prune: bool = False
+    storage: str | None = None
+    seed: int = 0
+
+
 class Sweep:
     """Keeps `parallel` trials going until there are enough."""
 
-    def __init__(self, study: optuna.Study, space: Space, trials: Trials, options: argparse.Namespace) -> None:
+    def __init__(self, study: optuna.Study, space: Space, trials: Trials, settings: SweepSettings) -> None:
         self.study, self.space, self.trials = study, space, trials
-        self.objective: str = options.objective
-        self.parallel: int = options.parallel
-        self.total: int | None = None if options.grid else options.trials
+        self.objective, self.parallel = settings.objective, settings.parallel
+        self.total = None if settings.grid else settings.trials
         self._running: dict[int, tuple[Trial, subprocess.Popen[bytes]]] = {}
         self._pruned: set[int] = set()
 
@@ -131,30 +152,33 @@ class Sweep:
             raise IntVitError(f"the first {FAILURES} trials failed; the last one said: {reason}")
 
 
-def open_study(options: argparse.Namespace, folder: Path) -> tuple[optuna.Study, Space]:
-    """The study, new or as it was left, and its space. Raises IntVitError where the command has another space."""
+def open_study(settings: SweepSettings, folder: Path) -> tuple[optuna.Study, Space, SweepSettings]:
+    """The study, new or as it was left, its space, and the settings with what the study began with.
+
+    Settings without overrides take those of the study, with its objective. Raises IntVitError for others than these.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = options.storage or JournalStorage(JournalFileBackend(str(folder / "study.journal")))
-    pruner = optuna.pruners.MedianPruner() if options.prune else optuna.pruners.NopPruner()
+    storage = settings.storage or JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+    pruner = optuna.pruners.MedianPruner() if settings.prune else optuna.pruners.NopPruner()
     study = optuna.create_study(
-        storage=storage, study_name=options.name, pruner=pruner, direction="maximize", load_if_exists=True
+        storage=storage, study_name=settings.name, pruner=pruner, direction="maximize", load_if_exists=True
     )
     # A sampler that begins with the same seed after every interruption would draw the same parameters again.
-    seed = options.seed + len(study.trials)
-    study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=options.parallel > 1)
-    asked = {"overrides": options.overrides, "objective": options.objective, "grid": options.grid}
+    seed = settings.seed + len(study.trials)
+    study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=settings.parallel > 1)
+    asked = {"overrides": list(settings.overrides), "objective": settings.objective, "grid": settings.grid}
     before = study.user_attrs.get("sweep")
     if before is None:
-        space = Space(options.overrides)
-        for parameters in space.grid() if options.grid else ():
+        space = Space(settings.overrides)
+        for parameters in space.grid() if settings.grid else ():
             study.enqueue_trial(parameters)
         study.set_user_attr("sweep", asked)  # last: a sweep killed before is begun again
-        return study, space
-    if options.overrides and before != asked:
+        return study, space, settings
+    if settings.overrides and before != asked:
         changed = next(key for key in asked if asked[key] != before[key])
-        raise IntVitError(f"sweep {options.name} began with {changed} {before[changed]}: give another NAME")
-    options.objective, options.grid = before["objective"], before["grid"]
-    return study, Space(before["overrides"])
+        raise IntVitError(f"sweep {settings.name} began with {changed} {before[changed]}: give another NAME")
+    settings = replace(settings, objective=before["objective"], grid=before["grid"])
+    return study, Space(before["overrides"]), settings
 
 
 def table(study: optuna.Study, trials: Trials, objective: str) -> list[dict[str, Any]]:

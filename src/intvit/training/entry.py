@@ -35,7 +35,7 @@ ensure_torchvision()
 
 import pytorch_lightning as pl  # noqa: E402
 
-from intvit.data.module import ShardDataModule  # noqa: E402
+from intvit.data.data_module import ShardDataModule  # noqa: E402
 
 
 def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[str, Any]:

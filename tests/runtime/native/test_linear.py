@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from intvit.runtime.native.lowering import ADDED, REQUANTIZED
-from intvit.runtime.native.plan import Kind, Plan, Step
+from intvit.runtime.native.plan import ExecutionPlan, Kind, Step
 from intvit.runtime.native.runtime import Engine, load_library
 from tests.support.native_paths import PATHS, needs_library
 
@@ -29,7 +29,7 @@ def assert_exact(
     multiplier = (rng.uniform(-1, 1, columns) * most.clip(max=2**31 - 1)).astype(np.int64)
     other = rng.integers(-(2**30), 2**30, columns)
 
-    plan = Plan()
+    plan = ExecutionPlan()
     image = plan.tensor((rows, depth), np.dtype(np.uint8))
     inputs, constants = [image], [weight, bias, multiplier, other if added else None, shift]
     if added:

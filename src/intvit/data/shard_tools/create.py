@@ -15,7 +15,7 @@ import numpy as np
 
 from intvit.data.config import DataError
 from intvit.data.index import INDEX, SplitIndex, read_index, write_index
-from intvit.data.shard_tools.images import SourceImage, SourceImages
+from intvit.data.shard_tools.source_images import SourceImage, SourceImages
 from intvit.data.shard_tools.writing import divide, read_record, write_shard
 from intvit.files import write_json
 from intvit.progress import byte_progress
@@ -23,41 +23,45 @@ from intvit.progress import byte_progress
 UNFINISHED = ".unfinished"  # folder beside the shards while they are being written: settings and records of shards
 
 
-def create(images: SourceImages, target: Path, *, seed: int, shard_bytes: int, workers: int) -> None:
-    """Write all shards that are not there yet, then index.json. Raises DataError for a folder of other settings."""
+def create(
+    images: SourceImages, target: Path, *, seed: int, shard_bytes: int, workers: int
+) -> dict[str, SplitIndex] | None:
+    """Write all shards that are not there yet, then index.json; return what it says.
+
+    None where all of it was there, also by another process that was faster. Raises DataError for a folder of other
+    settings.
+    """
     settings = {
         "source": images.kind,
-        "images": {split: _fingerprint(found) for split, found in images.splits.items()},
+        "images": {split: _fingerprint(group) for split, group in images.splits.items()},
         "seed": seed,
         "shard_bytes": shard_bytes,
     }
     if _finished(target, settings):
-        print(f"{target} holds these shards, finished; intvit shards verify {target} checks them")
-        return
+        return None
     unfinished = target / UNFINISHED
     if not unfinished.exists() and target.exists() and any(target.iterdir()):
         raise DataError(f"{target}: is not empty and holds no unfinished shards of this command; give another folder")
     _same_settings(unfinished / "settings.json", settings)
-    plan = {split: divide(found, seed, shard_bytes) for split, found in images.splits.items()}
+    plan = {split: divide(group, seed, shard_bytes) for split, group in images.splits.items()}
     for leftover in target.glob(".*.tar.*"):
         leftover.unlink()  # of a killed run
     _write_missing(plan, target, workers)
     splits = {}
     for split, shards in plan.items():
         written = [read_record(*_paths(target, split, number)) for number in range(len(shards))]
-        missing = [number for number, found in enumerate(written) if found is None]
+        missing = [number for number, record in enumerate(written) if record is None]
         if missing and _finished(target, settings):
-            return  # the same command elsewhere was faster
+            return None  # the same command elsewhere was faster
         if missing:
             raise DataError(f"{_paths(target, split, missing[0])[0]}: is not whole; the same command writes it again")
-        records = [found for found in written if found is not None]
+        records = [record for record in written if record is not None]
         splits[split] = SplitIndex(
             tuple(shard for shard, _ in records), np.concatenate([table for _, table in records], axis=1)
         )
     write_index(target, splits, images.classes, settings)
     shutil.rmtree(unfinished)
-    for split, index in splits.items():
-        print(f"{target}: {split} {index.table.shape[1]} samples in {len(index.shards)} shards")
+    return splits
 
 
 def _paths(target: Path, split: str, number: int) -> tuple[Path, Path]:

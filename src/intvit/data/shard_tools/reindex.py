@@ -14,10 +14,10 @@ from intvit.data.tars import scan
 from intvit.progress import byte_progress
 
 
-def reindex(folder: Path, class_names: Path | None, workers: int) -> None:
-    """Read every shard of `folder` and write its index; class_names: a file with one name a line."""
+def reindex(folder: Path, class_names: Path | None, workers: int) -> dict[str, SplitIndex]:
+    """Read every shard of `folder`, write its index, return it; class_names: a file with one name a line."""
     names = {split: sorted(folder.glob(f"{split}-*.tar")) for split in SPLITS}
-    paths = [path for found in names.values() for path in found]
+    paths = [path for group in names.values() for path in group]
     if not paths:
         raise DataError(f"{folder}: holds no train-*.tar and no val-*.tar")
     records = {}
@@ -31,22 +31,21 @@ def reindex(folder: Path, class_names: Path | None, workers: int) -> None:
     classes = class_names.read_text().split("\n") if class_names else []
     splits = {
         split: SplitIndex(
-            tuple(records[path][0] for path in found), np.concatenate([records[path][1] for path in found], axis=1)
+            tuple(records[path][0] for path in group), np.concatenate([records[path][1] for path in group], axis=1)
         )
-        for split, found in names.items()
-        if found
+        for split, group in names.items()
+        if group
     }
     write_index(folder, splits, [name for name in classes if name], None)
-    for split, index in splits.items():
-        print(f"{folder}: {split} {index.table.shape[1]} samples in {len(index.shards)} shards")
+    return splits
 
 
 def index_shard(path: Path) -> tuple[ShardRecord, np.ndarray]:
     """Record and table, int64 (3, samples), of one shard. Raises DataError for anything bad in it."""
-    found = scan(path, str(path), None)
-    if found.bad:
-        raise DataError(str(found.bad[0]))
-    table = found.table()
+    samples = scan(path, str(path), None)
+    if samples.bad:
+        raise DataError(str(samples.bad[0]))
+    table = samples.table()
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256")
         size = file.tell()

@@ -17,63 +17,62 @@ from intvit.progress import byte_progress
 
 
 @dataclass
-class Found:
-    """What one shard holds, and what is wrong with it."""
+class Verified:
+    """Good samples of a shard, or of `shards` of them, and what is wrong."""
 
+    shards: int = 1
     samples: int = 0
     problems: list[str] = field(default_factory=list)
 
 
-def verify(folder: Path, classes: int | None, max_pixels: int, workers: int) -> int:
-    """Check every shard, print what is off and a line that sums up; the number of problems.
+def verify(folder: Path, classes: int | None, max_pixels: int, workers: int) -> Verified:
+    """Check every shard of a folder; problems in alphabetical order.
 
     classes: labels are below it; None: as many as the index names.
     """
     shards, problems, named = _shards(folder)
+    total = Verified(len(shards), 0, problems)
     classes = classes or named
     sizes = {path: path.stat().st_size for path, _, _ in shards}
-    samples = 0
     processes = min(workers, len(shards) or 1)
     with byte_progress("verify", sum(sizes.values())) as advance, ProcessPoolExecutor(processes) as pool:
         running = {pool.submit(verify_shard, *shard, classes, max_pixels): shard[0] for shard in shards}
         for done in as_completed(running):
-            found = done.result()
-            samples += found.samples
-            problems += found.problems
+            verified = done.result()
+            total.samples += verified.samples
+            total.problems += verified.problems
             advance(sizes[running[done]])
-    for problem in sorted(problems):
-        print(problem)
-    print(f"{folder}: {len(shards)} shards, {samples} good samples, {len(problems)} problems")
-    return len(problems)
+    total.problems.sort()
+    return total
 
 
 def verify_shard(
     path: Path, record: ShardRecord | None, table: np.ndarray | None, classes: int | None, max_pixels: int
-) -> Found:
+) -> Verified:
     """Check one shard against its record and its part of the table, int64 (3, samples)."""
-    found = Found()
+    verified = Verified()
     if record is not None:
         size = path.stat().st_size
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256")
         if size != record.bytes:
-            found.problems.append(f"{path}: {size} bytes, {INDEX} says {record.bytes}")
+            verified.problems.append(f"{path}: {size} bytes, {INDEX} says {record.bytes}")
         elif digest.hexdigest() != record.sha256:
-            found.problems.append(f"{path}: its checksum is not that of {INDEX}")
+            verified.problems.append(f"{path}: its checksum is not that of {INDEX}")
     samples = scan(path, str(path), classes)
-    found.problems += [str(bad) for bad in samples.bad]
+    verified.problems += [str(bad) for bad in samples.bad]
     if table is not None and not samples.bad and not np.array_equal(samples.table(), table):
-        found.problems.append(f"{path}: offsets, sizes or labels are not those of {INDEX}'s table")
+        verified.problems.append(f"{path}: offsets, sizes or labels are not those of {INDEX}'s table")
     with open(path, "rb") as file:
         for key, (offset, size, _) in zip(samples.keys, samples.rows, strict=True):
             file.seek(offset)
             try:
                 decode(file.read(size), max_pixels)
             except BrokenImage as error:
-                found.problems.append(f"{path}, sample '{key}': broken image ({error})")
+                verified.problems.append(f"{path}, sample '{key}': broken image ({error})")
             else:
-                found.samples += 1
-    return found
+                verified.samples += 1
+    return verified
 
 
 def _shards(folder: Path) -> tuple[list[tuple[Path, ShardRecord | None, np.ndarray | None]], list[str], int | None]:

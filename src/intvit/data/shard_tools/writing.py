@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +14,8 @@ import numpy as np
 
 from intvit.data.config import DataError
 from intvit.data.index import ShardRecord
-from intvit.data.shard_tools.images import SourceImage
-from intvit.files import write_json
+from intvit.data.shard_tools.source_images import SourceImage
+from intvit.files import replacing, write_json
 
 BLOCK = tarfile.BLOCKSIZE
 
@@ -42,20 +41,13 @@ def write_shard(images: Sequence[SourceImage], path: Path, record: Path) -> None
 
     Raises DataError for an image that cannot be read as it was found.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            target = _Hashing(file)
-            rows = _write(images, target)
-            file.flush()
-            os.fsync(file.fileno())
-        described = ShardRecord(
-            path.name, len(images), target.length, target.digest.hexdigest(), len({image.label for image in images})
-        )
-        temporary.replace(path)
-        write_json(record, {"shard": vars(described), "rows": rows})
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        target = _Hashing(file)
+        rows = _write(images, target)
+    described = ShardRecord(
+        path.name, len(images), target.length, target.digest.hexdigest(), len({image.label for image in images})
+    )
+    write_json(record, {"shard": vars(described), "rows": rows})
 
 
 def read_record(path: Path, record: Path) -> tuple[ShardRecord, np.ndarray] | None:

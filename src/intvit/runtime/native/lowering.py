@@ -14,14 +14,14 @@ import numpy as np
 from intvit.program.program import Operator, Program, container, limits
 from intvit.program.tables import exponent_table, gelu_table, pixel_table, weight_table
 from intvit.runtime.native.fusion import AttentionGroup, Fusion, LinearGroup
-from intvit.runtime.native.plan import Kind, Plan, Step, Tensor
+from intvit.runtime.native.plan import ExecutionPlan, Kind, Step, Tensor
 
 ACCUMULATORS, REQUANTIZED, ADDED = range(3)  # what follows a product: epilogue.h
 DEFERRED, ROUNDED, FLOOR = range(3)  # softmax.h
 METHODS = ("exact", "ivit", "ibert")  # layernorm.cpp
 
 
-def lower(program: Program, *, fuse: bool) -> Plan:
+def lower(program: Program, *, fuse: bool) -> ExecutionPlan:
     """The plan of a checked program. Without `fuse` every operator's output is in the plan's values, and stays."""
     return Lowering(program, fuse).plan
 
@@ -30,7 +30,7 @@ class Lowering:
     """Appends the steps of one operator after the other to a plan."""
 
     def __init__(self, program: Program, fuse: bool) -> None:
-        self.program, self.plan = program, Plan()
+        self.program, self.plan = program, ExecutionPlan()
         self.fusion = Fusion(program)
         groups = self.fusion.groups if fuse else {}
         image = program.values[program.input]

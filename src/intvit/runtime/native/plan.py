@@ -45,7 +45,7 @@ class Tensor:
     @property
     def offset(self) -> int:
         """Entries between the start of the buffer and that of the view."""
-        start, first = (array.__array_interface__["data"][0] for array in (self.whole, self.entries))
+        start, first = (int(array.__array_interface__["data"][0]) for array in (self.whole, self.entries))
         return first - start
 
     @property
@@ -80,7 +80,7 @@ class Buffer:
 
 
 @dataclass
-class Plan:
+class ExecutionPlan:
     """Steps in order. `values`: where each of the program's values is, as far as it is computed at all."""
 
     buffers: list[Buffer] = field(default_factory=list)

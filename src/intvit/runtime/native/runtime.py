@@ -20,7 +20,7 @@ from intvit.errors import IntVitError
 from intvit.program.program import Program
 from intvit.runtime import check_images
 from intvit.runtime.native.lowering import lower
-from intvit.runtime.native.plan import Plan, Step, Tensor
+from intvit.runtime.native.plan import ExecutionPlan, Step, Tensor
 
 FOLDER = Path(__file__).parent
 PATHS = ("amx", "avx512", "avx2", "scalar")  # fastest first
@@ -107,13 +107,13 @@ class NativeRuntime:
 
     def ceiling(self) -> float:
         """Multiply-adds a second of the path's inner product on data in the first-level cache, on one thread."""
-        return self._compiled.intvit_ceiling()
+        return float(self._compiled.intvit_ceiling())
 
 
 class Engine:
     """A plan in the library, ready to run. `plan` stays as it is."""
 
-    def __init__(self, compiled: ctypes.CDLL, plan: Plan, threads: int) -> None:
+    def __init__(self, compiled: ctypes.CDLL, plan: ExecutionPlan, threads: int) -> None:
         self._compiled, self.plan = compiled, plan
         buffers, steps, kept = describe(plan)
         error = ctypes.create_string_buffer(500)
@@ -152,7 +152,7 @@ class Engine:
 
     @property
     def memory(self) -> int:
-        return self._compiled.intvit_bytes(self._handle)
+        return int(self._compiled.intvit_bytes(self._handle))
 
     def step_times(self) -> list[tuple[Step, float]]:
         nanoseconds = (ctypes.c_int64 * len(self.plan.steps))()
@@ -160,7 +160,7 @@ class Engine:
         return [(step, time / 1e6) for step, time in zip(self.plan.steps, nanoseconds, strict=True)]
 
 
-def describe(plan: Plan) -> tuple[Any, Any, list[np.ndarray]]:
+def describe(plan: ExecutionPlan) -> tuple[Any, Any, list[np.ndarray]]:
     """The plan as C structures, and the arrays that they point to."""
     buffers, steps = (_Buffer * len(plan.buffers))(), (_Step * len(plan.steps))()
     kept: list[np.ndarray] = []

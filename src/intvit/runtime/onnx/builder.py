@@ -25,7 +25,7 @@ class Body:
 
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
-        self._constants: dict[tuple, str] = {}
+        self._constants: dict[tuple[Any, ...], str] = {}
 
     def op(self, kind: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         output = output or f"v{len(self.nodes)}"

@@ -11,10 +11,11 @@ from onnx import ModelProto, ValueInfoProto, helper
 
 from intvit import __version__
 from intvit.errors import IntVitError
+from intvit.files import replacing
 from intvit.program import Program, bounds, container
 from intvit.runtime.onnx.builder import DOMAIN, IR_VERSION, OPSET, TYPES, Graph
+from intvit.runtime.onnx.node_builder import NodeBuilder
 from intvit.runtime.onnx.operators import OPERATORS
-from intvit.runtime.onnx.site import Site
 
 
 def to_onnx(program: Program, *, batch: int | None = None, every_value: bool = False) -> ModelProto:
@@ -25,7 +26,7 @@ def to_onnx(program: Program, *, batch: int | None = None, every_value: bool = F
     """
     graph, proven = Graph(), bounds(program)
     for operator in program.operators:
-        OPERATORS[operator.op](Site(graph, program, operator, proven[operator.name], batch))
+        OPERATORS[operator.op](NodeBuilder(graph, program, operator, proven[operator.name], batch))
     outputs = [operator.output for operator in program.operators] if every_value else [program.output]
     inner = [operator.output for operator in program.operators if operator.output not in outputs]
     contents = helper.make_graph(
@@ -48,7 +49,7 @@ def to_onnx(program: Program, *, batch: int | None = None, every_value: bool = F
     return model
 
 
-def save_onnx(program: Program, path: str | os.PathLike, *, batch: int | None = None) -> None:
+def save_onnx(program: Program, path: str | os.PathLike[str], *, batch: int | None = None) -> None:
     """Writes the model of the program after ONNX's own checker, shape inference included, has passed it.
 
     Raises IntVitError for a path that does not end in .onnx, lest it replaces a file of the checkpoint.
@@ -58,10 +59,8 @@ def save_onnx(program: Program, path: str | os.PathLike, *, batch: int | None = 
         raise IntVitError(f"{path}: not the name of an ONNX file; give one that ends in .onnx")
     model = to_onnx(program, batch=batch)
     onnx.checker.check_model(model, full_check=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    onnx.save_model(model, temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        onnx.save_model(model, temporary)
 
 
 def _info(program: Program, name: str, batch: int | None) -> ValueInfoProto:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from intvit.runtime.onnx.builder import Body
-from intvit.runtime.onnx.functions import Clamp, Write, rounding_shift, row_sum, shifted
+from intvit.runtime.onnx.local_functions import Clamp, Write, rounding_shift, row_sum, shifted
 
 ROOT_BITS = 31  # radicands are proven below 2^62
 NEWTON_STEPS = 5

@@ -29,7 +29,7 @@ class OnnxRuntime:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 [B, C, H, W] -> int32 scores [B, classes]. Raises ProgramError for other images."""
         check_images(self.program, images)
-        (scores,) = self._session.run(None, {self.program.input: images})
+        scores: np.ndarray = self._session.run(None, {self.program.input: images})[0]
         return scores.astype(np.int32, copy=False)
 
     def trace(self, images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intvit.data.plan import calibration_batches, training_batches, training_steps, validation_batches
+from intvit.data.batches import calibration_batches, training_batches, training_steps, validation_batches
 
 sizes = st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(any)
 

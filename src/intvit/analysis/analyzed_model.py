@@ -1,12 +1,12 @@
-"""The trained model that an analysis looks at: of a run of train.py or from float weights, calibrated, with images."""
+"""The trained model that an analysis or a search looks at: of a run of train.py or from float weights, with images."""
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from intvit.calibration import (
@@ -34,8 +34,30 @@ _HISTOGRAMS = {"activation": "mse", "layernorm": "mse"}
 _FACTORS = {"residual": 8, "residual_factors": True}
 
 
+@dataclass(frozen=True)
+class ModelSource:
+    """Where the model comes from.
+
+    checkpoint: a run folder or .ckpt file of train.py, or a weights file with timm's key names. model, quant: of a
+    weights file, its architecture and the preset with overrides after commas. calibration: folder with train-*.tar;
+    None for the run's own data. calibration_images: how many of them. data: folder with val-*.tar instead of the run's.
+    """
+
+    checkpoint: str
+    model: str = "deit_t"
+    quant: str = "lut8"
+    calibration: str | None = None
+    calibration_images: int = 64
+    data: str | None = None
+
+    @property
+    def is_weights(self) -> bool:
+        """Whether the checkpoint is a file of float weights, not a run."""
+        return Path(self.checkpoint).suffix in (".safetensors", ".pth")
+
+
 @dataclass
-class Subject:
+class AnalyzedModel:
     """A model in eval mode, and how to make it again with other quantization.
 
     calibration_batch: images at once in calibration; train.py's data.eval_batch_size gives its integers to the bit.
@@ -59,7 +81,7 @@ class Subject:
                 every["bits"] = _FACTORS
             collecting = self._build({"*": every})
             collecting.load_state_dict(self.model.state_dict(), strict=False)
-            self.statistics = collect_statistics(collecting, self.calibration.split(self.calibration_batch))
+            self.statistics = collect_statistics(collecting, torch.split(self.calibration, self.calibration_batch))
         return self.statistics
 
     def calibrated(self, quant: QuantConfig) -> nn.Module:
@@ -73,7 +95,7 @@ class Subject:
         model.load_state_dict(dict(self.model.named_parameters()), strict=False)
         find_ranges(model, statistics, self.known)
         kept: list[Tensor] = []
-        for images in self.calibration.split(self.calibration_batch):
+        for images in torch.split(self.calibration, self.calibration_batch):
             if wants_correction(kept):
                 kept.append(images)
         correct_biases(model, kept)
@@ -107,67 +129,61 @@ def joined(overrides: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def open_subject(checkpoint: str, options: argparse.Namespace, data: str | None = None) -> Subject:
-    """A run folder or .ckpt file of train.py with its own ranges, or a weights file calibrated with `options.quant`.
+def open_calibrated(source: ModelSource) -> AnalyzedModel:
+    """A run with its own ranges, or a weights file calibrated under `source.quant`; in integer mode.
 
-    data: folder with val-*.tar instead of the run's. Raises IntVitError for a run without ranges, and for a weights
-    file without folders of images.
+    Raises IntVitError for a run without ranges, and for a weights file without folders of images.
     """
-    if is_weights(checkpoint):
-        if data is None:
-            raise IntVitError(
-                f"{checkpoint} is a weights file: say --calibration DIR and --data DIR, folders of shards"
-            )
-        subject = read_subject(checkpoint, options, data)
-        calibrate(subject.model, subject.calibration.split(BATCH))
+    if source.is_weights and source.data is None:
+        raise IntVitError(
+            f"{source.checkpoint} is a weights file: say --calibration DIR and --data DIR, folders of shards"
+        )
+    analyzed = read_model(source)
+    if source.is_weights:
+        calibrate(analyzed.model, torch.split(analyzed.calibration, BATCH))
     else:
-        subject = read_subject(checkpoint, options, data)
-        set_mode(subject.model, "integer")
-    subject.calibration_batch = BATCH
-    return subject
+        set_mode(analyzed.model, "integer")
+    analyzed.calibration_batch = BATCH
+    return analyzed
 
 
-def is_weights(checkpoint: str) -> bool:
-    """Whether it is a file of float weights, not a run."""
-    return Path(checkpoint).suffix in (".safetensors", ".pth")
+def read_model(source: ModelSource) -> AnalyzedModel:
+    """As `open_calibrated`, in float mode: a weights file without ranges, and calibration in train.py's batches."""
+    return _of_weights(source) if source.is_weights else _of_run(source)
 
 
-def read_subject(checkpoint: str, options: argparse.Namespace, data: str | None = None) -> Subject:
-    """As `open_subject`, in float mode: a weights file without ranges, and calibration in train.py's batches."""
-    if is_weights(checkpoint):
-        return _from_weights(checkpoint, options, data)
-    folder, trained, model, _, state = restore_run(checkpoint)
+def _of_run(source: ModelSource) -> AnalyzedModel:
+    folder, trained, model, _, state = restore_run(source.checkpoint)
     if not trained.quant.enabled or not state["calibrated"]:
         raise IntVitError(f"{folder} has no integer ranges: train with quant=ivit8, or give its weights file")
-    measured = replace(trained.data, root=data or trained.data.root, eval_batch_size=BATCH)
-    calibration = _calibration_images(replace(measured, root=options.calibration or trained.data.root), options)
+    data = replace(trained.data, root=source.data or trained.data.root, eval_batch_size=BATCH)
+    images = _calibration_images(data, source.calibration or trained.data.root, source.calibration_images)
     batch = trained.data.eval_batch_size
-    return Subject(folder.name, trained.model, trained.quant, model, measured, calibration, batch)
+    return AnalyzedModel(folder.name, trained.model, trained.quant, model, data, images, batch)
 
 
-def _from_weights(checkpoint: str, options: argparse.Namespace, data: str | None) -> Subject:
-    if options.calibration is None:
-        raise IntVitError(f"{checkpoint} is a weights file: say --calibration DIR, a folder of shards")
+def _of_weights(source: ModelSource) -> AnalyzedModel:
+    if source.calibration is None:
+        raise IntVitError(f"{source.checkpoint} is a weights file: say --calibration DIR, a folder of shards")
     preset = photo_config()
-    photos = replace(preset, eval_batch_size=BATCH, root=data)
+    data = replace(preset, eval_batch_size=BATCH, root=source.data)
     config = ModelConfig(
-        name=options.model,
-        image_size=photos.image_size,
+        name=source.model,
+        image_size=data.image_size,
         patch_size=None,
-        num_classes=photos.num_classes,
-        mean=photos.mean,
-        std=photos.std,
-        weights=checkpoint,
+        num_classes=data.num_classes,
+        mean=data.mean,
+        std=data.std,
+        weights=source.checkpoint,
     )
-    name, *overrides = options.quant.split(",")
+    name, *overrides = source.quant.split(",")
     quant = compose_quant(name, overrides)
     if not quant.enabled:
         raise IntVitError(f"--quant {name} is float: nothing to analyze; choose an integer preset")
-    calibration = _calibration_images(replace(photos, root=options.calibration), options)
+    images = _calibration_images(data, source.calibration, source.calibration_images)
     model = build_model(config, quant)
-    batch = preset.eval_batch_size
-    return Subject(f"{options.model} {options.quant}", config, quant, model, photos, calibration, batch)
+    return AnalyzedModel(f"{source.model} {source.quant}", config, quant, model, data, images, preset.eval_batch_size)
 
 
-def _calibration_images(data: DataConfig, options: argparse.Namespace) -> Tensor:
-    return first_images(calibration_loader(data), options.calibration_images)[0]
+def _calibration_images(data: DataConfig, root: str | None, count: int) -> Tensor:
+    return first_images(calibration_loader(replace(data, root=root)), count)[0]

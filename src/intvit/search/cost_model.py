@@ -1,4 +1,4 @@
-"""What widths cost: bytes, bit operations and accumulators of a program as a function of the width of every slot.
+"""What widths cost: bytes, bit operations and accumulators of a program as a function of the width of every choice.
 
 It is read off recorded programs: bytes and bit operations are exact, accumulators follow the widths of both operands
 and are corrected by programs that were proven.
@@ -8,26 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 from intvit.program import Program
-from intvit.program.cost import MOVEMENT
+from intvit.program.cost import MOVEMENT, operator_macs
 from intvit.search.budget import Budget, Usage
-from intvit.search.slots import Slot, merged
+from intvit.search.choices import Choice, merged
 
-Widths = list[int]  # of every slot, in their order
+Widths = list[int]  # of every choice, in their order
 
 
 @dataclass(frozen=True)
 class Operand:
-    """Width of one side of a product: that of a slot, or fixed where slot is None."""
+    """Width of one side of a product: that of a choice, or fixed where choice is None."""
 
-    slot: int | None
+    choice: int | None
     bits: int
 
     def width(self, widths: Widths) -> int:
-        return self.bits if self.slot is None else widths[self.slot]
+        return self.bits if self.choice is None else widths[self.choice]
 
 
 @dataclass(frozen=True)
@@ -59,16 +58,16 @@ class Stored:
         return size * self.operand.width(widths) / 8
 
 
-class Price:
-    """Bytes, bit operations and sums of a base program whose width slots take other values.
+class CostModel:
+    """Bytes, bit operations and sums of a base program whose width choices take other values.
 
     program: quant.overrides -> the recorded program.
     """
 
-    def __init__(self, program: Callable[[dict[str, Any]], Program], slots: Sequence[Slot], base: Usage) -> None:
-        self.slots, self.base = slots, base
+    def __init__(self, program: Callable[[dict[str, Any]], Program], choices: Sequence[Choice], base: Usage) -> None:
+        self.choices, self.base = choices, base
         start = program({})
-        owner = _owners(program, slots, start)
+        owner = _owners(program, choices, start)
         self.products: list[Product] = []
         self.stored: list[Stored] = []
         for operator in start.operators:
@@ -77,19 +76,19 @@ class Price:
             if operator.op in ("linear", "matmul"):
                 name = operator.constants["weight"] if operator.op == "linear" else operator.inputs[1]
                 bits = (start.constants if operator.op == "linear" else start.values)[name].bits
-                macs = prod(start.values[operator.output].shape) * start.values[first].shape[-1]
-                self.products.append(Product(operator.name, macs, (left, Operand(owner.get(name), bits))))
+                right = Operand(owner.get(name), bits)
+                self.products.append(Product(operator.name, operator_macs(start, operator), (left, right)))
             for name in () if operator.op in MOVEMENT else operator.constants.values():
                 constant = start.constants[name]
                 table = operator.attributes.get("kind") == "table" and constant.array.size == 2**left.bits
                 index = left if table else None
                 self.stored.append(Stored(constant.array.size, index, Operand(owner.get(name), constant.bits)))
         self.touched = [
-            [p for p in self.products if i in (p.operands[0].slot, p.operands[1].slot)] for i in range(len(slots))
+            [p for p in self.products if i in (p.operands[0].choice, p.operands[1].choice)] for i in range(len(choices))
         ]
         self.held = [
-            [c for c in self.stored if i == c.operand.slot or (c.index is not None and i == c.index.slot)]
-            for i in range(len(slots))
+            [c for c in self.stored if i == c.operand.choice or (c.index is not None and i == c.index.choice)]
+            for i in range(len(choices))
         ]
         self.correction = dict.fromkeys(base.sums, 0)
 
@@ -112,21 +111,21 @@ class Price:
                 off = used.sums[product.name] - (self.base.sums[product.name] - product.narrowed(widths))
                 self.correction[product.name] = max(self.correction[product.name], off)
 
-    def matters(self, slot: int, budget: Budget) -> bool:
-        """Whether the width of a slot changes anything that the budget limits."""
-        products = bool(self.touched[slot]) and bool(budget.limits.keys() & {"bitops", "accumulator"})
-        return products or (bool(self.held[slot]) and "bytes" in budget.limits)
+    def matters(self, choice: int, budget: Budget) -> bool:
+        """Whether the width of a choice changes anything that the budget limits."""
+        products = bool(self.touched[choice]) and bool(budget.limits.keys() & {"bitops", "accumulator"})
+        return products or (bool(self.held[choice]) and "bytes" in budget.limits)
 
 
-def _owners(program: Callable[[dict[str, Any]], Program], slots: Sequence[Slot], start: Program) -> dict[str, int]:
-    """Slot of every value and constant whose width one decides.
+def _owners(program: Callable[[dict[str, Any]], Program], choices: Sequence[Choice], start: Program) -> dict[str, int]:
+    """Choice of every value and constant whose width one decides.
 
-    Each slot has a binary number; program k has those slots at their lowest width whose number has bit k. In which of
-    the programs a tensor is narrower spells the number: eight recordings tell 255 slots apart.
+    Each choice has a binary number; program k has those choices at their lowest width whose number has bit k. In which
+    of the programs a tensor is narrower spells the number: eight recordings tell 255 choices apart.
     """
     spelled: dict[str, int] = {}
-    for bit in range(len(slots).bit_length()):
-        chosen = [slot.options[min(slot.options)] for i, slot in enumerate(slots, 1) if i >> bit & 1]
+    for bit in range(len(choices).bit_length()):
+        chosen = [choice.options[min(choice.options)] for i, choice in enumerate(choices, 1) if i >> bit & 1]
         other = program(merged(chosen))
         for before, after in ((start.values, other.values), (start.constants, other.constants)):
             for name in before:

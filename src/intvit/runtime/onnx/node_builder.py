@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from intvit.program import Operator, OperatorBounds, Program, limits
-from intvit.program.ledger import Range
+from intvit.program.interval_arithmetic import Range
 from intvit.runtime.onnx.builder import Graph
-from intvit.runtime.onnx.functions import Clamp, Write
+from intvit.runtime.onnx.local_functions import Clamp, Write
 
 
-class Site:
+class NodeBuilder:
     """One operator with what its node needs: types, constants, proven ranges, and the batch size (None: any)."""
 
     def __init__(

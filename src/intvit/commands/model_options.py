@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 
+from intvit.analysis.analyzed_model import ModelSource
 from intvit.commands.arguments import at_least, new_folder, positive
 from intvit.models import MODELS
 from intvit.quant.config import OPERAND_BITS
 
 
-def subject_options(parser: argparse.ArgumentParser, calibration_images: int = 64) -> None:
-    """What `read_subject` reads beside the checkpoint, but for `quant`."""
+def model_options(parser: argparse.ArgumentParser, calibration_images: int = 64) -> None:
+    """What a `ModelSource` holds beside the checkpoint, the preset and the validation images."""
     parser.add_argument("--model", default="deit_t", choices=MODELS, metavar="NAME", help="of a weights file (deit_t)")
     parser.add_argument("--calibration", metavar="DIR", help="folder with train-*.tar (default: the run's own data)")
     parser.add_argument(
@@ -23,8 +24,13 @@ def subject_options(parser: argparse.ArgumentParser, calibration_images: int = 6
 
 
 def preset_option(parser: argparse.ArgumentParser) -> None:
-    """The preset of `open_subject`."""
+    """The preset of a weights file."""
     parser.add_argument("--quant", default="lut8", help="of a weights file: preset, overrides after commas (lut8)")
+
+
+def model_source(options: argparse.Namespace, quant: str, data: str | None = None) -> ModelSource:
+    """Of `options.checkpoint` and what `model_options` read. data: folder with val-*.tar instead of the run's."""
+    return ModelSource(options.checkpoint, options.model, quant, options.calibration, options.calibration_images, data)
 
 
 def out_option(parser: argparse.ArgumentParser, meaning: str) -> None:

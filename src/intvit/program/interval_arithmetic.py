@@ -1,7 +1,7 @@
-"""What the interval rules work with: an interval of a value, and the ledger of one operator's intermediates.
+"""Interval arithmetic of the proof: intervals of values, products and shifts of them, ranges of intermediates.
 
-The rules are in intervals.py. Products are computed in Python integers, so that
-an overflow is seen instead of suffered.
+The rules of the operators are in intervals.py. Products are computed in Python integers, so that an overflow is seen
+instead of suffered.
 """
 
 from dataclasses import dataclass, field, replace
@@ -95,8 +95,8 @@ class Interval:
 
 
 @dataclass
-class Ledger:
-    """Notes the intervals of one operator's intermediates and refuses those that leave their width."""
+class RuleContext:
+    """What the rule of one operator is given, and the ranges of its intermediates, each of which must fit its width."""
 
     operator: Operator
     shapes: list[tuple[int, ...]]  # of the inputs
@@ -136,9 +136,11 @@ def product(low: np.ndarray, high: np.ndarray, factor: np.ndarray) -> tuple[np.n
     return np.minimum(*ends), np.maximum(*ends)
 
 
-def rounding_shift(ledger: Ledger, name: str, low: np.ndarray, high: np.ndarray, shift: np.ndarray | int) -> Interval:
+def rounding_shift(
+    context: RuleContext, name: str, low: np.ndarray, high: np.ndarray, shift: np.ndarray | int
+) -> Interval:
     """clamp((v + 2^(e-1)) >> e); `name` is what v, with its rounding term, is called in the proof."""
     places = np.asarray(shift).astype(object)
     half = 1 << (places - 1)
-    ledger.note(name, low, high + half)
-    return ledger.clamp((low + half) >> places, (high + half) >> places)
+    context.note(name, low, high + half)
+    return context.clamp((low + half) >> places, (high + half) >> places)

@@ -1,7 +1,7 @@
 """What a quantization does to the scores: the model calibrated with it, recorded, and run on the search's images.
 
-A judge is plain data beside the model, so that worker processes get a copy. Programs run on the native runtime where
-it is compiled, else on torch's: equal integers, fifteen times the speed.
+An evaluator is plain data beside the model, so that worker processes get a copy. Programs run on the native runtime
+where it is compiled, else on torch's: equal integers, fifteen times the speed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from intvit.analysis.analyzed_model import BATCH, AnalyzedModel, joined
 from intvit.analysis.distances import divergence
-from intvit.analysis.subject import BATCH, Subject, joined
 from intvit.export.record import record
 from intvit.program import Program
 from intvit.quant import QuantConfig, set_mode
@@ -28,7 +28,7 @@ from intvit.search.budget import Usage, usage
 
 
 @dataclass(frozen=True)
-class Mix:
+class Candidate:
     """A preset (of the quant group) and quant.overrides behind its own."""
 
     preset: str
@@ -44,11 +44,12 @@ _preset = cache(compose_quant)
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A mix on N images. divergences: KL of the class probabilities from the float model's, in bits, for each image.
+class Measurement:
+    """A candidate on N images.
 
-    same: whether the first class is the float model's. program: hash of all integers of the program. moved: mean KL
-    divergence from another mix, where it was asked for: what a small change does, with less noise than from float.
+    divergences: of each image, KL of the class probabilities from the float model's, in bits. same: whether the first
+    class is the float model's. program: hash of all integers of the program. moved: mean KL divergence from another
+    candidate, where it was asked for: what a small change does, with less noise than from float.
     """
 
     divergences: list[float]
@@ -68,40 +69,41 @@ class Judged:
         return 100.0 * sum(self.same) / len(self.same)
 
 
-def gain(better: Judged, worse: Judged) -> tuple[float, float]:
+def gain(better: Measurement, worse: Measurement) -> tuple[float, float]:
     """(mean, standard error) of how much smaller the divergence of `better` is on the same images, in bits."""
     differences = np.array(worse.divergences) - np.array(better.divergences)
     return float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(len(differences))
 
 
-class Judge:
-    """Measures mixes on `images`, uint8 (N, C, H, W)."""
+class Evaluator:
+    """Measures candidates on `images`, uint8 (N, C, H, W)."""
 
-    def __init__(self, subject: Subject, images: Tensor, *, prove: bool) -> None:
-        self.subject, self.images, self.prove = subject, images, prove
-        set_mode(subject.model, "float")
+    def __init__(self, analyzed: AnalyzedModel, images: Tensor, *, prove: bool) -> None:
+        self.analyzed, self.images, self.prove = analyzed, images, prove
+        set_mode(analyzed.model, "float")
         with torch.no_grad():
-            self.reference = torch.cat([subject.model(batch) for batch in images.split(BATCH)]).double().softmax(1)
+            logits = torch.cat([analyzed.model(batch) for batch in torch.split(images, BATCH)])
+        self.reference = logits.double().softmax(1)
         self._known: dict[str, Tensor] = {}
-        subject.collect()
+        analyzed.collect()
 
-    def program(self, mix: Mix) -> Program:
-        """The integer program of a mix, calibrated as train.py's schedule=calibrate does it."""
-        return record(self.subject.calibrated(mix.quant()))
+    def program(self, candidate: Candidate) -> Program:
+        """The integer program of a candidate, calibrated as train.py's schedule=calibrate does it."""
+        return record(self.analyzed.calibrated(candidate.quant()))
 
-    def used(self, mix: Mix) -> Usage:
-        """What the program of a mix uses; no image is run."""
-        return usage(self.program(mix), prove=self.prove)
+    def used(self, candidate: Candidate) -> Usage:
+        """What the program of a candidate uses; no image is run."""
+        return usage(self.program(candidate), prove=self.prove)
 
-    def measure(self, mix: Mix, first: int, count: int, against: Mix | None = None) -> Judged:
-        """The mix on `count` images from number `first` on; against: the mix that `moved` is from."""
-        program, here = self.program(mix), slice(first, first + count)
+    def measure(self, candidate: Candidate, first: int, count: int, against: Candidate | None = None) -> Measurement:
+        """The candidate on `count` images from number `first` on; against: the candidate that `moved` is from."""
+        program, here = self.program(candidate), slice(first, first + count)
         logits, reference = self._logits(program, here), self.reference[here]
         probabilities = logits.softmax(1)
         moved = None
         if against is not None:
             moved = float(divergence(probabilities, self._probabilities(against, here)).mean())
-        return Judged(
+        return Measurement(
             divergences=divergence(probabilities, reference).tolist(),
             same=(logits.argmax(1) == reference.argmax(1)).tolist(),
             used=usage(program, prove=self.prove),
@@ -111,13 +113,13 @@ class Judge:
 
     def _logits(self, program: Program, here: slice) -> Tensor:
         runtime = fastest_runtime(program)
-        scores = np.concatenate([runtime(batch.numpy()) for batch in self.images[here].split(BATCH)])
+        scores = np.concatenate([runtime(batch.numpy()) for batch in torch.split(self.images[here], BATCH)])
         return torch.from_numpy(scores).double() * program.score_scale
 
-    def _probabilities(self, mix: Mix, here: slice) -> Tensor:
-        key = repr((mix, here))
+    def _probabilities(self, candidate: Candidate, here: slice) -> Tensor:
+        key = repr((candidate, here))
         if key not in self._known:
-            self._known = {key: self._logits(self.program(mix), here).softmax(1)}
+            self._known = {key: self._logits(self.program(candidate), here).softmax(1)}
         return self._known[key]
 
 

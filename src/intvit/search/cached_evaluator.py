@@ -1,4 +1,4 @@
-"""Measurements in several processes, each kept in a journal as it ends: a search that is started again looks them up.
+"""Measurements in several processes, each kept in a journal as it ends: a search started again looks them up.
 
 The search itself is a function of the measurements alone, so that it comes to the same end however often it was
 interrupted and however many processes measured.
@@ -24,7 +24,7 @@ import torch
 from intvit.errors import IntVitError
 from intvit.processes import end_with_parent
 from intvit.search.budget import Usage
-from intvit.search.judge import Judge, Judged, Mix
+from intvit.search.evaluator import Candidate, Evaluator, Measurement
 
 JOURNAL = "measurements.jsonl"
 
@@ -35,7 +35,7 @@ class Journal:
     def __init__(self, path: Path, settings: Mapping[str, Any], *, fresh: bool) -> None:
         """Raises IntVitError where the file was begun with other settings."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.held: dict[str, Judged] = {}
+        self.held: dict[str, Measurement] = {}
         whole = b"" if fresh or not path.exists() else path.read_bytes()
         whole = whole[: whole.rfind(b"\n") + 1]
         for number, line in enumerate(whole.splitlines(), 1):
@@ -44,7 +44,7 @@ class Journal:
                 if number == 1:
                     before = dict(content["settings"])
                 else:
-                    self.held[content["key"]] = _judged(content["judged"])
+                    self.held[content["key"]] = _measurement(content["measurement"])
             except (ValueError, KeyError, TypeError):
                 raise IntVitError(
                     f"{path}: line {number} is no measurement; name another --out, or start over with --fresh"
@@ -57,10 +57,10 @@ class Journal:
         if not whole:
             self._write({"settings": settings})
 
-    def add(self, key: str, judged: Judged) -> None:
+    def add(self, key: str, measurement: Measurement) -> None:
         """Keep a measurement, also if the machine fails the next moment."""
-        self.held[key] = judged
-        self._write({"key": key, "judged": asdict(judged)})
+        self.held[key] = measurement
+        self._write({"key": key, "measurement": asdict(measurement)})
 
     def _write(self, line: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(line).encode() + b"\n")
@@ -68,8 +68,8 @@ class Journal:
         os.fsync(self._file.fileno())
 
 
-def _judged(values: Mapping[str, Any]) -> Judged:
-    return Judged(**{**values, "used": Usage(**values["used"])})
+def _measurement(values: Mapping[str, Any]) -> Measurement:
+    return Measurement(**{**values, "used": Usage(**values["used"])})
 
 
 def _compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -81,38 +81,42 @@ def _compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
             )
 
 
-class Trials:
-    """Measures mixes that the journal does not hold."""
+class CachedEvaluator:
+    """An evaluator, in one process or several, that measures only what the journal does not hold."""
 
-    def __init__(self, judge: Judge, journal: Journal, pool: Executor | None) -> None:
-        self.judge, self._journal, self._pool = judge, journal, pool
+    def __init__(self, evaluator: Evaluator, journal: Journal, pool: Executor | None) -> None:
+        self.evaluator, self._journal, self._pool = evaluator, journal, pool
         self.count = 0  # measured by this process, not looked up
 
     def measure(
         self,
-        mixes: Sequence[Mix],
+        candidates: Sequence[Candidate],
         first: int,
         count: int,
         step: Callable[..., None] = lambda: None,
-        against: Mix | None = None,
-    ) -> list[Judged]:
-        """Every mix on `count` images from number `first` on, as `Judge.measure`; each one calls `step` at its end."""
+        against: Candidate | None = None,
+    ) -> list[Measurement]:
+        """Every candidate on `count` images from number `first` on; each one calls `step` at its end."""
         other = None if against is None else [against.preset, against.overrides]
-        keys = [json.dumps([mix.preset, mix.overrides, first, count, other]) for mix in mixes]
-        missing = {key: mix for key, mix in zip(keys, mixes, strict=True) if key not in self._journal.held}
+        keys = [json.dumps([candidate.preset, candidate.overrides, first, count, other]) for candidate in candidates]
+        missing = {
+            key: candidate for key, candidate in zip(keys, candidates, strict=True) if key not in self._journal.held
+        }
         for _ in range(len(keys) - len(missing)):
             step()
-        for key, judged in self._measured(missing, first, count, against):
-            self._journal.add(key, judged)
+        for key, measurement in self._measured(missing, first, count, against):
+            self._journal.add(key, measurement)
             self.count += 1
             step()
         return [self._journal.held[key] for key in keys]
 
-    def _measured(self, mixes: Mapping[str, Mix], *how: Any) -> Iterator[tuple[str, Judged]]:
+    def _measured(self, candidates: Mapping[str, Candidate], *how: Any) -> Iterator[tuple[str, Measurement]]:
         if self._pool is None:
-            yield from ((key, self.judge.measure(mix, *how)) for key, mix in mixes.items())
+            yield from ((key, self.evaluator.measure(candidate, *how)) for key, candidate in candidates.items())
             return
-        keys: dict[Future[Judged], str] = {self._pool.submit(_measure, mix, *how): key for key, mix in mixes.items()}
+        keys: dict[Future[Measurement], str] = {
+            self._pool.submit(_measure, candidate, *how): key for key, candidate in candidates.items()
+        }
         try:
             for future in as_completed(keys):
                 yield keys[future], future.result()
@@ -122,18 +126,18 @@ class Trials:
             ) from None
 
 
-_judge: Judge  # of a worker process
+_evaluator: Evaluator  # of a worker process
 
 
 @contextmanager
-def workers(judge: Judge, jobs: int) -> Iterator[Executor | None]:
-    """A pool of processes that hold a copy of the judge; None for one job, which needs none."""
+def workers(evaluator: Evaluator, jobs: int) -> Iterator[Executor | None]:
+    """A pool of processes that hold a copy of the evaluator; None for one job, which needs none."""
     if jobs == 1:
         yield None
         return
     context = multiprocessing.get_context("spawn")  # forked children of a process with threads may hang
     threads = max(1, torch.get_num_threads() // jobs)
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(judge, threads)) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(evaluator, threads)) as pool:
         try:
             yield pool
         except BaseException:
@@ -141,14 +145,14 @@ def workers(judge: Judge, jobs: int) -> Iterator[Executor | None]:
             raise
 
 
-def _begin(judge: Judge, threads: int) -> None:
-    global _judge
+def _begin(evaluator: Evaluator, threads: int) -> None:
+    global _evaluator
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the search, which ends its workers
     if sys.platform == "linux":
         end_with_parent()
     torch.set_num_threads(threads)
-    _judge = judge
+    _evaluator = evaluator
 
 
-def _measure(mix: Mix, *how: Any) -> Judged:
-    return _judge.measure(mix, *how)
+def _measure(candidate: Candidate, *how: Any) -> Measurement:
+    return _evaluator.measure(candidate, *how)

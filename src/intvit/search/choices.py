@@ -1,4 +1,4 @@
-"""What a search may change: slots, each a key of one site's quantization, with the values that it may take.
+"""What a search may change: choices, each a key of one site's quantization, with the values that it may take.
 
 Widths, families and the residual's width are those of `sensitivity.changes`; ranges' observers come in addition.
 """
@@ -6,13 +6,13 @@ Widths, families and the residual's width are those of `sensitivity.changes`; ra
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from intvit.analysis.analyzed_model import AnalyzedModel, joined
 from intvit.analysis.layer_error import kind_of
 from intvit.analysis.sensitivity import EVERYWHERE, changes
-from intvit.analysis.subject import Subject, joined
 from intvit.quant import layers
 from intvit.quant.config import OBSERVERS
 from intvit.quant.layers import GELU, AttentionCore, LayerNorm, Linear
@@ -21,7 +21,7 @@ WIDTHS = ("weight", "activation")  # keys of `bits` that budgets ask for; the ot
 
 
 @dataclass(frozen=True)
-class Slot:
+class Choice:
     """One key of one site. options: value -> the quant.overrides that set it; the value of the base is not among them.
 
     kind: the operator's (of KIND_COLORS).
@@ -36,7 +36,7 @@ class Slot:
 
     @property
     def group(self) -> str:
-        """Slots that are weighed alike: `blocks.*.mlp.fc1 bits.weight`, or a whole kind: `gelu observer.activation`."""
+        """Name of those weighed alike: `blocks.*.mlp.fc1 bits.weight`, or a whole kind: `gelu observer.activation`."""
         place = re.sub(r"\d+", "*", self.site) if self.is_width else self.kind
         return f"{place} {self.part}.{self.key}"
 
@@ -50,33 +50,33 @@ class Slot:
         return self.part == "bits" and self.key in WIDTHS
 
 
-def slots(subject: Subject, widths: list[int], widest: float) -> list[Slot]:
-    """Every slot of a model. widest: largest width of a residual stream."""
-    found: dict[tuple[str, str, str], Slot] = {}
-    for change in changes(subject, widths):
+def choices(analyzed: AnalyzedModel, widths: Sequence[int], widest: float) -> list[Choice]:
+    """Every choice of a model. widest: largest width of a residual stream."""
+    by_key: dict[tuple[str, str, str], Choice] = {}
+    for change in changes(analyzed, widths):
         if change.site == EVERYWHERE:
             continue
         ((part, values),) = change.overrides[change.site].items()
         key, value = next(iter(values.items()))
         if key == "logits" or (key == "residual" and value > widest):
             continue
-        base = getattr(getattr(subject.quant.site(change.site), part), key)
-        slot = found.setdefault((change.site, part, key), Slot(change.site, change.kind, part, key, base, {}))
-        slot.options[value] = change.overrides
-    return [*found.values(), *_observers(subject)]
+        base = getattr(getattr(analyzed.quant.site(change.site), part), key)
+        choice = by_key.setdefault((change.site, part, key), Choice(change.site, change.kind, part, key, base, {}))
+        choice.options[value] = change.overrides
+    return [*by_key.values(), *_observers(analyzed)]
 
 
-def _observers(subject: Subject) -> Iterator[Slot]:
-    for layer in layers(subject.model):
+def _observers(analyzed: AnalyzedModel) -> Iterator[Choice]:
+    for layer in layers(analyzed.model):
         if isinstance(layer, LayerNorm) and not layer.output.stream:
             key = "layernorm"
         elif isinstance(layer, AttentionCore | GELU) or (isinstance(layer, Linear) and layer.output is not None):
             key = "activation"
         else:
             continue
-        base = getattr(subject.quant.site(layer.name).observer, key)
+        base = getattr(analyzed.quant.site(layer.name).observer, key)
         options = {value: {layer.name: {"observer": {key: value}}} for value in OBSERVERS if value != base}
-        yield Slot(layer.name, kind_of(layer), "observer", key, base, options)
+        yield Choice(layer.name, kind_of(layer), "observer", key, base, options)
 
 
 def merged(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -11,21 +11,21 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from intvit.analysis.subject import Subject
+from intvit.analysis.analyzed_model import AnalyzedModel
 from intvit.data.loading import augmented_loader, calibration_loader, first_images
 from intvit.errors import IntVitError
 
 
-def search_images(subject: Subject, folder: str | None, calibration: str | None, count: int) -> Tensor:
+def held_out_images(analyzed: AnalyzedModel, folder: str | None, calibration: str | None, count: int) -> Tensor:
     """uint8 (count, C, H, W) of training images, a photo as it is and another one changed in turn.
 
     folder: with train-*.tar; None is `calibration` or the run's own data. Images of calibration are left out, wherever
     they come from. Raises IntVitError where there are too few.
     """
-    root = folder or calibration or subject.data.root
-    data, seen = replace(subject.data, root=root), {_content(image) for image in subject.calibration}
+    root = folder or calibration or analyzed.data.root
+    data, seen = replace(analyzed.data, root=root), {_content(image) for image in analyzed.calibration}
     plain, changed = (
-        first_images(loader(data, len(subject.calibration) + count), None)[0]
+        first_images(loader(data, len(analyzed.calibration) + count), None)[0]
         for loader in (calibration_loader, augmented_loader)
     )
     apart = [number for number, image in enumerate(plain) if _content(image) not in seen][:count]

@@ -1,4 +1,4 @@
-"""Subjects of an analysis, of reduced size."""
+"""Models for analyses, of reduced size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from intvit.analysis.subject import Subject
+from intvit.analysis.analyzed_model import AnalyzedModel
 from intvit.calibration import calibrate
 from intvit.data.presets import photo_config
 from intvit.models import create_model
@@ -21,8 +21,8 @@ SIZES: dict[str, tuple[int, dict[str, Any]]] = {
 }
 
 
-class Small(Subject):
-    """A subject of reduced size with lively random weights."""
+class SmallModel(AnalyzedModel):
+    """A model of reduced size with lively random weights."""
 
     def _build(self, overrides: dict[str, Any]) -> nn.Module:
         image, size = SIZES[self.name]
@@ -40,9 +40,9 @@ def images(name: str, count: int, seed: int) -> Tensor:
     return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
 
 
-def subject(name: str, preset: str) -> Small:
+def small_model(name: str, preset: str) -> SmallModel:
     config = ModelConfig(name, SIZES[name][0], None, 7, (0.5,) * 3, (0.5,) * 3)
-    small = Small(name, config, quant_of(preset), nn.Identity(), photo_config(), images(name, 6, 1))
+    small = SmallModel(name, config, quant_of(preset), nn.Identity(), photo_config(), images(name, 6, 1))
     small.model = small._build({})
     calibrate(small.model, small.calibration.split(8))
     return small

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from intvit.data.config import DataError
 from intvit.data.index import SPLITS
@@ -69,10 +70,10 @@ def _image_folders(folders: dict[str, Path]) -> SourceImages:
         split: sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()) for split, folder in folders.items()
     }
     classes = names.get("train") or next(iter(names.values()))
-    for split, found in names.items():
-        if not found:
+    for split, folder_names in names.items():
+        if not folder_names:
             raise DataError(f"{folders[split]}: holds no class folders")
-        if unknown := sorted(set(found) - set(classes)):
+        if unknown := sorted(set(folder_names) - set(classes)):
             raise DataError(f"{folders[split] / unknown[0]}: train has no such class")
     splits = {}
     for split, folder in folders.items():
@@ -123,8 +124,12 @@ def _ilsvrc(source: Path, val_labels: Path | None) -> SourceImages:
             classes = [os.path.splitext(os.path.basename(member.name))[0] for member in inner]
             images = []
             for label, member in enumerate(inner):
+
+                def label_of_all(_: str, label: int = label) -> int:
+                    return label
+
                 file.seek(member.offset_data)  # tarfile begins where the file stands, and counts from its start
-                images += _tar_images(file, source / TRAIN_TAR, lambda _, label=label: label)
+                images += _tar_images(file, source / TRAIN_TAR, label_of_all)
         splits["train"] = _distinct(images, source / TRAIN_TAR)
     if (source / VAL_TAR).exists():
         by_name = _val_classes(source, val_labels)
@@ -142,7 +147,7 @@ def _ilsvrc(source: Path, val_labels: Path | None) -> SourceImages:
     return SourceImages("ilsvrc2012", tuple(classes), splits)
 
 
-def _members(file, path: Path) -> Iterator[tarfile.TarInfo]:
+def _members(file: BinaryIO, path: Path) -> Iterator[tarfile.TarInfo]:
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             yield from (member for member in archive if member.isreg())
@@ -150,13 +155,13 @@ def _members(file, path: Path) -> Iterator[tarfile.TarInfo]:
         raise DataError(f"{path}: broken tar ({error}); fetch it again") from error
 
 
-def _tar_images(file, path: Path, label_of) -> list[SourceImage]:
-    found = []
+def _tar_images(file: BinaryIO, path: Path, label_of: Callable[[str], int]) -> list[SourceImage]:
+    images = []
     for member in _members(file, path):
         key, ending = os.path.splitext(os.path.basename(member.name))
         if (suffix := SUFFIXES.get(ending.lower())) is not None:
-            found.append(SourceImage(key, label_of(key), str(path), member.offset_data, member.size, suffix))
-    return found
+            images.append(SourceImage(key, label_of(key), str(path), member.offset_data, member.size, suffix))
+    return images
 
 
 def _val_classes(source: Path, labels: Path | None) -> dict[str, str]:
