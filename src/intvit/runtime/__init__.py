@@ -6,6 +6,7 @@ A runtime is imported when it is asked for, so that the numpy one works where to
 import os
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,11 +15,13 @@ from intvit.errors import IntVitError
 from intvit.program.checkpoint import load_checkpoint
 from intvit.program.program import Program, ProgramError
 
-RUNTIMES = {  # name -> module, class
-    "numpy": ("intvit.runtime.numpy", "NumpyRuntime"),
-    "onnx": ("intvit.runtime.onnx.runtime", "OnnxRuntime"),
-    "torch": ("intvit.runtime.torch", "TorchRuntime"),
-    "native": ("intvit.runtime.native.runtime", "NativeRuntime"),
+GROUP = "intvit.runtime"  # entry points of installed packages, NAME = "MODULE:CLASS"
+# name -> MODULE:CLASS, made from a checked program: those of packages, then ours, whose names are taken
+RUNTIMES = {point.name: point.value for point in entry_points(group=GROUP)} | {
+    "numpy": "intvit.runtime.numpy:NumpyRuntime",
+    "onnx": "intvit.runtime.onnx.runtime:OnnxRuntime",
+    "torch": "intvit.runtime.torch:TorchRuntime",
+    "native": "intvit.runtime.native.runtime:NativeRuntime",
 }
 
 
@@ -59,7 +62,7 @@ def load_runtime(program: Program, name: str, **options: Any) -> Runtime:
     """
     if name not in RUNTIMES:
         raise ProgramError(f"unknown runtime {name!r}; there are {', '.join(sorted(RUNTIMES))}")
-    module, runtime = RUNTIMES[name]
+    module, _, runtime = RUNTIMES[name].partition(":")
     return getattr(import_module(module), runtime)(program, **options)
 
 
