@@ -43,6 +43,18 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def digits_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder that holds all the digits, for tests of the digits themselves."""
+    from intvit.data.digits import digits_root
+
+    cache = shared_root(tmp_path_factory) / "digits"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INTVIT_CACHE", str(cache))
+        digits_root()
+    return cache
+
+
+@pytest.fixture(scope="session")
 def _emulated_amx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from intvit.runtime.native import runtime as native_runtime
     from tests.support.fuzz_native import PATHS

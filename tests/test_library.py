@@ -31,6 +31,12 @@ VERBS = [name for name in intvit.__all__ if name[0].islower()]
 PACKAGES = ["export", "models"]  # verbs whose names are packages' as well
 
 
+@pytest.fixture(autouse=True)
+def _all_digits(digits_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`intvit.digits` gives all of them, not the few of tiny runs."""
+    monkeypatch.setenv("INTVIT_CACHE", str(digits_cache))
+
+
 def run_python(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *arguments]
     return subprocess.run(command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Fixtures: real photos where INTVIT_TEST_DATA says that they are, and a cache folder with the digits."""
+"""Fixture: real photos where INTVIT_TEST_DATA says that they are."""
 
 import os
 from pathlib import Path
@@ -13,15 +13,3 @@ def real_data() -> Path:
     if not root:
         pytest.skip("INTVIT_TEST_DATA is not set: no real photos (a folder with data/imagenette224 in it)")
     return Path(root) / "data"
-
-
-@pytest.fixture(scope="session")
-def digits_cache(tmp_path_factory) -> Path:
-    """A cache folder that holds the digits."""
-    from intvit.data.digits import digits_root
-
-    cache = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INTVIT_CACHE", str(cache))
-        digits_root()
-    return cache
