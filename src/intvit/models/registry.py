@@ -34,7 +34,13 @@ class Size(Protocol):
 
 
 def _collected() -> dict[str, Size]:
-    users = {"presets", "registry", "weights"}  # of this module: they name models, and have none of their own
+    users = {
+        "build",
+        "presets",
+        "quantize",
+        "registry",
+        "weights",
+    }  # of this module: they name models, and have none of their own
     sizes: dict[str, Size] = {}
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if module.name not in users:
