@@ -1,4 +1,4 @@
-"""Counting: top-1 and top-5 with ties, mismatches as integers, the first differing operator."""
+"""The engine: counts of every executor, mismatches as integers."""
 
 import numpy as np
 import pytest
@@ -7,20 +7,12 @@ from intvit.errors import IntVitError
 from intvit.evaluation.engine import Tally, tally
 
 
-def test_ties_go_to_the_lower_index_as_in_argmax() -> None:
-    scores = np.array([[3, 3, 1], [3, 3, 1], [1, 2, 2]], dtype=np.int32)
-    labels = np.array([0, 1, 1])
+def test_counts_add_up_over_batches() -> None:
     result = Tally()
-    result.count(scores, labels)
-    assert (result.images, result.top1, result.top5) == (3, 2, 3)
-    assert result.top1 == int((scores.argmax(1) == labels).sum())
-
-
-def test_top5_counts_the_five_best() -> None:
-    scores = np.arange(10, dtype=np.int32)[None].repeat(10, 0)
-    result = Tally()
-    result.count(scores, np.arange(10))
-    assert (result.top1, result.top5) == (1, 5)
+    for _ in range(2):
+        scores = np.array([[3, 3, 1], [3, 3, 1], [1, 2, 2]], dtype=np.int32)
+        result.add(scores, np.array([0, 1, 1]), np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=np.int32))
+    assert (result.images, result.top1, result.top5, result.agreeing) == (6, 4, 6, 2)
 
 
 def batches(count: int, size: int = 4) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -92,6 +92,11 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
 def test_an_optimizer_that_is_not_there(tmp_path: Path) -> None:
     assert "optimizer.target=torch.optim.AdamX" in refused(tmp_path, "optimizer.target=torch.optim.AdamX")
     assert "momentum" in refused(tmp_path, "+optimizer.options.momentum=0.9")
+    assert "Invalid beta" in refused(tmp_path, "optimizer.options.betas=[2.0,0.9]")
+
+
+def test_fewer_training_images_than_a_batch(tmp_path: Path) -> None:
+    assert "lower data.batch_size=5000" in refused(tmp_path, "data.batch_size=5000")
 
 
 def test_a_resume_from_nothing(tmp_path: Path) -> None:

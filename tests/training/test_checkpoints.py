@@ -1,5 +1,6 @@
 """Checkpoints at any step, on signals, when the disk is full or the process dies while it writes; requeued jobs."""
 
+import json
 import os
 import resource
 import signal
@@ -85,6 +86,16 @@ def test_a_run_resumed_at_any_step_is_the_uninterrupted_one(step: int, tmp_path:
     assert saved_step(tmp_path) == step
     train(tiny("ckpt=last", *STEPS), tmp_path)
     assert_same_run(tmp_path, whole)
+
+
+def test_a_checkpoint_from_behind_the_end_of_the_schedule_is_evaluated(tmp_path: Path, whole: Path) -> None:
+    shorter = ["schedule.qat.epochs=null", "schedule.qat.steps=1", "schedule.frozen.steps=1"]  # two epochs, not three
+    summary = train(tiny(*STEPS, *shorter, f"ckpt={whole}"), tmp_path / "run")
+    expected = json.loads((whole / "summary.json").read_text())
+    assert summary["steps"] == expected["steps"] == 12
+    assert summary["integer"] == expected["integer"]
+    trained, evaluated = state(whole), state(tmp_path / "run")
+    assert [key for key in trained if not torch.equal(trained[key], evaluated[key])] == []
 
 
 @pytest.mark.parametrize(("number", "step"), [("SIGUSR1", 7), ("SIGUSR2", 9), ("SIGTERM", 11), ("SIGINT", 6)])
@@ -208,6 +219,24 @@ def test_a_signal_ends_the_final_evaluation_after_the_batch(tmp_path: Path, monk
     monkeypatch.setattr(TrainingModule, "validation_step", validation_step)
     assert exit_code(tiny("schedule.float=null", *FLOAT), tmp_path) == TERMINATED
     assert len(batches) == 1
+
+
+@pytest.mark.parametrize("mode", ["float", "integer"])
+def test_a_run_stopped_in_its_final_evaluation_ends_as_the_uninterrupted_one(
+    mode: str, tmp_path: Path, whole: Path
+) -> None:
+    original = TrainingModule.validation_step
+
+    def validation_step(self: TrainingModule, *arguments: Any) -> Any:
+        if self.final_mode == mode:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingModule, "validation_step", validation_step)
+        assert exit_code(tiny(*STEPS), tmp_path) == TERMINATED
+    train(tiny("ckpt=last", *STEPS), tmp_path)
+    assert_same_run(tmp_path, whole)
 
 
 def test_a_job_that_did_not_go_on_is_not_requeued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

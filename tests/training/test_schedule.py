@@ -8,7 +8,8 @@ import pytest
 from intvit.config.values import build
 from intvit.errors import IntVitError
 from intvit.training.config import train_config
-from intvit.training.schedule import ScheduleConfig, TrainingPhase, plan
+from intvit.training.schedule import ScheduleConfig, TrainingPhase
+from intvit.training.timeline import lay_out, training_phases
 from tests.support.tiny_runs import composed
 
 FLOAT, QAT = {"epochs": 2, "lr": 1e-3}, {"steps": 7, "lr": 1e-4}
@@ -22,25 +23,29 @@ def schedule(**phases: object) -> ScheduleConfig:
 
 
 def test_phases_follow_each_other_in_steps() -> None:
-    laid = plan(schedule(float=FLOAT, calibrate={}, qat=QAT, frozen={"epochs": 1, "lr": 1e-5}), 10, quantized=True)
-    assert [(span.name, span.start, span.stop, span.mode, span.frozen) for span in laid.spans] == [
+    timeline = lay_out(
+        schedule(float=FLOAT, calibrate={}, qat=QAT, frozen={"epochs": 1, "lr": 1e-5}), 10, quantized=True
+    )
+    assert [(phase.name, phase.start, phase.stop, phase.mode, phase.frozen) for phase in timeline.phases] == [
         ("float", 0, 20, "float", False),
         ("qat", 20, 27, "integer", False),
         ("frozen", 27, 37, "integer", True),
     ]
-    assert laid.steps == 37
-    assert [laid.index(step) for step in (0, 19, 20, 26, 27, 36)] == [0, 0, 1, 1, 2, 2]
+    assert (timeline.steps, timeline.epochs) == (37, 4)
+    held = [timeline.at(step) for step in (0, 19, 20, 26, 27, 36, 37)]
+    assert [phase and phase.name for phase in held] == ["float", "float", "qat", "qat", "frozen", "frozen", None]
 
 
 def test_without_quantization_every_phase_computes_reals() -> None:
-    laid = plan(schedule(float=FLOAT, calibrate={}, qat=QAT), 10, quantized=False)
-    assert {span.mode for span in laid.spans} == {"float"}
-    assert not laid.calibrates
+    timeline = lay_out(schedule(float=FLOAT, calibrate={}, qat=QAT), 10, quantized=False)
+    assert {(phase.mode, phase.calibrated, phase.frozen) for phase in timeline.phases} == {("float", False, False)}
 
 
 def test_calibration_alone_takes_no_steps() -> None:
-    laid = plan(schedule(calibrate={"images": 3}), 10, quantized=True)
-    assert (laid.steps, laid.spans, laid.calibrates) == (0, (), True)
+    calibrates = schedule(calibrate={"images": 3})
+    assert training_phases(calibrates) == {}
+    timeline = lay_out(calibrates, 0, quantized=True)
+    assert (timeline.steps, timeline.epochs, timeline.phases) == (0, 0, ())
 
 
 def test_warm_up_rises_to_lr_and_cosine_falls_to_the_minimum() -> None:

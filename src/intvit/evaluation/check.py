@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from intvit.export.record import record
+from intvit.models.base import ImageModel
 from intvit.program import Program, load_checkpoint, save_checkpoint
 from intvit.runtime import load_runtime
 
@@ -21,7 +22,11 @@ def stored_bytes(program: Program) -> int:
 
 
 def mismatches(model: nn.Module, images: Tensor, names: Sequence[str] = ("torch", "numpy")) -> int:
-    """Images whose scores differ between the model and any of the runtimes `names` on the saved program."""
+    """Images whose scores differ between the model and any of the runtimes `names` on the program that was saved.
+
+    model: an ImageModel in integer mode; images: uint8 (N, C, H, W).
+    """
+    assert isinstance(model, ImageModel)
     with tempfile.TemporaryDirectory() as folder:
         save_checkpoint(record(model), Path(folder) / "program")
         program = load_checkpoint(Path(folder) / "program")

@@ -6,52 +6,52 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from intvit.data.loading import validation_loader
 from intvit.errors import IntVitError
 from intvit.evaluation.config import EvaluateConfig
 from intvit.evaluation.differences import first_difference
 from intvit.evaluation.engine import Tally, tally
+from intvit.evaluation.evaluated import EvaluatedProgram
 from intvit.evaluation.report import figures, print_table
-from intvit.evaluation.subject import Subject
 from intvit.files import write_json
+from intvit.progress import count_progress
 
 
 class MismatchError(IntVitError):
     """A runtime's scores differ from the model's: the contract is broken."""
 
 
-def compare(subject: Subject, config: EvaluateConfig) -> dict[str, Any]:
+def compare(evaluated: EvaluatedProgram, config: EvaluateConfig) -> dict[str, Any]:
     """Run, print and write; returns what evaluation.json holds. Raises MismatchError where an integer differs."""
-    loader = validation_loader(subject.data)
+    loader = validation_loader(evaluated.data)
     runtimes = list(config.runtimes)
-    reference = "qat" if "qat" in subject.executors else runtimes[0]
-    with _progress() as progress:
-        task = progress.add_task("images", total=config.limit or len(loader) * subject.data.eval_batch_size)
+    reference = "qat" if "qat" in evaluated.executors else runtimes[0]
+    with count_progress("images", config.limit or len(loader) * evaluated.data.eval_batch_size) as progress:
         tallies = tally(
             _limited(loader, config.limit),
-            subject.executors,
+            evaluated.executors,
             reference=reference,
             compared=runtimes,
-            agreement_with=subject.agreement_with,
-            progress=lambda images: progress.advance(task, images),
+            agreement_with=evaluated.agreement_with,
+            progress=progress,
         )
-        progress.update(task, total=tallies[reference].images)
-    print_table(tallies, runtimes, subject.sizes, subject.agreement_with)
+    print_table(tallies, runtimes, evaluated.sizes, evaluated.agreement_with)
     values = figures(tallies, runtimes)
     if loader.skipped:
         values["skipped"] = loader.skipped
         print(f"skipped {loader.skipped} bad samples, which no figure counts")
-    write_json(subject.evaluation, values)
-    print(f"integer checkpoint {subject.folder}, figures in {subject.evaluation}")
+    write_json(evaluated.figures, values)
+    print(f"integer checkpoint {evaluated.folder}, figures in {evaluated.figures}")
     differing = [name for name in runtimes if tallies[name].mismatches]
     if differing:
-        raise MismatchError("; ".join(_explain(subject, name, tallies, reference, differing) for name in differing))
+        raise MismatchError("; ".join(_explain(evaluated, name, tallies, reference, differing) for name in differing))
     return values
 
 
-def _explain(subject: Subject, name: str, tallies: Mapping[str, Tally], reference: str, differing: list[str]) -> str:
+def _explain(
+    evaluated: EvaluatedProgram, name: str, tallies: Mapping[str, Tally], reference: str, differing: list[str]
+) -> str:
     """One line on the mismatches of a runtime, naming the first operator that differs.
 
     A runtime that agrees with the model shows every operator; the model itself shows those that end a layer.
@@ -59,9 +59,9 @@ def _explain(subject: Subject, name: str, tallies: Mapping[str, Tally], referenc
     result = tallies[name]
     assert result.first_mismatch is not None
     index, image = result.first_mismatch
-    agreeing = [other for other in tallies if other in subject.traces and other not in (*differing, "qat")]
+    agreeing = [other for other in tallies if other in evaluated.traces and other not in (*differing, "qat")]
     against = agreeing[0] if agreeing else reference
-    found = first_difference(subject.program, image, subject.traces[name], subject.traces[against])
+    found = first_difference(evaluated.program, image, evaluated.traces[name], evaluated.traces[against])
     where = f"first at operator {found}, against {against}" if found else "no operator differs in the traces"
     return f"runtime {name}: scores differ on {result.mismatches} of {result.images} images (image {index}: {where})"
 
@@ -74,14 +74,3 @@ def _limited(loader: Any, limit: int | None) -> Iterator[tuple[np.ndarray, np.nd
         seen += len(images)
         if limit is not None and seen >= limit:
             return
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )

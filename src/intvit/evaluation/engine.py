@@ -1,4 +1,4 @@
-"""Runs every executor over the same images: accuracy, speed, and images whose scores differ. numpy only."""
+"""Runs every executor over the same images: accuracy, speed, and images whose scores differ."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from intvit.errors import IntVitError
+from intvit.training.accuracy import count
 
 Executor = Callable[[np.ndarray], np.ndarray]
 
@@ -37,14 +39,14 @@ class Tally:
         """Images per second of this executor alone."""
         return self.images / max(self.seconds, 1e-9)
 
-    def count(self, scores: np.ndarray, labels: np.ndarray) -> None:
-        """Add scores (B, classes) for labels (B,); among equal scores the lower class index is ahead."""
-        own = np.take_along_axis(scores, labels[:, None], 1)
-        earlier = np.arange(scores.shape[1]) < labels[:, None]
-        ahead = ((scores > own) | ((scores == own) & earlier)).sum(1)
-        self.images += len(labels)
-        self.top1 += int((ahead < 1).sum())
-        self.top5 += int((ahead < 5).sum())
+    def add(self, scores: np.ndarray, labels: np.ndarray, teacher_scores: np.ndarray | None = None) -> None:
+        """Count one batch, as `intvit.training.accuracy.count` does: scores (B, classes), labels (B,)."""
+        teacher = None if teacher_scores is None else torch.tensor(teacher_scores)
+        top1, top5, agreeing, images = count(torch.tensor(scores), torch.tensor(labels), teacher).tolist()
+        self.top1 += top1
+        self.top5 += top5
+        self.agreeing += agreeing
+        self.images += images
 
 
 def tally(
@@ -73,9 +75,7 @@ def tally(
             tallies[name].seconds += time.perf_counter() - began
         _check_labels(labels, scores[reference].shape[1])
         for name, own in scores.items():
-            tallies[name].count(own, labels)
-            if agreement_with is not None:
-                tallies[name].agreeing += int((own.argmax(1) == scores[agreement_with].argmax(1)).sum())
+            tallies[name].add(own, labels, None if agreement_with is None else scores[agreement_with])
             if name in compared:
                 _compare(tallies[name], own, scores[reference], images, first)
         progress(len(images))

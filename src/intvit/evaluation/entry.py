@@ -13,8 +13,8 @@ from intvit.config.values import build
 from intvit.errors import IntVitError
 from intvit.evaluation.compare import compare
 from intvit.evaluation.config import EvaluateConfig
+from intvit.evaluation.evaluated import exported_checkpoint
 from intvit.evaluation.report import weight_bytes
-from intvit.evaluation.subject import exported_checkpoint
 from intvit.runtime import load_runtime
 
 
@@ -31,22 +31,22 @@ def evaluate(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
         )
     device = _device(typed.device)
     if typed.integer is not None:
-        subject = exported_checkpoint(typed)
+        evaluated = exported_checkpoint(typed)
     else:
         from intvit.evaluation.exported import exported_run
 
-        subject = exported_run(typed, device)
+        evaluated = exported_run(typed, device)
     if typed.export.onnx:
         from intvit.runtime.onnx import save_onnx
 
-        save_onnx(subject.program, subject.folder.with_name(f"{subject.folder.resolve().name}.onnx"))
+        save_onnx(evaluated.program, evaluated.folder.with_name(f"{evaluated.folder.resolve().name}.onnx"))
     for name in typed.runtimes:
-        runtime = load_runtime(subject.program, name)
+        runtime = load_runtime(evaluated.program, name)
         if isinstance(runtime, torch.nn.Module):
             runtime.to(device)
-        subject.executors[name], subject.traces[name] = runtime, runtime.trace
-        subject.sizes[name] = weight_bytes(subject.folder)
-    return compare(subject, typed)
+        evaluated.executors[name], evaluated.traces[name] = runtime, runtime.trace
+        evaluated.sizes[name] = weight_bytes(evaluated.folder)
+    return compare(evaluated, typed)
 
 
 def _device(name: str) -> torch.device:

@@ -17,7 +17,7 @@ from intvit.config.identity import DATA_NOT_IDENTITY, identity_hash
 from intvit.data.classes import class_names
 from intvit.errors import IntVitError
 from intvit.evaluation.config import EVALUATION, EvaluateConfig
-from intvit.evaluation.subject import Subject, choose_data
+from intvit.evaluation.evaluated import EvaluatedProgram, choose_data
 from intvit.export.record import record
 from intvit.program import load_checkpoint, save_checkpoint
 from intvit.quant import set_mode, trace
@@ -25,7 +25,7 @@ from intvit.training.restore import restore_run
 from intvit.training.run_folder import read_config
 
 
-def exported_run(config: EvaluateConfig, device: torch.device) -> Subject:
+def exported_run(config: EvaluateConfig, device: torch.device) -> EvaluatedProgram:
     """Export the run `config.ckpt` and return it with float and QAT executors of its model on `device`.
 
     Raises IntVitError for a run without ranges, and whatever recording and saving refuse; nothing is written then.
@@ -43,22 +43,22 @@ def exported_run(config: EvaluateConfig, device: torch.device) -> Subject:
     data = choose_data(read_config(folder)["data"], config.data, program)
     target = Path(config.export.folder) if config.export.folder else folder / "integer"
     save_checkpoint(program, target)
-    subject = Subject(load_checkpoint(target), target, data, target.parent / EVALUATION)
+    evaluated = EvaluatedProgram(load_checkpoint(target), target, data, target.parent / EVALUATION)
     model.to(device)
     parameters = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    subject.sizes.update(float=parameters, qat=parameters)
-    subject.executors["float"] = _executor(model, device, "float", _logits)
-    subject.executors["qat"] = _executor(model, device, "integer", _scores)
+    evaluated.sizes.update(float=parameters, qat=parameters)
+    evaluated.executors["float"] = _executor(model, device, "float", _logits)
+    evaluated.executors["qat"] = _executor(model, device, "integer", _scores)
     if teacher is not None:
-        subject.executors["teacher"] = _executor(teacher.to(device), device, "float", _logits)
-        subject.agreement_with = "teacher"
+        evaluated.executors["teacher"] = _executor(teacher.to(device), device, "float", _logits)
+        evaluated.agreement_with = "teacher"
 
     def trace_model(images: np.ndarray) -> list[tuple[str, np.ndarray]]:
         set_mode(model, "integer")
         return list(trace(model, torch.from_numpy(images).to(device)).items())
 
-    subject.traces["qat"] = trace_model
-    return subject
+    evaluated.traces["qat"] = trace_model
+    return evaluated
 
 
 def _executor(

@@ -1,4 +1,4 @@
-"""Top-1, top-5 and agreement with a teacher, counted exactly and summed over the ranks."""
+"""Top-1, top-5 and agreement with a teacher: counted exactly in one place, for training and for evaluation."""
 
 from __future__ import annotations
 
@@ -8,25 +8,39 @@ import torch
 from torch import Tensor
 
 
+def count(scores: Tensor, labels: Tensor, teacher_scores: Tensor | None = None) -> Tensor:
+    """[right at first, right among five, agreeing with the teacher, images]: int64 (4,) on the scores' device.
+
+    scores (B, classes) of any type, labels (B,) in 0..classes-1, teacher scores (B, classes); without a teacher none
+    agrees. Among equal scores the lower index is ahead, as for argmax. An image with NaN among its scores is wrong,
+    and agrees with nothing.
+
+    Not torchmetrics (1.9): it refuses integer scores, and in float32 the scores 2^24 and 2^24 + 1 are equal; its top-5
+    leaves the order of equal scores to torch.topk (of ten equal ones it takes the last five); and where all scores are
+    NaN, class 0 counts as right.
+    """
+    own = scores.gather(1, labels[:, None])
+    earlier = torch.arange(scores.shape[1], device=scores.device) < labels[:, None]
+    ahead = ((scores > own) | ((scores == own) & earlier)).sum(1)
+    valid = ~scores.isnan().any(1)
+    agreeing = torch.zeros_like(valid)
+    if teacher_scores is not None:
+        agreeing = valid & ~teacher_scores.isnan().any(1) & (scores.argmax(1) == teacher_scores.argmax(1))
+    right = torch.stack((valid & (ahead < 1), valid & (ahead < 5), agreeing, torch.ones_like(valid)))
+    return right.sum(1)
+
+
 class Accuracy:
-    """Counts over batches of logits or integer scores."""
+    """Counts over batches, summed over the ranks."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        # right at first, right among five, agreeing with the teacher, images, 1 with a teacher
-        self._counts = torch.zeros(5, dtype=torch.int64, device=device)
+        self._counts = torch.zeros(5, dtype=torch.int64, device=device)  # those of `count`, and 1 with a teacher
 
     def add(self, scores: Tensor, labels: Tensor, teacher_scores: Tensor | None = None) -> None:
-        """scores (B, classes) of any type, labels (B,), teacher scores (B, classes)."""
-        own = scores.gather(1, labels[:, None])
-        earlier = torch.arange(scores.shape[1], device=scores.device) < labels[:, None]
-        # Classes ahead of the right one; among equal scores the lower index is ahead, as for argmax.
-        ahead = ((scores > own) | ((scores == own) & earlier)).sum(1)
-        self._counts[0] += (ahead < 1).sum()
-        self._counts[1] += (ahead < 5).sum()
+        """Count one batch, as `count` does."""
+        self._counts[:4] += count(scores, labels, teacher_scores)
         if teacher_scores is not None:
-            self._counts[2] += (scores.argmax(1) == teacher_scores.argmax(1)).sum()
             self._counts[4] = 1
-        self._counts[3] += len(labels)
 
     def percentages(self, gather: Callable[[Tensor], Tensor] | None = None) -> dict[str, float]:
         """`top1`, `top5`, and `agreement` where there was a teacher, in percent of all images.

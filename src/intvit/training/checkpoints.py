@@ -22,13 +22,13 @@ from intvit.errors import IntVitError
 from intvit.files import replacing
 from intvit.quant.observer import all_reduce
 from intvit.torchvision_fix import ensure_torchvision
+from intvit.training.module import training_module
 
 ensure_torchvision()
 
 import pytorch_lightning as pl  # noqa: E402
-from lightning_fabric.plugins import TorchCheckpointIO  # noqa: E402
 from pytorch_lightning.callbacks import Checkpoint  # noqa: E402
-from pytorch_lightning.trainer.states import TrainerFn  # noqa: E402
+from pytorch_lightning.plugins.io import TorchCheckpointIO  # noqa: E402
 
 TERMINATED = 128 + signal.SIGTERM  # exit code, as shells give it
 # What a signal asks for; the largest of all ranks and signals counts.
@@ -99,21 +99,22 @@ class Interruption:
 class Checkpoints(Checkpoint):
     """Writes `path` and, when a signal came, ends the run by SystemExit: 0 with the job requeued, else TERMINATED.
 
-    every_steps: optimizer steps between checkpoints inside an epoch; None for none. The step that ends an epoch is
-    saved after its validation.
+    first_step: where this process (re)starts; every_steps: optimizer steps between checkpoints inside an epoch, None
+    for none. The step that ends an epoch is saved after its validation.
     """
 
-    def __init__(self, path: Path, interruption: Interruption, every_epochs: int, every_steps: int | None) -> None:
+    def __init__(
+        self, path: Path, interruption: Interruption, first_step: int, every_epochs: int, every_steps: int | None
+    ) -> None:
         self.path = path
+        self.first_step = first_step
         self.every_epochs = every_epochs
         self.every_steps = every_steps
         self._interruption = interruption
         self._action = NOTHING
-        self._first_step = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._interruption.listen()
-        self._first_step = trainer.global_step
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -139,12 +140,24 @@ class Checkpoints(Checkpoint):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._interruption.listen()
 
-    def on_validation_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
         if trainer.world_size == 1:  # some ranks have one batch more: only at its end do all of them agree
-            self.on_validation_end(trainer)
+            self._leave_final(trainer, pl_module)
 
-    def on_validation_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
-        if trainer.state.fn == TrainerFn.VALIDATING:  # the final evaluation, which a resumed run does again
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._leave_final(trainer, pl_module)
+
+    def _leave_final(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End the final evaluation, which a resumed run does again."""
+        if training_module(pl_module).final_mode is not None:
             self._action = self._interruption.agreed()
             self._leave(trainer)
 
@@ -156,7 +169,7 @@ class Checkpoints(Checkpoint):
         if self._action == LEAVE or job is None:
             _say(trainer, f"{where}; go on with ckpt=last")
             raise SystemExit(self._interruption.code)
-        if trainer.global_step <= self._first_step:
+        if trainer.global_step <= self.first_step:
             raise IntVitError(f"{where} without having gone on: not requeued; give the job more time")
         _say(trainer, f"{where}; job {job} is requeued")
         if trainer.is_global_zero:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Mapping
@@ -12,24 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from torch import nn
 
 from intvit.config.environment import is_first_rank
 from intvit.config.identity import identity_hash, plain
+from intvit.data.loading import train_loader
 from intvit.data.shards import open_split
 from intvit.errors import IntVitError
 from intvit.files import holding, write_json
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training import ranks, run_folder
-from intvit.training.averaging import PhaseAwareAveraging
-from intvit.training.checkpoints import Checkpoints, Interruption, WholeCheckpointIO
+from intvit.training.checkpoints import Interruption
 from intvit.training.config import TrainConfig, train_config
-from intvit.training.metrics_log import MetricsLog
 from intvit.training.module import TrainingModule
 from intvit.training.optimizer import build_optimizer
 from intvit.training.restore import STATE, build_model, load_state, read_checkpoint
 from intvit.training.run_folder import LAST
-from intvit.training.run_progress import RunProgress
-from intvit.training.schedule import Plan, plan
+from intvit.training.timeline import Timeline, lay_out, training_phases
+from intvit.training.trainer import build_trainer
 
 ensure_torchvision()
 
@@ -47,7 +46,7 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
     """
     values, folder = plain(config), Path(folder)
     typed = train_config(values)
-    ranks.check(typed.trainer)
+    world_size = ranks.world_size(typed.trainer)
     start = run_folder.prepare(folder, values, typed.ckpt, typed.fresh)
     if start.summary is not None:
         _say(f"{folder} holds this run, finished; fresh=true starts it over")
@@ -55,16 +54,15 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
         return start.summary
     _quiet()
     pl.seed_everything(typed.seed, verbose=False)
-    laid = plan(typed.schedule, 1, typed.quant.enabled)
-    data = ShardDataModule(typed.data)
     # Before anything is written: what is wrong with shards, weights or optimizer shows here.
-    for split in ("train", "val") if laid.spans or laid.calibrates else ("val",):
-        open_split(typed.data, split)
-    module = TrainingModule(build_model(typed.model, typed.quant), typed)
-    build_optimizer(module.model, typed.optimizer)
-    step = 0 if start.checkpoint is None else _step_of(start.checkpoint, folder, module, laid)
+    data = ShardDataModule(typed.data)
+    timeline = _timeline(typed, world_size)
+    model = build_model(typed.model, typed.quant)
+    module = TrainingModule(model, build_optimizer(model, typed.optimizer), timeline, typed)
+    step, epoch = (0, 0) if start.checkpoint is None else _position(start.checkpoint, folder, model, timeline)
     with Interruption() as interruption:
-        trainer = build_trainer(typed, folder, step, interruption)
+        # A checkpoint from behind the end of the schedule is evaluated; Lightning refuses fewer epochs than it has.
+        trainer = build_trainer(typed, folder, max(timeline.epochs, epoch), step, interruption)
         facts = {"config": identity_hash(values), "callbacks": typed.callbacks, "run folder": str(folder), "step": step}
         with ranks.met_ranks(trainer, facts), _writing(trainer, folder):
             if trainer.is_global_zero:
@@ -72,26 +70,38 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
                     run_folder.clear(folder)
                 run_folder.write_config(folder, values)
                 _announce(typed, folder, start, step)
-            if laid.spans:
+            if timeline.phases:
                 trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
             return _finish(trainer, module, data, values, folder)
 
 
-def _step_of(path: Path, folder: Path, module: TrainingModule, laid: Plan) -> int:
-    """The step that a checkpoint goes on at. Raises IntVitError where it is none of this model and schedule."""
+def _timeline(config: TrainConfig, world_size: int) -> Timeline:
+    """The schedule over the steps that the data has. Raises DataError for a split that is missing or too small."""
+    open_split(config.data, "val")
+    steps_per_epoch = 0
+    if training_phases(config.schedule):
+        batches = len(train_loader(config.data, world_size=world_size))
+        steps_per_epoch = -(-batches // config.optimizer.accumulate)
+    elif config.quant.enabled and config.schedule.calibrate is not None:
+        open_split(config.data, "train")
+    return lay_out(config.schedule, steps_per_epoch, config.quant.enabled)
+
+
+def _position(path: Path, folder: Path, model: nn.Module, timeline: Timeline) -> tuple[int, int]:
+    """Step and epoch that a checkpoint goes on at. Raises IntVitError where it is none of this model and schedule."""
     checkpoint = read_checkpoint(path)
-    if not laid.spans:  # calibration alone begins anew
+    if not timeline.phases:  # calibration alone begins anew
         if path != folder / LAST:
             raise IntVitError(
                 f"ckpt={path}: this schedule takes no step to go on with; model.weights=FILE takes weights"
             )
-        return 0
-    load_state(module.model, checkpoint, path, "this run's config")
-    if checkpoint[STATE]["phase"] >= len(laid.spans):
+        return 0, 0
+    load_state(model, checkpoint, path, "this run's config")
+    if checkpoint[STATE]["phase"] >= len(timeline.phases):
         raise IntVitError(
             f"{path} is of a schedule with more phases than this one; model.weights=FILE takes weights alone"
         )
-    return int(checkpoint["global_step"])
+    return int(checkpoint["global_step"]), int(checkpoint["epoch"])
 
 
 def _writing(trainer: pl.Trainer, folder: Path) -> contextlib.AbstractContextManager[None]:
@@ -105,64 +115,13 @@ def _announce(config: TrainConfig, folder: Path, start: run_folder.Start, step: 
         _say("note: random weights and no float phase; model.pretrained=true or model.weights=FILE gives weights")
 
 
-def build_trainer(config: TrainConfig, folder: Path, step: int, interruption: Interruption) -> pl.Trainer:
-    """Lightning's trainer for the config; `step` is where the run (re)starts."""
-    metrics = MetricsLog(folder / run_folder.METRICS)
-    metrics.resume_at(step)
-    loggers: list[Any] = [metrics]
-    if config.logger.wandb is not None:
-        from pytorch_lightning.loggers import WandbLogger
-
-        wandb = config.logger.wandb
-        loggers.append(
-            WandbLogger(
-                name=folder.name,
-                # The same run again after a resume; the agent of a W&B sweep chooses its own.
-                id=None if "WANDB_SWEEP_ID" in os.environ else folder.name,
-                save_dir=folder,
-                project=wandb.project,
-                entity=wandb.entity,
-                offline=wandb.offline,
-            )
-        )
-    callbacks: list[pl.Callback] = [RunProgress(config.callbacks.progress)]
-    if config.schedule.ema_decay is not None:
-        callbacks.append(PhaseAwareAveraging(config.schedule.ema_decay))
-    every = config.callbacks
-    callbacks.append(
-        Checkpoints(folder / LAST, interruption, every.checkpoint_every_epochs, every.checkpoint_every_steps)
-    )
-    try:
-        return pl.Trainer(
-            accelerator=config.trainer.accelerator,
-            devices=config.trainer.devices,
-            num_nodes=config.trainer.num_nodes,
-            strategy=config.trainer.strategy,
-            precision=config.trainer.precision,  # type: ignore[arg-type]
-            max_epochs=-1,  # the module stops at the schedule's last step
-            gradient_clip_val=config.optimizer.gradient_clip,
-            accumulate_grad_batches=config.optimizer.accumulate,
-            check_val_every_n_epoch=config.callbacks.validate_every_epochs,
-            log_every_n_steps=config.trainer.log_every_steps,
-            num_sanity_val_steps=0,
-            logger=loggers,
-            callbacks=callbacks,
-            plugins=[WholeCheckpointIO()],
-            default_root_dir=folder,
-            use_distributed_sampler=False,  # the data module splits among ranks by itself
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-    except (ValueError, RuntimeError, pl.utilities.exceptions.MisconfigurationException) as error:
-        raise IntVitError(f"trainer: {' '.join(str(error).split())}") from error
-
-
 def _finish(
     trainer: pl.Trainer, module: TrainingModule, data: ShardDataModule, config: Mapping[str, Any], folder: Path
 ) -> dict[str, Any]:
     """Evaluate in both modes, save the last state, write the summary."""
     modes = ["float", "integer"] if module.config.quant.enabled and module.config.schedule.calibrate else ["float"]
-    for module.final_mode in modes:
+    for mode in modes:
+        module.final_mode = mode
         trainer.validate(module, datamodule=data, verbose=False)
     trainer.save_checkpoint(folder / LAST)
     summary = {

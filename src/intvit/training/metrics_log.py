@@ -15,8 +15,9 @@ from intvit.torchvision_fix import ensure_torchvision
 
 ensure_torchvision()
 
-from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment  # noqa: E402
-from pytorch_lightning.utilities.rank_zero import rank_zero_only  # noqa: E402
+from lightning_fabric.loggers.logger import rank_zero_experiment  # noqa: E402
+from pytorch_lightning.loggers import Logger  # noqa: E402
+from pytorch_lightning.utilities import rank_zero_only  # noqa: E402
 
 
 class MetricsLog(Logger):

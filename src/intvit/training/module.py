@@ -1,4 +1,4 @@
-"""The Lightning module: a model that passes through the phases of a schedule, step by step.
+"""The Lightning module: a model that passes through the phases of a timeline, step by step.
 
 Phases, rates and random numbers are functions of the step, so that a resumed run goes on as if it had not stopped.
 """
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from intvit.calibration import calibrate
+from intvit.data.module import ShardDataModule
 from intvit.quant import freeze_observers, set_mode
 from intvit.quant.observer import all_reduce
 from intvit.torchvision_fix import ensure_torchvision
@@ -21,9 +22,9 @@ from intvit.training.accuracy import Accuracy
 from intvit.training.config import TrainConfig
 from intvit.training.features import feature_error, norm_outputs
 from intvit.training.losses import TrainingTask
-from intvit.training.optimizer import build_optimizer, set_rates
+from intvit.training.optimizer import set_rates
 from intvit.training.restore import STATE, build_teacher
-from intvit.training.schedule import Plan, Span, plan
+from intvit.training.timeline import PhaseSteps, Timeline
 
 ensure_torchvision()
 
@@ -33,23 +34,27 @@ Batch = tuple[Tensor, Tensor]
 
 
 class TrainingModule(pl.LightningModule):
-    """Trains `model` as `config.schedule` says.
+    """Trains `model` with `optimizer` along `timeline`.
 
-    phase: index of the span of the plan that the model is in, -1 before the first; calibrated: whether the ranges are
-    fixed; history: what was measured at the end of every epoch; final: mode -> what the last evaluation measured.
+    phase: what the model is in, None before the first step; calibrated: whether the ranges are fixed; history: what was
+    measured at the end of every epoch; final_mode: set for the final evaluation in that mode; final: mode -> what it
+    measured.
     """
 
-    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, timeline: Timeline, config: TrainConfig
+    ) -> None:
         super().__init__()
         self.model = model
+        self.optimizer = optimizer
+        self.timeline = timeline
         self.config = config
         self.task = TrainingTask(config.schedule.loss, config.model.num_classes, config.model.mean, config.model.std)
-        self.phase = -1
+        self.phase: PhaseSteps | None = None
         self.calibrated = False
         self.history: list[dict[str, Any]] = []
         self.before_qat: dict[str, Any] | None = None
         self.seconds = 0.0
-        self.plan: Plan | None = None
         self.final_mode: str | None = None
         self.final: dict[str, dict[str, float]] = {}
         self._started = time.monotonic()
@@ -63,50 +68,42 @@ class TrainingModule(pl.LightningModule):
     # ---------------------------------------------------------------- phases
 
     @property
-    def span(self) -> Span | None:
-        """The phase that the model is in."""
-        return self.plan.spans[self.phase] if self.plan is not None and self.phase >= 0 else None
+    def next_phase(self) -> PhaseSteps | None:
+        """The phase that the coming step enters; None where it goes on in the same one, or the schedule has ended."""
+        phase = self.timeline.at(self.global_step)
+        return None if phase == self.phase else phase
 
-    def on_train_start(self) -> None:
-        """Lay out the schedule now that the number of batches is known, and stop at its end."""
-        batches = int(self.trainer.num_training_batches)
-        steps_per_epoch = -(-batches // self.config.optimizer.accumulate)
-        self.plan = plan(self.config.schedule, steps_per_epoch, self.config.quant.enabled)
-        self.trainer.fit_loop.epoch_loop.max_steps = self.plan.steps
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> int | None:
         """Enter the phase of this step where a new one begins, then set rates and random numbers."""
-        assert self.plan is not None
         step = self.global_step
-        index = self.plan.index(step)
-        if index != self.phase:
-            self._enter(index)
-        span = self.plan.spans[index]
-        set_rates(self._optimizer(), span.learning_rate(step), span.phase.weight_decay)
+        phase = self.timeline.at(step)
+        if phase is None:
+            return -1  # the schedule ends inside this epoch: Lightning leaves out the rest of it
+        if phase != self.phase:
+            self._enter(phase)
+        set_rates(self.optimizer, phase.learning_rate(step), phase.phase.weight_decay)
         self._seed(batch_idx)
+        return None
 
-    def _enter(self, index: int) -> None:
-        assert self.plan is not None
-        span = self.plan.spans[index]
-        if self.phase >= 0:
+    def _enter(self, phase: PhaseSteps) -> None:
+        if self.phase is not None:
             # Moments of another phase's gradients (float against integer) would misdirect the first steps.
-            self._optimizer().state.clear()
-        self._notify("on_phase_start", span)
-        if span.calibrated and not self.calibrated:
+            self.optimizer.state.clear()
+        computed = "integers" if phase.mode == "integer" else "reals"
+        self.print(f"phase {phase.name}: {phase.stop - phase.start} steps, computing {computed}")
+        if phase.calibrated and not self.calibrated:
             self.calibrate()
             if self.config.schedule.calibrate is not None and self.config.schedule.calibrate.measure:
                 self.before_qat = {"float": self.measure("float"), "integer": self.measure("integer")}
-                self._notify("on_measured")
-        self.phase = index
-        set_mode(self.model, span.mode)
-        freeze_observers(self.model, span.frozen)
+                values = ", ".join(f"{mode} {measured['top1']:.2f} %" for mode, measured in self.before_qat.items())
+                self.print(f"before QAT: top-1 {values}")
+        self._take_up(phase)
         self.model.train()
 
-    def _notify(self, hook: str, *arguments: Any) -> None:
-        """Call a hook of this package on the callbacks that have it."""
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if hasattr(callback, hook):
-                getattr(callback, hook)(self.trainer, self, *arguments)
+    def _take_up(self, phase: PhaseSteps) -> None:
+        self.phase = phase
+        set_mode(self.model, phase.mode)
+        freeze_observers(self.model, phase.frozen)
 
     @torch.no_grad()
     def calibrate(self) -> None:
@@ -116,9 +113,9 @@ class TrainingModule(pl.LightningModule):
         if schedule.loss.distillation.alpha and not self._teacher:
             state = {key: value.clone() for key, value in self.model.state_dict().items()}
             self._teacher = (build_teacher(self.config.model, self.config.quant, state),)
-        self._notify("on_calibration_start")
+        self.print(f"calibrating on {schedule.calibrate.images} images")
         # All ranks together see the images that one would see: their number changes no range.
-        loader = self.trainer.datamodule.calibration_dataloader(schedule.calibrate.images)  # type: ignore[attr-defined]
+        loader = self._data().calibration_dataloader(schedule.calibrate.images)
         calibrate(self.model, (images.to(self.device) for images, _ in loader))
         self.calibrated = True
 
@@ -128,9 +125,14 @@ class TrainingModule(pl.LightningModule):
         self.model.eval()
         set_mode(self.model, mode)
         accuracy = Accuracy(self.device)
-        for images, labels in self.trainer.datamodule.val_dataloader():  # type: ignore[attr-defined]
+        for images, labels in self._data().val_dataloader():
             self._count(accuracy, images.to(self.device), labels.to(self.device))
         return accuracy.percentages(self._gather)
+
+    def _data(self) -> ShardDataModule:
+        data = self.trainer.datamodule  # type: ignore[attr-defined] # public in Lightning, but declared nowhere
+        assert isinstance(data, ShardDataModule)
+        return data
 
     def _seed(self, batch_idx: int) -> None:
         """Random numbers of one batch on one rank (mixing, erasing, stochastic depth), whatever came before."""
@@ -143,11 +145,8 @@ class TrainingModule(pl.LightningModule):
     # ---------------------------------------------------------------- training
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimizer; rates are set at every step."""
-        return build_optimizer(self.model, self.config.optimizer)
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        return self.trainer.optimizers[0]
+        """The optimizer, over the parameters that Lightning has moved in place; rates are set at every step."""
+        return self.optimizer
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
@@ -155,7 +154,7 @@ class TrainingModule(pl.LightningModule):
         loss = self._loss(images, targets)
         # Lightning's own reduction waits for all ranks twice.
         self.log("train/loss", all_reduce(loss.detach(), "mean"), on_step=True, on_epoch=False)
-        self.log("train/lr", self._optimizer().param_groups[0]["lr"], on_step=True, on_epoch=False)
+        self.log("train/lr", self.optimizer.param_groups[0]["lr"], on_step=True, on_epoch=False)
         return loss
 
     def _loss(self, images: Tensor, targets: Tensor) -> Tensor:
@@ -193,18 +192,14 @@ class TrainingModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the percentages over all ranks: top1, top5, and agreement with the teacher where there is one."""
         measured = self._accuracy.percentages(self._gather)
-        span = self.span
-        mode = self.final_mode or (span.mode if span else "float")
+        phase = self.phase
+        mode = self.final_mode or (phase.mode if phase else "float")
         self.log_dict({f"{mode}/{key}": value for key, value in measured.items()}, rank_zero_only=True)
         if self.final_mode is not None:
             self.final[mode] = measured
             return
-        where = {
-            "epoch": self.current_epoch,
-            "step": self.global_step,
-            "phase": span.name if span else "",
-            "mode": mode,
-        }
+        name = phase.name if phase else ""
+        where = {"epoch": self.current_epoch, "step": self.global_step, "phase": name, "mode": mode}
         self.history.append({**where, **measured})
 
     def _gather(self, counts: Tensor) -> Tensor:
@@ -222,7 +217,7 @@ class TrainingModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add where in the schedule the run is; plain values and tensors only, so that loading runs no code."""
         checkpoint[STATE] = {
-            "phase": self.phase,
+            "phase": self.timeline.phases.index(self.phase) if self.phase is not None else -1,
             "calibrated": self.calibrated,
             "history": self.history,
             "before_qat": self.before_qat,
@@ -233,12 +228,15 @@ class TrainingModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go back to where the run was."""
         state = checkpoint[STATE]
-        self.phase, self.calibrated = state["phase"], state["calibrated"]
-        self.history, self.before_qat, self.seconds = state["history"], state["before_qat"], state["seconds"]
+        self.calibrated, self.history = state["calibrated"], state["history"]
+        self.before_qat, self.seconds = state["before_qat"], state["seconds"]
         if state["teacher"] is not None:
             self._teacher = (build_teacher(self.config.model, self.config.quant, state["teacher"]),)
-        # The number of steps does not matter for what a phase is.
-        spans = plan(self.config.schedule, 1, self.config.quant.enabled).spans
-        if self.phase >= 0:
-            set_mode(self.model, spans[self.phase].mode)
-            freeze_observers(self.model, spans[self.phase].frozen)
+        if state["phase"] >= 0:
+            self._take_up(self.timeline.phases[state["phase"]])
+
+
+def training_module(pl_module: pl.LightningModule) -> TrainingModule:
+    """The module that Lightning hands to a callback's hook, as what it is."""
+    assert isinstance(pl_module, TrainingModule)
+    return pl_module

@@ -14,7 +14,10 @@ POSITIONS = ("cls_token", "dist_token", "pos_embed", "relative_position_bias_tab
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Two groups: matrices, which decay, and biases, norms, tokens and positions, which do not."""
+    """Two groups: matrices, which decay, and biases, norms, tokens and positions, which do not.
+
+    Both with rate 0 until `set_rates`. Raises IntVitError for a class that is not there or options that it refuses.
+    """
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():

@@ -22,15 +22,14 @@ ensure_torchvision()
 import pytorch_lightning as pl  # noqa: E402
 
 
-def check(config: TrainerConfig) -> None:
-    """Raise IntVitError where the launcher's number of ranks is not the config's."""
+def world_size(config: TrainerConfig) -> int:
+    """How many ranks train. Raises IntVitError where the launcher's number of ranks is not the config's."""
     ranks, tasks = started_ranks(), tasks_without_srun()
     if ranks.launcher is None and tasks > 1:
         raise IntVitError(f"this SLURM job has {tasks} tasks, but one process was started: srun python train.py ...")
     devices = config.devices if isinstance(config.devices, int) else len(config.devices)
-    world_size = devices * config.num_nodes
-    if world_size == ranks.world_size:
-        return
+    if devices * config.num_nodes == ranks.world_size:
+        return ranks.world_size
     if ranks.launcher is None:
         raise IntVitError(
             f"trainer.devices={config.devices} trainer.num_nodes={config.num_nodes}: ranks are started by a launcher, "
@@ -51,7 +50,8 @@ def met_ranks(trainer: pl.Trainer, facts: Mapping[str, Any]) -> Iterator[None]:
     if trainer.world_size == 1:
         yield
         return
-    trainer.strategy.setup_environment()  # Lightning does it once more, to no effect
+    # `fit` connects the ranks too, to no effect then; but they have to agree before the first of them writes anything.
+    trainer.strategy.setup_environment()
     gathered: list[Mapping[str, Any]] = [{}] * trainer.world_size
     torch.distributed.all_gather_object(gathered, dict(facts))
     _compare(gathered)

@@ -8,87 +8,75 @@ from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID, TextColumn
 
+from intvit.progress import progress_bar
 from intvit.torchvision_fix import ensure_torchvision
-from intvit.training.module import TrainingModule
-from intvit.training.schedule import Span
+from intvit.training.module import TrainingModule, training_module
 
 ensure_torchvision()
 
 import pytorch_lightning as pl  # noqa: E402
-from pytorch_lightning.callbacks import Callback  # noqa: E402
-from pytorch_lightning.trainer.states import TrainerFn  # noqa: E402
+from pytorch_lightning.callbacks import ProgressBar  # noqa: E402
 
 
-class RunProgress(Callback):
-    """style: `bar` (rich), `lines` (one per epoch) or `none`; `auto` takes the bar in a terminal, else lines."""
+class RunProgress(ProgressBar):
+    """style: `bar` (rich), `lines` (one per epoch) or `none`; `auto` takes the bar in a terminal, else lines.
+
+    What the module prints (`LightningModule.print`) comes here too: above the bar, as a line, or not at all.
+    """
 
     def __init__(self, style: str) -> None:
+        super().__init__()
         self.style = style if style != "auto" else ("bar" if sys.stdout.isatty() else "lines")
+        self.is_enabled = True
         self._console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
         self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._note = ""
+        self._task = TaskID(0)
         self._began = (0, 0.0)
 
-    def on_phase_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, span: Span) -> None:
-        """Say which phase begins."""
-        if trainer.is_global_zero and self.style != "none":
-            steps = span.stop - span.start
-            self._print(
-                f"phase {span.name}: {steps} steps, computing {'integers' if span.mode == 'integer' else 'reals'}"
-            )
+    def disable(self) -> None:
+        """Show nothing: Lightning calls it on every rank but the first."""
+        self.is_enabled = False
 
-    def on_calibration_start(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:
-        """Say from how many images the ranges come."""
-        calibrate = pl_module.config.schedule.calibrate
-        if trainer.is_global_zero and self.style != "none" and calibrate is not None:
-            self._print(f"calibrating on {calibrate.images} images")
+    def enable(self) -> None:
+        """Show it again."""
+        self.is_enabled = True
 
-    def on_measured(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:
-        """Say what QAT starts from."""
-        if trainer.is_global_zero and self.style != "none" and pl_module.before_qat is not None:
-            values = ", ".join(f"{mode} {measured['top1']:.2f} %" for mode, measured in pl_module.before_qat.items())
-            self._print(f"before QAT: top-1 {values}")
+    def print(self, *texts: Any, **options: Any) -> None:
+        """One line, on the first rank."""
+        if not self.is_enabled or self.style == "none":
+            return
+        if self._bar is not None:
+            self._bar.console.print(*texts, **options)
+        else:
+            print(*texts, **options, flush=True)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._began = (trainer.global_step, time.monotonic())
-        self._open(trainer, "train", "steps", trainer.global_step)
+        self._open("train", "steps", training_module(pl_module).timeline.steps, trainer.global_step)
 
-    def _open(self, trainer: pl.Trainer, description: str, unit: str, completed: int = 0) -> None:
-        if self.style != "bar" or not trainer.is_global_zero:
+    def _open(self, description: str, unit: str, total: float, completed: int = 0) -> None:
+        if self.style != "bar" or not self.is_enabled:
             return
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total} " + unit),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=self._console,
-        )
-        self._task = self._bar.add_task(description, total=None, completed=completed, note="")
+        amount = TextColumn("{task.completed}/{task.total} " + unit)
+        self._bar = progress_bar(amount, note=True, console=self._console)
+        self._task = self._bar.add_task(description, total=total, completed=completed, note="")
         self._bar.start()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._bar is None or self._task is None:
+        if self._bar is None:
             return
-        if trainer.global_step % 5 == 0 or trainer.global_step == _steps(pl_module):
-            self._note = f"loss {float(outputs['loss']):.3f}"
-        span = pl_module.span if isinstance(pl_module, TrainingModule) else None
-        name = span.name if span is not None else "train"
-        # The module knows the total once its own on_train_start has run, after this callback's.
-        self._bar.update(
-            self._task, description=name, total=_steps(pl_module), completed=trainer.global_step, note=self._note
-        )
+        module, step = training_module(pl_module), trainer.global_step
+        if step % 5 == 0 or step == module.timeline.steps:
+            self._bar.update(self._task, note=f"loss {float(outputs['loss']):.3f}")
+        self._bar.update(self._task, description=module.phase.name if module.phase else "train", completed=step)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._bar is None and isinstance(pl_module, TrainingModule):
-            self._open(trainer, f"final validation, {pl_module.final_mode}", "batches")
+        if (mode := training_module(pl_module).final_mode) is not None:
+            self._open(f"final validation, {mode}", "batches", sum(trainer.num_val_batches))
 
     def on_validation_batch_end(
         self,
@@ -99,24 +87,22 @@ class RunProgress(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if self._bar is None or self._task is None:
+        if self._bar is None:
             return
-        batches = sum(trainer.num_val_batches)
-        if trainer.state.fn == TrainerFn.VALIDATING:
-            self._bar.update(self._task, total=batches, completed=batch_idx + 1)
+        if training_module(pl_module).final_mode is not None:
+            self._bar.update(self._task, completed=batch_idx + 1)
         else:
-            self._bar.update(self._task, note=f"validation {batch_idx + 1}/{batches}")
+            self._bar.update(self._task, note=f"validation {batch_idx + 1}/{sum(trainer.num_val_batches)}")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.is_global_zero or self.style == "none" or not isinstance(pl_module, TrainingModule):
-            return
-        if trainer.state.fn == TrainerFn.VALIDATING:
+        module = training_module(pl_module)
+        if module.final_mode is not None:
             self._stop()
-        elif pl_module.history:
-            self._print(self._line(trainer, pl_module))
+        elif module.history:
+            self.print(self._line(trainer, module))
 
     def _line(self, trainer: pl.Trainer, module: TrainingModule) -> str:
-        last, total = module.history[-1], _steps(module)
+        last, total = module.history[-1], module.timeline.steps
         first, since = self._began
         done = max(1, trainer.global_step - first)
         left = timedelta(seconds=round((time.monotonic() - since) / done * (total - trainer.global_step)))
@@ -138,14 +124,3 @@ class RunProgress(Callback):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-    def _print(self, text: str) -> None:
-        if self._bar is not None:
-            self._bar.console.print(text)
-        else:
-            print(text, flush=True)
-
-
-def _steps(module: pl.LightningModule) -> int:
-    plan = module.plan if isinstance(module, TrainingModule) else None
-    return plan.steps if plan is not None else 0

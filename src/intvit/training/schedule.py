@@ -1,7 +1,7 @@
-"""The schedule: which phases training passes through, in optimizer steps, and the rates at every step.
+"""The schedule: which phases training passes through, and the rates inside one.
 
-Float training, calibration, quantization-aware training, frozen tail: in this order, each optional. Everything is a
-pure function of the step, so that a resumed run meets the same phase, learning rate and weight decay.
+Float training, calibration, quantization-aware training, frozen tail: in this order, each optional. `timeline` lays
+them out over the steps of a run.
 """
 
 from __future__ import annotations
@@ -83,63 +83,3 @@ class ScheduleConfig(TypedConfig):
                 phase.check(f"schedule.{key}")
         if self.calibrate is None and (self.qat or self.frozen):
             raise IntVitError("schedule.calibrate=null: integer phases (qat, frozen) need a calibration before them")
-
-
-@dataclass(frozen=True)
-class Span:
-    """A training phase in the steps of one run: global steps start..stop-1.
-
-    mode: what the model computes; calibrated: a calibration lies before it; frozen: ranges follow the data no more.
-    """
-
-    name: str
-    phase: TrainingPhase
-    start: int
-    stop: int
-    mode: str
-    calibrated: bool
-    frozen: bool
-
-    def learning_rate(self, step: int) -> float:
-        """Rate of a global step inside the span."""
-        return self.phase.learning_rate(step - self.start, self.stop - self.start)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The schedule laid out over optimizer steps. Without quantization (preset fp32) every phase computes reals."""
-
-    spans: tuple[Span, ...]
-    calibrates: bool
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        return self.spans[-1].stop if self.spans else 0
-
-    def index(self, step: int) -> int:
-        """Index of the span that holds a global step."""
-        return next(index for index, span in enumerate(self.spans) if step < span.stop)
-
-
-def plan(schedule: ScheduleConfig, steps_per_epoch: int, quantized: bool) -> Plan:
-    """Lay the phases out; `quantized` is false for a model that stays float."""
-    spans: list[Span] = []
-    for name in ("float", "qat", "frozen"):
-        phase: TrainingPhase | None = getattr(schedule, name)
-        if phase is None:
-            continue
-        start = spans[-1].stop if spans else 0
-        integer = quantized and name != "float"
-        spans.append(
-            Span(
-                name=name,
-                phase=phase,
-                start=start,
-                stop=start + phase.length(steps_per_epoch),
-                mode="integer" if integer else "float",
-                calibrated=integer,
-                frozen=integer and name == "frozen",
-            )
-        )
-    return Plan(tuple(spans), quantized and schedule.calibrate is not None)

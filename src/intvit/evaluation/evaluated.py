@@ -1,4 +1,4 @@
-"""What is evaluated: a program with the executors that it is compared with, on which data."""
+"""What is evaluated: a program, the executions that it is compared with, and on which data."""
 
 from __future__ import annotations
 
@@ -19,26 +19,30 @@ from intvit.program import Program, load_checkpoint
 
 
 @dataclass
-class Subject:
-    """What is evaluated: a program, the executors that it is compared with, and their operator traces."""
+class EvaluatedProgram:
+    """A program in its folder, its data, and by name the executors to compare, their operator traces and model bytes.
+
+    figures: the file that the figures go to; agreement_with: the executor whose best classes all others are compared
+    with.
+    """
 
     program: Program
     folder: Path
     data: DataConfig
-    evaluation: Path
+    figures: Path
     executors: dict[str, Executor] = field(default_factory=dict)
     traces: dict[str, Trace] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     agreement_with: str | None = None
 
 
-def exported_checkpoint(config: EvaluateConfig) -> Subject:
+def exported_checkpoint(config: EvaluateConfig) -> EvaluatedProgram:
     """The checkpoint `config.integer` alone, on the data that its provenance or the config names."""
     folder = Path(str(config.integer))
     program = load_checkpoint(folder)
     recorded = program.provenance.get("config", {}).get("data", {})
     data = choose_data(recorded, config.data, program)
-    return Subject(program, folder, data, folder.with_name(f"{folder.resolve().name}.{EVALUATION}"))
+    return EvaluatedProgram(program, folder, data, folder.with_name(f"{folder.resolve().name}.{EVALUATION}"))
 
 
 def choose_data(recorded: Mapping[str, Any], wanted: Mapping[str, Any], program: Program) -> DataConfig:
