@@ -1,5 +1,5 @@
 # make demo      set up, train DeiT-S to 8-bit integers on the embedded digits, evaluate every image on two runtimes
-# make test      set up, lint, tests without the slow ones
+# make test      set up, lint, tests without the slow ones; ends with the twenty slowest
 # make test-all  the same with the slow ones
 # PYTHON=python3.12 make ... chooses the interpreter of .venv (3.11 or newer)
 
@@ -16,14 +16,15 @@ demo: $(INSTALLED)
 	$(VENV)/bin/python evaluate.py ckpt="$$(ls -td outputs/deit_s-ivit8-digits-demo-*/ | head -n 1)"
 
 test: lint
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup --durations=20 -m "not slow"
 
 test-all: lint
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup --durations=20
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 # constraints.txt names plain versions: the index decides between CPU and CUDA wheels of torch.
 $(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard src/intvit/runtime/native/*.cpp src/intvit/runtime/native/*.h)

@@ -1,9 +1,10 @@
-"""Shared by every test: one thread per worker, and the folder with real photos and weights where there is one."""
+"""Shared by every test: one thread per worker, one cache, real photos and weights where there are some."""
 
 import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+
+from tests.support.shared import shared_folder, shared_root
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
@@ -27,17 +30,34 @@ def test_data() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One cache of made data for the whole session, with few digits in it where a test trains on them."""
+    cache = shared_root(tmp_path_factory) / "cache"
+    tiny_runs = sys.modules.get("tests.support.tiny_runs")
+    if tiny_runs is not None:
+        tiny_runs.write_few_digits(cache)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INTVIT_CACHE", str(cache))
+        yield
+
+
 @pytest.fixture(scope="session")
 def _emulated_amx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from intvit.runtime.native import runtime as native_runtime
     from tests.support.fuzz_native import PATHS
 
-    compiler, folder = shutil.which("g++"), tmp_path_factory.mktemp("emulated_amx")
+    compiler = shutil.which("g++")
     if compiler is None or "avx512" not in native_runtime.supported():
         pytest.skip("the AMX path with emulated tiles needs g++ and AVX-512")
     flags = ["-std=c++17", "-O2", "-fwrapv", "-shared", "-fPIC", "-pthread", "-Wno-maybe-uninitialized", *PATHS["amx"]]
-    subprocess.run([compiler, *flags, native_runtime.FOLDER / "library.cpp", "-o", folder / "amx.so"], check=True)
-    return folder
+    source = native_runtime.FOLDER / "library.cpp"
+
+    def compiled(folder: Path) -> None:
+        folder.mkdir()
+        subprocess.run([compiler, *flags, source, "-o", folder / "amx.so"], check=True)
+
+    return shared_folder(tmp_path_factory, "emulated_amx", compiled)
 
 
 @pytest.fixture

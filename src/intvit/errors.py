@@ -1,16 +1,18 @@
 """What a user's mistake looks like: one line on standard error and exit code 1, never a traceback.
 
-So does what the system refuses (a folder that is not there, a full disk), and Ctrl-C is one word. `HYDRA_FULL_ERROR=1`
-in the environment shows the whole traceback instead. Mistakes in the code keep theirs.
+So does what the system says of files (a folder that is not there, a full disk), and Ctrl-C is one word. Every other
+exception is a mistake in the code: it keeps its traceback, whose last line says where to report it.
+`HYDRA_FULL_ERROR=1` in the environment lets everything pass as it was raised.
 """
 
 import contextlib
 import os
 import re
+import select
 import signal
 import sys
-import traceback
 from collections.abc import Iterator
+from importlib import metadata
 
 
 class IntVitError(ValueError):
@@ -18,24 +20,19 @@ class IntVitError(ValueError):
 
 
 def one_line(error: BaseException) -> str | None:
-    """The message for an error that a user caused, or None for one that a programmer should see whole.
+    """The message for an error that the user can put right, or None for one that a programmer should see whole.
 
-    A user's errors are the subclasses of ValueError that this package defines, a ValueError that it raises itself,
-    what the system says about files, and what Hydra and OmegaConf say about a config.
+    A user's errors are IntVitError, what the system says of files, and what Hydra and OmegaConf say of a config.
+    A broken pipe or connection says nothing of files: one that nobody expected is a mistake in the code.
     """
-    kind = type(error)
-    if kind.__module__.startswith(("hydra.", "omegaconf.")):
+    if type(error).__module__.startswith(("hydra.", "omegaconf.")):
         return _config_message(error)
-    if isinstance(error, OSError):
+    if isinstance(error, IntVitError):
+        return _joined(str(error))
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError):
         place = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
-        reason = error.strerror or str(error) or kind.__name__
+        reason = error.strerror or str(error) or type(error).__name__
         return _joined(f"{place}: {reason}" if place else reason)
-    if isinstance(error, ValueError):
-        frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-        if kind.__module__.startswith("intvit.") or (
-            kind is ValueError and frames and frames[-1].startswith("intvit.")
-        ):
-            return _joined(str(error))
     return None
 
 
@@ -68,28 +65,50 @@ def wants_traceback() -> bool:
     return os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
 
 
+def where_to_report() -> str:
+    """The last line of an unexpected traceback; the address is pyproject.toml's, as the installed package states it."""
+    try:
+        urls = metadata.metadata("intvit").get_all("Project-URL") or []
+    except metadata.PackageNotFoundError:  # a copy of src/ alone
+        urls = []
+    issues = next((url.partition(", ")[2] for url in urls if url.startswith("Issues, ")), None)
+    return f"This is a mistake in intvit: please report it with these lines{f' at {issues}' if issues else ''}"
+
+
 @contextlib.contextmanager
 def report_errors(show_traceback: bool | None = None) -> Iterator[None]:
     """Turns a user's error inside the block into one line on standard error and SystemExit(1).
 
-    A reader that closes the pipe early ends the program without a word. show_traceback: lets everything pass instead;
-    None asks the environment.
+    Other exceptions pass, with a note on where to report them. A reader of standard output that closes the pipe early
+    ends the program without a word. show_traceback: lets everything pass untouched; None asks the environment.
     """
-    show_traceback = wants_traceback() if show_traceback is None else show_traceback
+    if wants_traceback() if show_traceback is None else show_traceback:
+        yield
+        return
     try:
         yield
         sys.stdout.flush()
     except KeyboardInterrupt:
-        if show_traceback:
-            raise
         print("interrupted", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
-        raise SystemExit(128 + signal.SIGPIPE) from None
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads_output():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+            raise SystemExit(128 + signal.SIGPIPE) from None
         message = one_line(error)
-        if message is None or show_traceback:
+        if message is None:
+            if where_to_report() not in getattr(error, "__notes__", ()):  # blocks may stand inside each other
+                error.add_note(where_to_report())
             raise
         print(f"error: {message}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _nobody_reads_output() -> bool:
+    """Whether standard output is a pipe whose reader has gone."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+    except (OSError, ValueError):  # closed, or no file of the system, as under a test
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

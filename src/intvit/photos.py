@@ -10,12 +10,14 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from intvit.errors import IntVitError
+
 MAX_PIXELS = 100_000_000  # the largest photo of ImageNet has 61 million
 # What a file may hold, whatever it is called: Pillow would hand other kinds to programs such as ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
-class BrokenImage(ValueError):
+class BrokenImage(IntVitError):
     """Bytes that are no picture, or one that is not to be decoded; the message is the reason."""
 
 

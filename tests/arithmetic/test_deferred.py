@@ -19,8 +19,8 @@ from intvit.arithmetic import (
     weighted_mean_float64,
 )
 from tests.arithmetic import reference
-from tests.arithmetic.test_softmax import EXPORTABLE, random_logits
 from tests.support.families import exponent_of
+from tests.support.logits import EXPORTABLE, random_logits
 
 LIMIT = 2**53 - 1
 

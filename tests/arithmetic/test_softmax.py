@@ -15,20 +15,10 @@ from intvit.arithmetic import (
 )
 from tests.arithmetic import reference
 from tests.support.families import exponent_of
+from tests.support.logits import EXPORTABLE, random_logits
 
-EXPORTABLE = ["ivit", "ibert", "ppoly", "lut"]
 SCALES = [2.0 ** (k / 2) for k in range(-28, 21)]
 FORMS = [(8, "rounded"), (16, "rounded"), (4, "rounded"), (8, "floor"), (16, "floor")]
-
-
-def random_logits(rows: int, length: int, bits: int = 8) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(length)
-    half = 2 ** (bits - 1)
-    spread = torch.logspace(-1, 1.5, rows)[:, None] * half / 16
-    logits = (torch.randn(rows, length, generator=generator) * spread).round().clamp(-half, half - 1)
-    logits[0], logits[1] = -half, half - 1
-    logits[2], logits[2, 0] = -half, half - 1
-    return logits.to(torch.int8 if bits <= 8 else torch.int16)
 
 
 @pytest.mark.parametrize("family", EXPORTABLE)

@@ -22,7 +22,7 @@ def figures(tmp_path: Path, command: str) -> dict:
 
 
 def test_training_on_integers_saves_less_than_half_of_floats_bytes(tmp_path: Path) -> None:
-    command = "train --batch 4 --threads 1 --steps 1 --quant ivit8 --eager-only"
+    command = "train --batch 2 --threads 1 --steps 1 --quant ivit8 --eager-only"
     rows = {row["name"]: row for row in figures(tmp_path, command)["rows"]}
     assert list(rows) == ["fp32", "ivit8 eager"]
     for row in rows.values():

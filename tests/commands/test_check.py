@@ -2,14 +2,16 @@
 
 import pytest
 
-from intvit.commands import check, main
+from intvit.commands import main
+from intvit.evaluation import check
+from intvit.models.presets import random_model
 
 
 def test_the_row_and_the_last_line(capsys: pytest.CaptureFixture) -> None:
     assert main(["check", "deit_t", "--quant", "lut8,quant/bits=true8", "--image-size", "32"]) == 0
     lines = capsys.readouterr().out.splitlines()
     name, parameters, size, operators, macs, mismatches, _ = lines[-2].replace(",", "").split()
-    model = check.random_model("deit_t", "lut8", 32, 0)
+    model = random_model("deit_t", "lut8", 32, 0)
     assert (name, int(parameters), mismatches) == ("deit_t", sum(p.numel() for p in model.parameters()), "0")
     tokens, width = 5, 192  # 12 blocks: 12 C^2 of weights for each token, and two products of attention
     expected = 12 * (12 * tokens * width**2 + 2 * tokens**2 * width) + 4 * 768 * width + 1000 * width

@@ -5,10 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 
+from intvit import __version__
 from intvit.config.identity import differences, identity_hash
 from intvit.config.presets import config_directory
 from intvit.config.values import build
@@ -213,6 +215,10 @@ def test_an_installed_wheel_has_its_presets_and_does_without_a_compiler(tmp_path
     assert Path(folder) == installed / "intvit" / "conf"
     assert int(count) == len(list((ROOT / "conf").glob("**/*.yaml")))
     assert (installed / "intvit" / "reports" / "report.html").is_file()
+    assert (installed / "intvit" / "py.typed").is_file()
+    (stated,) = distributions(path=[str(installed)])
+    assert stated.version == __version__
+    assert "Issues, https://github.com/intvit/intvit/issues" in stated.metadata.get_all("Project-URL")
 
 
 def test_a_missing_folder_of_presets_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_trained_run_with_own_functions_has_equal_integers_on_every_runtime(ow
     summary = train(tiny("quant=lut8", *family), folder)
     assert summary["integer"] is not None
     losses = [float(row["train/loss"]) for row in rows(folder) if row.get("train/loss")]
-    assert losses[-1] < losses[0]
+    assert sum(losses[-5:]) < sum(losses[:5])  # of an epoch: a step holds 32 images
     values = evaluate(composed(f"ckpt={folder}", f"runtimes=[{','.join(RUNTIMES)}]", config_name="evaluate"))
     assert set(values["runtimes"]) == {"torch", "numpy", "native", "onnx"}
     assert [runtime["mismatches"] for runtime in values["runtimes"].values()] == [0, 0, 0, 0]

@@ -20,6 +20,7 @@ from intvit.program import Constant, Program, load_checkpoint
 from intvit.runtime import load_runtime
 from intvit.training.entry import train
 from intvit.training.run_folder import read_config, write_config
+from tests.support.shared import shared_folder
 from tests.support.tiny_runs import composed, tiny
 
 ROOT = Path(__file__).parents[2]
@@ -27,17 +28,9 @@ ONLY_CALIBRATE = ["schedule.float=null", "schedule.qat=null", "schedule.frozen=n
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INTVIT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def trained(cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "trained"
-    train(tiny("schedule.loss.distillation.alpha=0.5"), folder)
-    return folder
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = tiny("schedule.loss.distillation.alpha=0.5")
+    return shared_folder(tmp_path_factory, "distilled", lambda folder: train(config, folder))
 
 
 @pytest.fixture
@@ -53,7 +46,7 @@ def test_figures_have_exactly_the_promised_form(run: Path, capsys: pytest.Captur
     values = evaluated(f"ckpt={run}")
     assert values == json.loads((run / "evaluation.json").read_text())
     assert list(values) == ["images", "float", "qat", "runtimes"]
-    assert values["images"] == 360
+    assert values["images"] == 45
     assert list(values["float"]) == list(values["qat"]) == ["top1", "top5"]
     assert list(values["runtimes"]) == ["torch", "numpy"]
     summary = json.loads((run / "summary.json").read_text())
@@ -208,7 +201,7 @@ def test_a_truncated_checkpoint_is_one_line_and_writes_nothing(run: Path) -> Non
     assert not (run / "evaluation.json").exists()
 
 
-def test_float_operators_and_float_runs_are_refused_by_name(cache: None, tmp_path: Path) -> None:
+def test_float_operators_and_float_runs_are_refused_by_name(tmp_path: Path) -> None:
     train(tiny("quant/gelu=float", *ONLY_CALIBRATE), tmp_path / "gelu")
     with pytest.raises(IntVitError, match=r"blocks.0.mlp.act"):
         evaluated(f"ckpt={tmp_path / 'gelu'}")
@@ -235,7 +228,7 @@ def test_skipped_samples_are_counted_and_said(run: Path, tmp_path: Path, capsys:
     values = evaluated(
         f"ckpt={run}", f"data.root={tmp_path / 'damaged'}", "data.on_bad_sample=skip", "data.bad_sample_budget=1"
     )
-    assert (values["images"], values["skipped"]) == (359, 1)
+    assert (values["images"], values["skipped"]) == (44, 1)
     assert "skipped 1 bad samples, which no figure counts" in capsys.readouterr().out
 
 

@@ -1,6 +1,6 @@
 """Every registered model, small: float equal to timm, gradients everywhere, exact state, integers equal everywhere."""
 
-import time
+import functools
 from typing import Any
 
 import pytest
@@ -15,7 +15,6 @@ from tests.support.registry_models import MEAN, STD, model_of, random_images, re
 from tests.support.small_models import differences
 
 PRESETS = ("ivit8", "lut8", "ivit8_true8", "ibert8_true8", "ppoly8_true8", "lut8_true8")
-COLUMNS = ("float", "gradients", "state", *PRESETS)
 
 
 def timm_model(name: str, **changes: Any) -> nn.Module:
@@ -49,45 +48,41 @@ def unmoved(model: nn.Module, images: torch.Tensor) -> list[str]:
     return [name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])]
 
 
-def check_all(name: str, folder) -> dict[str, str]:
-    """Result by column."""
-    reference, images = timm_model(name), random_images(4, reduced(name)[0])
-    result = {}
-    for preset in PRESETS:
-        model = model_of(name, preset)
-        load_weights(model, reference.state_dict())
-        if preset == PRESETS[0]:
-            error = float_difference(model, reference, images)
-            result["float"] = "equal" if error <= 1e-4 else f"differs by {error:.1e}"
-        calibrate(model, [images])
-        wrong = differences(model, images[:2], folder / preset)
-        result[preset] = "equal" if not wrong else wrong[0]
-        if preset == PRESETS[0]:
-            copy = model_of(name, preset)
-            copy.load_state_dict(model.state_dict())
-            set_mode(copy.eval(), "integer")
-            same = torch.equal(copy.integer_scores(images), model.integer_scores(images))
-            result["state"] = "equal" if same else "scores differ after loading"
-            dead = unmoved(model, images)
-            result["gradients"] = "all" if not dead else f"none: {', '.join(dead)}"
-    return result
+@functools.lru_cache(maxsize=1)
+def reference_of(name: str) -> nn.Module:
+    """timm's model of this name, kept for the tests of one name, which follow each other; they change nothing."""
+    return timm_model(name)
 
 
-def test_every_registered_model(tmp_path, capsys) -> None:
-    matrix, seconds = {}, {}
-    for name in MODELS:
-        start = time.perf_counter()
-        matrix[name] = check_all(name, tmp_path / name)
-        seconds[name] = time.perf_counter() - start
-    with capsys.disabled():
-        print(f"\n{'':<18}" + "".join(f"{column:<14}" for column in COLUMNS) + "seconds")
-        for name in MODELS:
-            cells = "".join(f"{matrix[name].get(column, 'ABSENT'):<14}" for column in COLUMNS)
-            print(f"{name:<18}{cells}{seconds[name]:>7.1f}")
-    assert len(matrix) >= 14
-    for name, result in matrix.items():
-        assert set(result) == set(COLUMNS), name
-        assert {column: text for column, text in result.items() if text not in ("equal", "all")} == {}, name
+def with_weights_of_timm(name: str, preset: str) -> tuple[nn.Module, torch.Tensor]:
+    """Our model of this name with timm's weights, and four images."""
+    model = model_of(name, preset)
+    load_weights(model, reference_of(name).state_dict())
+    return model, random_images(4, reduced(name)[0])
+
+
+def test_the_registry_is_whole() -> None:
+    assert len(MODELS) >= 14
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_floats_equal_timms_state_is_exact_and_every_parameter_trains(name: str) -> None:
+    model, images = with_weights_of_timm(name, PRESETS[0])
+    assert float_difference(model, reference_of(name), images) <= 1e-4
+    calibrate(model, [images])
+    copy = model_of(name, PRESETS[0])
+    copy.load_state_dict(model.state_dict())
+    set_mode(copy.eval(), "integer")
+    assert torch.equal(copy.integer_scores(images), model.integer_scores(images))
+    assert unmoved(model, images) == []
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", MODELS)
+def test_model_and_runtimes_give_equal_integers(name: str, preset: str, tmp_path) -> None:
+    model, images = with_weights_of_timm(name, preset)
+    calibrate(model, [images])
+    assert differences(model, images[:2], tmp_path / "integer") == []
 
 
 @pytest.mark.parametrize("size", [8, 24, 36, 60, 64, 100])

@@ -68,6 +68,7 @@ def test_every_parameter_gets_a_gradient_that_points_where_the_float_one_does(pr
     assert nn.functional.cosine_similarity(a, b, 0) > (0.9 if preset in ("lut8", "ppoly8", "ibert8") else 0.5)
 
 
+@pytest.mark.slow  # fifteen compilations; test_kernels.py has one of each kernel
 def test_compiled_steps_compute_the_eager_integers_and_their_gradients() -> None:
     eager = calibrated(small_model("ivit8", ["quant.compile=false"])).train()
     compiled = calibrated(small_model("ivit8", ["quant.compile=true"])).train()

@@ -29,6 +29,7 @@ from intvit.search.held_out import held_out_images
 from intvit.search.preset_file import compact
 from intvit.training.entry import train
 from intvit.training.restore import build_model, restore_run
+from tests.support.shared import shared_folder
 from tests.support.tiny_runs import TINY, tiny
 
 COUNTS = {"calibration-images": 32, "alone-images": 4, "search-images": 8, "final-images": 8, "trials": 8}
@@ -37,9 +38,8 @@ SMALL = [*(text for name, count in COUNTS.items() for text in (f"--{name}", str(
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("search") / "run"
-    train(tiny("quant=lut8", "schedule.qat=null", "schedule.frozen=null"), folder)
-    return folder
+    config = tiny("quant=lut8", "schedule.qat=null", "schedule.frozen=null")
+    return shared_folder(tmp_path_factory, "float", lambda folder: train(config, folder))
 
 
 def search(run: Path, out: Path, *more: str) -> dict[str, Any]:
@@ -49,9 +49,8 @@ def search(run: Path, out: Path, *more: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def found(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("search") / "found"
-    search(run, out, "--budget", "bytes=w6a6", "bitops=w6a6")
-    return out
+    budget = ["--budget", "bytes=w6a6", "bitops=w6a6"]
+    return shared_folder(tmp_path_factory, "found", lambda out: search(run, out, *budget))
 
 
 def test_train_with_the_found_preset_makes_the_measured_program(run: Path, found: Path, tmp_path: Path) -> None:

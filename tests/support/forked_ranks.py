@@ -1,4 +1,7 @@
-"""Ranks as processes forked from one that has imported everything, with what torchrun would tell them."""
+"""Ranks as processes forked from one that has imported everything, with what torchrun would tell them.
+
+Tests that call it stand in the xdist group `ranks`: the imports take seconds, and one worker does them once.
+"""
 
 import multiprocessing
 import os

@@ -9,7 +9,7 @@ from torch import nn
 
 from intvit.models import MODELS, create_model
 from intvit.models.swin import SwinSize
-from intvit.quant.presets import compose_quant
+from tests.support.presets import quant_of
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -25,7 +25,7 @@ def reduced(name: str) -> tuple[int, dict[str, Any], dict[str, Any]]:
 def model_of(name: str, preset: str, **changes: Any) -> nn.Module:
     image_size, small, _ = reduced(name)
     options = {"image_size": image_size, "patch_size": None, "num_classes": 7, "mean": MEAN, "std": STD}
-    return create_model(name, **{**options, "quant": compose_quant(preset), **small, **changes})
+    return create_model(name, **{**options, "quant": quant_of(preset), **small, **changes})
 
 
 def random_images(count: int, size: int) -> torch.Tensor:

@@ -12,8 +12,8 @@ from intvit.analysis.analyzed_model import AnalyzedModel
 from intvit.calibration import calibrate
 from intvit.data.presets import photo_config
 from intvit.models import create_model
-from intvit.quant.presets import compose_quant
 from intvit.training.config import photo_model_config
+from tests.support.presets import quant_of
 
 SIZES: dict[str, tuple[int, dict[str, Any]]] = {
     "deit_t": (32, {"width": 16, "depth": 3, "heads": 2}),
@@ -41,7 +41,7 @@ def images(name: str, count: int, seed: int) -> Tensor:
 
 
 def small_model(name: str, preset: str) -> SmallModel:
-    config, quant = photo_model_config(name), compose_quant(preset)
+    config, quant = photo_model_config(name), quant_of(preset)
     small = SmallModel(name, config, quant, nn.Identity(), photo_config(), images(name, 6, 1))
     small.model = small._build({})
     calibrate(small.model, small.calibration.split(8))

@@ -11,9 +11,10 @@ from intvit.export.record import record
 from intvit.models import create_model
 from intvit.program import load_checkpoint, save_checkpoint
 from intvit.quant import trace
-from intvit.quant.presets import compose_quant, preset_names
+from intvit.quant.presets import preset_names
 from intvit.runtime import load_runtime
 from intvit.runtime.native.runtime import supported
+from tests.support.presets import quant_of
 
 PRESETS = [name for name in preset_names() if name != "fp32"]
 
@@ -30,7 +31,7 @@ def small_model(preset: str, overrides: list[str] | None = None, seed: int = 0, 
         num_classes=10,
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
-        quant=compose_quant(preset, overrides),
+        quant=quant_of(preset, overrides),
         width=48,
         depth=depth,
     )

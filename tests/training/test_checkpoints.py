@@ -19,6 +19,7 @@ from intvit.files import holding
 from intvit.training.checkpoints import TERMINATED, WholeCheckpointIO
 from intvit.training.entry import train
 from intvit.training.module import TrainingModule
+from tests.support.shared import shared_folder
 from tests.support.tiny_runs import rows, state, tiny, train_and_stop
 
 STEPS = [  # five of float, five of QAT, two frozen; with mixing, stochastic depth, an average
@@ -37,9 +38,7 @@ FLOAT = ["schedule.qat=null", "schedule.frozen=null"]
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "whole"
-    train(tiny(*STEPS), folder)
-    return folder
+    return shared_folder(tmp_path_factory, "whole", lambda folder: train(tiny(*STEPS), folder))
 
 
 def assert_same_run(folder: Path, whole: Path) -> None:

@@ -18,15 +18,15 @@ from tests.support.slurm_cluster import missing_programs, slurm_cluster, wait_un
 from tests.support.tiny_runs import TINY, composed, rows, state
 
 ROOT = Path(__file__).parents[2]
-PRESETS = ["trainer=ddp_cpu", *TINY, "data.batch_size=128", "schedule.frozen=null"]
+PRESETS = ["trainer=ddp_cpu", *TINY, "data.batch_size=16", "schedule.frozen=null"]
 LONG = [*PRESETS, "schedule.float.epochs=12", "callbacks.progress=lines"]  # to interrupt
 # One core a task; the shipped file asks for GPUs.
 SMALL = ["--ntasks-per-node=1", "--gpus-per-node=0", "--cpus-per-task=1"]
 LIMIT = 90.0  # seconds that anything may take
 
-# One cluster serves the whole file, in one worker.
+# One cluster serves the whole file, in the worker that starts ranks.
 pytestmark = [
-    pytest.mark.xdist_group("slurm"),
+    pytest.mark.xdist_group("ranks"),
     pytest.mark.skipif(bool(missing_programs()), reason=f"no SLURM on this machine: {missing_programs()} not found"),
 ]
 

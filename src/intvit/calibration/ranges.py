@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from intvit.errors import IntVitError
 from intvit.quant.control import layers, set_mode
 from intvit.quant.layers import Linear
 from intvit.quant.observer import all_reduce, broadcast, world_size
 from intvit.quant.quantizer import Collected, Quantizer
 
+CALIBRATION_BATCH = 64
 CORRECTION_IMAGES = 128  # means need fewer images than ranges
 
 
@@ -29,23 +32,50 @@ def finish_calibration(model: nn.Module) -> None:
                 broadcast(buffer)
 
 
-@torch.no_grad()
-def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Find the ranges from all batches, correct the biases on the first; leaves the model in eval and integer mode.
+Model = TypeVar("Model", bound=nn.Module)
+Images = Tensor | np.ndarray
 
-    batches: calibration images, uint8 (B, C, H, W).
+
+@torch.no_grad()
+def calibrate(
+    model: Model, images: Images | Iterable[Images | Sequence[Images]], *, batch_size: int = CALIBRATION_BATCH
+) -> Model:
+    """Find the ranges from all images, correct the biases on the first; returns the model, in eval and integer mode.
+
+    model: of this package, with float weights. images: uint8 (N, C, H, W), numpy or torch; or batches of such, alone or
+    first of a tuple, as loaders give images with labels. A hundred or two of the training set suffice. batch_size: of
+    the pieces that an array is split into; it changes the last bits of the ranges.
+
+    Raises IntVitError for images of another size or type, for none, and for a model that is not this package's.
+
+    >>> model = calibrate(intvit.create_model("deit_t", image_size=32, num_classes=10, depth=1), images32)
+    >>> model.integer_scores(torch.from_numpy(images32)).dtype
+    torch.int32
     """
+    if next(layers(model), None) is None:
+        raise IntVitError(f"{type(model).__name__} is not a model of intvit; intvit.quantize(model) makes one")
+    device = next(model.parameters()).device
     model.eval()
     set_mode(model, "calibrate")
     kept: list[Tensor] = []
-    for images in batches:
-        model(images)
+    for batch in _batches(images, batch_size):
+        batch = batch.to(device)
+        model(batch)
         if wants_correction(kept):
-            kept.append(images)
+            kept.append(batch)
     finish_calibration(model)
     # Every rank corrects with as many batches as the rank that has fewest.
     count = -int(all_reduce(torch.tensor(-len(kept)), "max"))
     correct_biases(model, kept[:count])
+    return model
+
+
+def _batches(images: Images | Iterable[Images | Sequence[Images]], size: int) -> Iterator[Tensor]:
+    if isinstance(images, Tensor | np.ndarray):
+        yield from torch.as_tensor(images).split(size)
+        return
+    for batch in images:
+        yield torch.as_tensor(batch if isinstance(batch, Tensor | np.ndarray) else batch[0])
 
 
 def wants_correction(kept: list[Tensor]) -> bool:
@@ -104,6 +134,8 @@ def find_ranges(model: nn.Module, statistics: dict[str, list[Collected]], known:
     known: ranges that earlier calls found for other quantizations of the same weights; new ones are added. Leaves the
     model in eval and integer mode, without bias correction.
     """
+    key: tuple[Any, ...]
+    names: tuple[str, ...]
     for layer in layers(model):
         if isinstance(layer, Quantizer):
             key, names = (layer.name, *layer.form()), ("statistic", "clip", "factors")

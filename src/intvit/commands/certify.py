@@ -13,11 +13,9 @@ from __future__ import annotations
 import argparse
 
 from intvit.commands.arguments import positive
-from intvit.program import OperatorBounds, bounds, load_checkpoint
-from intvit.program.certificate import Row, rows
+from intvit.program.certificate import Row
 from intvit.program.interval_arithmetic import Range
-from intvit.runtime.images import read_images
-from intvit.runtime.observed import observe
+from intvit.runtime.certificate import Certificate, certify
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("folder", metavar="FOLDER", help="an integer checkpoint")
     parser.add_argument("--accumulator", type=positive, metavar="BITS", help="would accumulators of this width do?")
-    parser.add_argument("--images", nargs="+", metavar="FILE", help="photos, or .npy files of uint8 pixels")
+    parser.add_argument("--images", nargs="+", default=[], metavar="FILE", help="photos, or .npy files of uint8 pixels")
     parser.add_argument("--every", action="store_true", help="a row for every operator")
     return parser
 
@@ -34,11 +32,11 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     """Prints the table; 1 if an accumulator needs more than `--accumulator` bits."""
     options = _parser().parse_args(arguments)
-    program = load_checkpoint(options.folder)
-    proven = bounds(program)
-    reached = observe(program, read_images(program, options.images)) if options.images else {}
-    print_table(rows(program, proven, reached, joined=not options.every))
-    return 0 if options.accumulator is None else _answer(proven, options.accumulator)
+    certificate = certify(options.folder, options.accumulator, images=options.images, every=options.every)
+    print_table(certificate.rows)
+    if certificate.accumulator is not None:
+        _print_answer(certificate)
+    return 0 if certificate.enough else 1
 
 
 def print_table(table: list[Row]) -> None:
@@ -60,10 +58,9 @@ def _text(seen: Range) -> str:
     return f"{seen.low}..{seen.high}"
 
 
-def _answer(proven: dict[str, OperatorBounds], bits: int) -> int:
-    sums = {name: entry.accumulator for name, entry in proven.items() if entry.accumulator}
-    wider = {name: seen for name, seen in sums.items() if seen.bits > bits}
-    print(f"accumulators of {bits} bits: enough for {len(sums) - len(wider)} of {len(sums)} sums, whatever the image")
+def _print_answer(certificate: Certificate) -> None:
+    sums, wider = len(certificate.sums), certificate.wider
+    width = certificate.accumulator
+    print(f"accumulators of {width} bits: enough for {sums - len(wider)} of {sums} sums, whatever the image")
     for name, seen in wider.items():
-        print(f"  {name} ({proven[name].op}) may reach {_text(seen)} and needs {seen.bits} bits")
-    return 1 if wider else 0
+        print(f"  {name} ({certificate.operators[name].op}) may reach {_text(seen)} and needs {seen.bits} bits")

@@ -9,15 +9,9 @@ from __future__ import annotations
 import argparse
 import time
 
-import torch
-
-from intvit.calibration import calibrate
 from intvit.commands.arguments import at_least, positive
-from intvit.evaluation.check import mismatches, stored_bytes
-from intvit.export.record import record
+from intvit.evaluation.check import check_model
 from intvit.models import MODELS
-from intvit.models.presets import random_model
-from intvit.program.cost import macs
 from intvit.runtime import RUNTIMES
 
 
@@ -46,14 +40,8 @@ def main(arguments: list[str]) -> int:
 
 def _check(name: str, options: argparse.Namespace) -> int:
     start = time.perf_counter()
-    model = random_model(name, options.quant, options.image_size, options.seed)
-    generator = torch.Generator().manual_seed(options.seed)
-    shape = (options.images, 3, options.image_size, options.image_size)
-    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    calibrate(model, [images])
-    program = record(model)
-    wrong = mismatches(model, images, options.runtimes)
-    figures = (sum(p.numel() for p in model.parameters()), stored_bytes(program), len(program.operators), macs(program))
+    found = check_model(name, options.quant, options.image_size, options.images, options.runtimes, options.seed)
+    figures = (found.parameters, found.stored_bytes, found.operators, found.macs, found.mismatches)
     seconds = time.perf_counter() - start
-    print(f"{name:<18}" + "".join(f"{figure:>15,}" for figure in (*figures, wrong)) + f"{seconds:>15.0f}", flush=True)
-    return wrong
+    print(f"{name:<18}" + "".join(f"{figure:>15,}" for figure in figures) + f"{seconds:>15.0f}", flush=True)
+    return found.mismatches

@@ -11,13 +11,9 @@ are the numpy runtime's, which every runtime equals.
 from __future__ import annotations
 
 import argparse
-import shutil
-from pathlib import Path
 
 from intvit.commands.arguments import new_folder
-from intvit.export.golden import write_golden
-from intvit.program import load_checkpoint
-from intvit.runtime.images import read_images
+from intvit.export.golden import golden
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,8 +32,6 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> None:
     """Writes the folder and says what is in it."""
     options = _parser().parse_args(arguments)
-    program = load_checkpoint(options.folder)
-    images = read_images(program, options.images)
-    count = write_golden(program, images, options.out, options.values)
-    shutil.copyfile(Path(options.folder) / "program.json", options.out / "program.json")
-    print(f"{options.out}: {count} tensors of {len(images)} images and {len(program.constants)} parameters")
+    manifest = golden(options.folder, options.images, options.out, values=options.values)
+    images, parameters = manifest["images"], manifest["parameters"]
+    print(f"{options.out}: {sum(map(len, images))} tensors of {len(images)} images and {len(parameters)} parameters")

@@ -9,13 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-
-from intvit.program import load_checkpoint
-from intvit.runtime import RUNTIMES, load_runtime
-from intvit.runtime.images import read_images
-
-TOP = 5
+from intvit.runtime import RUNTIMES
+from intvit.runtime.classes import run
 
 
 def main(arguments: list[str]) -> int:
@@ -27,13 +22,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path)
     parser.add_argument("--runtime", default="native", choices=sorted(RUNTIMES))
     options = parser.parse_args(arguments)
-    program = load_checkpoint(options.folder)
-    runtime = load_runtime(program, options.runtime)
-    names = program.classes or [str(index) for index in range(program.values[program.output].shape[0])]
-    for path in options.images:
-        images = read_images(program, [path])
-        for number, scores in enumerate(runtime(images)):
-            print(path if len(images) == 1 else f"{path}[{number}]")
-            for index in np.argsort(-scores.astype(np.int64), kind="stable")[:TOP]:
-                print(f"  {scores[index]:>11}  {names[index]}")
+    for classified in run(options.folder, options.images, runtime=options.runtime):
+        print(classified.image)
+        for name, score in classified.best:
+            print(f"  {score:>11}  {name}")
     return 0

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from intvit.config.environment import started_ranks
 from intvit.config.identity import identity_hash, plain
-from intvit.errors import IntVitError
+from intvit.errors import IntVitError, one_line
 
 
 def config_directory() -> Path:
@@ -23,6 +26,42 @@ def config_directory() -> Path:
         if (folder / "train.yaml").is_file():
             return folder
     raise IntVitError(f"no presets beside {package}: the installation is incomplete, install intvit again")
+
+
+def presets(group: str = "quant") -> list[str]:
+    """Names of the presets of a group, sorted; the groups are the folders of conf/, such as `model` or `quant/gelu`.
+
+    Raises IntVitError for a group that there is not.
+
+    >>> "ivit8" in presets(), presets("quant/layernorm")
+    (True, ['exact', 'float', 'ibert', 'ivit', 'ivit_paper'])
+    """
+    folder = config_directory() / group
+    names = sorted(path.stem for path in folder.glob("*.yaml") if path.stem != "base")  # what the others share
+    if not group or not names:
+        groups = sorted(
+            {str(path.parent.relative_to(config_directory())) for path in config_directory().glob("*/**/*.yaml")}
+        )
+        raise IntVitError(f"no presets of {group}; there are {', '.join(groups)}")
+    return names
+
+
+def compose_run(overrides: Sequence[str]) -> tuple[dict[str, Any], Path]:
+    """The plain config and the run folder of `python train.py` with these overrides. Raises IntVitError."""
+    register_resolvers()
+    with _composing():
+        config = compose("train", overrides=list(overrides), return_hydra_config=True)
+        return plain(config), Path(config.hydra.run.dir)
+
+
+@contextlib.contextmanager
+def _composing() -> Iterator[None]:
+    """Hydra at work on our presets; its errors, of several lines and types, become IntVitError."""
+    try:
+        with initialize_config_dir(str(config_directory()), version_base="1.3"):
+            yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise IntVitError(one_line(error)) from error
 
 
 def _run_folder(*, _root_: DictConfig) -> str:
@@ -47,10 +86,10 @@ def register_resolvers() -> None:
 
 
 def compose_group(overrides: list[str], group: str) -> dict[str, Any]:
-    """The group of presets that `overrides` choose, as train.py would compose it, in plain values."""
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+    """The group of presets that `overrides` choose, as train.py composes it, in plain values. Raises IntVitError."""
+    with _composing():
         config = compose(overrides=overrides)
-    return typing.cast("dict[str, Any]", OmegaConf.to_container(config[group], resolve=True))
+        return typing.cast("dict[str, Any]", OmegaConf.to_container(config[group], resolve=True))
 
 
 @functools.cache

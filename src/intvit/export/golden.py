@@ -7,6 +7,9 @@ numpy runtime's, which every runtime equals.
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -16,15 +19,40 @@ import numpy as np
 
 from intvit.errors import IntVitError
 from intvit.files import write_json
-from intvit.program import Program, container
+from intvit.program import Program, container, load_checkpoint
 from intvit.runtime import load_runtime
+from intvit.runtime.images import read_images
 
 MANIFEST, PARAMETERS = "manifest.json", "parameters"
 _DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
 
 
-def write_golden(program: Program, images: np.ndarray, out: Path, patterns: list[str]) -> int:
-    """Writes everything but program.json for uint8 images [B, C, H, W]; returns the number of the images' tensors.
+def golden(
+    folder: str | os.PathLike[str],
+    images: np.ndarray | Sequence[str | Path],
+    out: str | os.PathLike[str],
+    *,
+    values: Sequence[str] = ("*",),
+) -> dict[str, Any]:
+    """Writes golden vectors of an integer checkpoint into the new or empty folder `out`; returns manifest.json.
+
+    images: photos or .npy files of `read_images`, or an array uint8 (B, C, H, W). values: which operators' outputs, by
+    name, * and ? allowed. program.json is copied, so that `out` says which operator reads what.
+
+    Raises ProgramError (an IntVitError) for a folder that holds no whole checkpoint, IntVitError for a file that is no
+    image, a name without an operator, and if `out` is not empty; nothing is written then.
+
+    >>> golden(folder, images, out, values=["head"])["images"][0][-1]["shape"]
+    [10]
+    """
+    program = load_checkpoint(folder)
+    manifest = write_golden(program, read_images(program, images), Path(out), values)
+    shutil.copyfile(Path(folder) / "program.json", Path(out) / "program.json")
+    return manifest
+
+
+def write_golden(program: Program, images: np.ndarray, out: Path, patterns: Sequence[str]) -> dict[str, Any]:
+    """Writes everything but program.json for uint8 images [B, C, H, W]; returns the content of manifest.json.
 
     `patterns`: which operators' outputs, by name. Raises IntVitError for a pattern without a match, or if `out` is not
     empty; nothing is written then.
@@ -48,18 +76,16 @@ def write_golden(program: Program, images: np.ndarray, out: Path, patterns: list
                 value = program.values[name]
                 entries.append({"name": name, **_write(out, f"{index:04d}", name, array[0], value.bits, value.signed)})
         vectors.append(entries)
-    write_json(
-        out / MANIFEST,
-        {
-            "format": "intvit-golden",
-            "version": 1,
-            "input": program.input,
-            "output": program.output,
-            "parameters": parameters,
-            "images": vectors,
-        },
-    )
-    return sum(len(entries) for entries in vectors)
+    manifest = {
+        "format": "intvit-golden",
+        "version": 1,
+        "input": program.input,
+        "output": program.output,
+        "parameters": parameters,
+        "images": vectors,
+    }
+    write_json(out / MANIFEST, manifest)
+    return manifest
 
 
 def _write(out: Path, folder: str, name: str, array: np.ndarray, bits: int, signed: bool) -> dict[str, Any]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from intvit import __version__
 from intvit.errors import IntVitError
+from intvit.models.base import ImageModel
+from intvit.program.bounds import bounds
 from intvit.program.check import check
+from intvit.program.checkpoint import save_checkpoint
 from intvit.program.program import Constant, Operator, Program, Value
 from intvit.quant.control import layers
 from intvit.quant.layers import GELU, AttentionCore, LayerNorm
@@ -68,12 +74,13 @@ def record(model: nn.Module, classes: list[str] | None = None, provenance: dict[
     Its provenance gets `functions`: layer -> name of the function whose table it holds, where that is not the table of
     exp or GELU itself. Names are for people: nothing imports them again.
 
-    Raises IntVitError naming the layers whose operators are `float`, and ProgramError for a program that is not
-    well formed.
+    Raises IntVitError for a model that is not this package's, and naming the layers whose operators are `float`;
+    ProgramError for a program that is not well formed.
     """
-    _refuse_float(model)
+    ours = _ours(model)
+    _refuse_float(ours)
     recorder = Recorder()
-    scores = model(recorder.image((model.channels, model.image_size, model.image_size)))
+    scores = ours(recorder.image((ours.channels, ours.image_size, ours.image_size)))
     program = Program(
         input="image",
         output=scores.name,
@@ -92,6 +99,44 @@ def _functions(model: nn.Module) -> dict[str, dict[str, str]]:
     families = {layer.name: layer.family for layer in layers(model) if isinstance(layer, AttentionCore | GELU)}
     names = {layer: family.name for layer, family in families.items() if family.function and family.name != "lut"}
     return {"functions": names} if names else {}
+
+
+def export(
+    model: nn.Module,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    classes: Sequence[str] = (),
+    provenance: Mapping[str, Any] | None = None,
+) -> Program:
+    """The integer program of a calibrated model, checked and proven; with a folder, written there.
+
+    model: of this package, after `calibrate` or training. folder: where program.json, weights.safetensors and
+    bounds.json go, in place of an older checkpoint. classes: names of the classes, in the order of the scores.
+    provenance: what the program says of its origin, beside what the model knows of it.
+
+    Raises IntVitError for a model that is not this package's, has no ranges or has float operators, and ProgramError
+    (one, too) for a program that may overflow and a folder that holds anything else; nothing is written then.
+
+    >>> model = intvit.create_model("deit_t", image_size=32, num_classes=10, depth=1)
+    >>> program = export(intvit.calibrate(model, numpy.zeros((2, 3, 32, 32), "uint8")), classes=list("abcdefghij"))
+    >>> program.values[program.output].shape, program.classes[0]
+    ((10,), 'a')
+    """
+    ours = _ours(model)
+    if classes and len(classes) != ours.num_classes:
+        raise IntVitError(f"{len(classes)} names of classes for {ours.num_classes} scores; give one each")
+    program = record(ours, list(classes), {"intvit": __version__, **ours.provenance, **(provenance or {})})
+    if folder is None:
+        bounds(program)
+    else:
+        save_checkpoint(program, folder)
+    return program
+
+
+def _ours(model: nn.Module) -> ImageModel:
+    if not isinstance(model, ImageModel):
+        raise IntVitError(f"{type(model).__name__} is not a model of intvit; intvit.quantize(model) makes one")
+    return model
 
 
 def _refuse_float(model: nn.Module) -> None:

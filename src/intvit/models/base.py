@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +28,7 @@ class ImageModel(nn.Module):
     def __init__(self, image_size: int, channels: int, num_classes: int) -> None:
         super().__init__()
         self.image_size, self.channels, self.num_classes = image_size, channels, num_classes
+        self.provenance: dict[str, Any] = {}  # where the weights are from, for the exported program
 
     @property
     def scores_layer(self) -> Scores:

@@ -78,9 +78,7 @@ class Quantizer(Layer):
         largest = 2 ** (self.bits - 1) - 1
         values = (self.statistic * self.clip).tolist()
         if any(math.isnan(value) for value in values):
-            raise IntVitError(
-                f"{self.name}: no range yet; run calibration batches in mode 'calibrate' and finish_calibration first"
-            )
+            raise IntVitError(f"{self.name}: no range yet; calibrate(model, images) comes first")
         return tuple(self._on_grid(max(value / largest, self.smallest_scale)) for value in values)
 
     def _on_grid(self, scale: float) -> float:
@@ -134,7 +132,7 @@ class Quantizer(Layer):
     def finish(self) -> None:
         """Fix the range from what was collected; the collection is dropped."""
         if not self.collected:
-            raise IntVitError(f"{self.name}: calibration saw no values; run calibration batches first")
+            raise IntVitError(f"{self.name}: calibration saw no values; give it images")
         for group, collected in enumerate(self.collected):
             statistic, clip = self._statistic(collected)
             self.statistic[group], self.clip[group] = statistic, clip

@@ -6,6 +6,7 @@ A runtime is imported when it is asked for, so that the numpy one works where to
 import os
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,11 +15,13 @@ from intvit.errors import IntVitError
 from intvit.program.checkpoint import load_checkpoint
 from intvit.program.program import Program, ProgramError
 
-RUNTIMES = {  # name -> module, class
-    "numpy": ("intvit.runtime.numpy", "NumpyRuntime"),
-    "onnx": ("intvit.runtime.onnx.runtime", "OnnxRuntime"),
-    "torch": ("intvit.runtime.torch", "TorchRuntime"),
-    "native": ("intvit.runtime.native.runtime", "NativeRuntime"),
+GROUP = "intvit.runtime"  # entry points of installed packages, NAME = "MODULE:CLASS"
+# name -> MODULE:CLASS, made from a checked program: those of packages, then ours, whose names are taken
+RUNTIMES = {point.name: point.value for point in entry_points(group=GROUP)} | {
+    "numpy": "intvit.runtime.numpy:NumpyRuntime",
+    "onnx": "intvit.runtime.onnx.runtime:OnnxRuntime",
+    "torch": "intvit.runtime.torch:TorchRuntime",
+    "native": "intvit.runtime.native.runtime:NativeRuntime",
 }
 
 
@@ -32,9 +35,24 @@ class Runtime(Protocol):
         """Yields (operator name, its output as int64 [B, ...]) in program order."""
 
 
-def load(folder: str | os.PathLike, runtime: str = "native", **options: Any) -> Runtime:
-    """The checked program in an integer checkpoint's folder, ready to run; see `load_runtime`."""
-    return load_runtime(load_checkpoint(folder), runtime, **options)
+def load(source: Program | str | os.PathLike[str], runtime: str = "native", **options: Any) -> Runtime:
+    """A checked program, ready to run: `scores = load(folder)(images)`, uint8 (B, C, H, W) -> int32 (B, classes).
+
+    source: the folder of an integer checkpoint, or a program. runtime: `native` (C++, the fast one; takes `threads` and
+    `path`), `numpy` (the reference), `torch` or `onnx`; all give equal integers, and need no torch but for its own.
+
+    Raises ProgramError (an IntVitError) for a folder that holds no whole checkpoint and for an unknown runtime,
+    IntVitError where the native runtime is not compiled. The runtime refuses images of another size or type.
+
+    >>> load(folder, "numpy")(images).dtype
+    dtype('int32')
+    """
+    return load_runtime(as_program(source), runtime, **options)
+
+
+def as_program(source: Program | str | os.PathLike[str]) -> Program:
+    """A program as it is, or the checked one of an integer checkpoint's folder. Raises ProgramError."""
+    return source if isinstance(source, Program) else load_checkpoint(source)
 
 
 def load_runtime(program: Program, name: str, **options: Any) -> Runtime:
@@ -44,7 +62,7 @@ def load_runtime(program: Program, name: str, **options: Any) -> Runtime:
     """
     if name not in RUNTIMES:
         raise ProgramError(f"unknown runtime {name!r}; there are {', '.join(sorted(RUNTIMES))}")
-    module, runtime = RUNTIMES[name]
+    module, _, runtime = RUNTIMES[name].partition(":")
     return getattr(import_module(module), runtime)(program, **options)
 
 

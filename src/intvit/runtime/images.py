@@ -17,14 +17,17 @@ from intvit.runtime import check_images
 MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's name
 
 
-def read_images(program: Program, paths: Sequence[str | Path]) -> np.ndarray:
-    """uint8 [B, C, H, W] of the program's size, in the order of `paths`.
+def read_images(program: Program, paths: np.ndarray | Sequence[str | Path]) -> np.ndarray:
+    """uint8 [B, C, H, W] of the program's size, in the order of `paths`; an array of such is taken as it is.
 
     A `.npy` file holds uint8 [C, H, W] or [B, C, H, W] and is taken as it is; any other file is a photo, which goes
     through the evaluation transform (shorter side to size / crop_pct, center crop) that the checkpoint's provenance
     records, or the one of ImageNet's models. Raises IntVitError, naming the file.
     """
-    batches = []
+    if isinstance(paths, np.ndarray):
+        check_images(program, paths)
+        return paths
+    batches = [np.empty((0, *program.values[program.input].shape), np.uint8)]
     for path in map(Path, paths):
         if not path.is_file():
             raise IntVitError(f"{path}: no such file; give .npy files of uint8 pixels, or photos")

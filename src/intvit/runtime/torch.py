@@ -15,6 +15,8 @@ from torch import Tensor, fx, nn
 
 from intvit import arithmetic
 from intvit.arithmetic import EXPONENT_KINDS, GELU_KINDS, LayerNormParameters, Normalizer, from_fields
+from intvit.arithmetic.exponent import Exponent
+from intvit.arithmetic.gelu import Gelu
 from intvit.program import Operator, Program
 from intvit.runtime import check_images
 
@@ -180,10 +182,10 @@ def _requantize(operator: Operator, inputs: Inputs, constants: Constants, batch:
 
 
 def _add(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
-    roles = [constants[role] for role in ("multiplier_a", "multiplier_b", "shift")]
     a, b = inputs
     b = b.view(batch, *[1] * (a.dim() - b.dim()), *b.shape[1:])
-    return arithmetic.add(a, b, *roles, operator.attributes["bits"])
+    multiplier_a, multiplier_b, shift = (constants[role] for role in ("multiplier_a", "multiplier_b", "shift"))
+    return arithmetic.add(a, b, multiplier_a, multiplier_b, shift, operator.attributes["bits"])
 
 
 def _layernorm(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
@@ -194,13 +196,13 @@ def _layernorm(operator: Operator, inputs: Inputs, constants: Constants, batch: 
 
 
 def _softmax(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
-    exponent = from_fields(EXPONENT_KINDS[operator.attributes["kind"]], operator.attributes, constants)
+    exponent: Exponent = from_fields(EXPONENT_KINDS[operator.attributes["kind"]], operator.attributes, constants)
     bits, normalization = operator.attributes["bits"], operator.attributes["normalization"]
     return arithmetic.softmax(inputs[0], exponent, bits, normalization, _mask(constants))
 
 
 def _exponential(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
-    exponent = from_fields(EXPONENT_KINDS[operator.attributes["kind"]], operator.attributes, constants)
+    exponent: Exponent = from_fields(EXPONENT_KINDS[operator.attributes["kind"]], operator.attributes, constants)
     return arithmetic.exponential(inputs[0], exponent, *_multiply_shift(operator), _mask(constants))
 
 
@@ -219,7 +221,7 @@ def _multiply_shift(operator: Operator) -> tuple[int, int, int]:
 
 
 def _gelu(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
-    function = from_fields(GELU_KINDS[operator.attributes["kind"]], operator.attributes, constants)
+    function: Gelu = from_fields(GELU_KINDS[operator.attributes["kind"]], operator.attributes, constants)
     return function(inputs[0])
 
 

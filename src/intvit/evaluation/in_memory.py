@@ -1,0 +1,90 @@
+"""Accuracy and mismatches of a model or a program on images in memory, or on the batches of any loader."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from intvit.errors import IntVitError
+from intvit.evaluation.engine import Executor, tally
+from intvit.evaluation.report import figures
+from intvit.export.record import record
+from intvit.program import Program
+from intvit.quant import set_mode
+from intvit.runtime import as_program, load_runtime
+
+Array = np.ndarray | Tensor
+
+
+def evaluate(
+    model: nn.Module | Program | str | os.PathLike[str],
+    images: Array | Iterable[tuple[Array, Array]],
+    labels: Array | Sequence[int] | None = None,
+    *,
+    runtimes: Sequence[str] = ("torch", "numpy"),
+    batch_size: int = 64,
+) -> dict[str, Any]:
+    """Top-1 and top-5 in percent, and for every runtime the images whose integer scores differ.
+
+    model: a calibrated model, which is then run in float and in integers, and its program on the runtimes; or a program
+    or the folder of one, on the runtimes alone, whose scores are compared with the first one's. images, labels: uint8
+    (N, C, H, W) and integers (N,); or instead of both a loader, which yields such pairs, such as
+    `intvit.data.loading.validation_loader` of any data set. runtimes: names of `intvit.runtime.RUNTIMES`.
+
+    Returns what evaluation.json holds: `images`, `float` and `qat` (of a model: in integers) with `top1` and `top5`,
+    and `runtimes` by name with `top1`, `top5`, `mismatches` and `images_per_second`. A model is left in eval and
+    integer mode.
+
+    Raises IntVitError for no image at all, images of another size, labels outside the classes, and an unknown runtime.
+
+    >>> figures = evaluate(model, images, labels, runtimes=["numpy"])
+    >>> figures["images"], figures["runtimes"]["numpy"]["mismatches"]
+    (8, 0)
+    """
+    if not runtimes:
+        raise IntVitError("runtimes=[]: name at least one, such as numpy")
+    executors: dict[str, Executor] = {}
+    if isinstance(model, nn.Module):
+        set_mode(model.eval(), "integer")
+        program = record(model)
+        executors = {"float": _executor(model, "float"), "qat": _executor(model, "integer")}
+    else:
+        program = as_program(model)
+    executors |= {name: load_runtime(program, name) for name in runtimes}
+    reference = "qat" if "qat" in executors else runtimes[0]
+    tallies = tally(_batches(images, labels, batch_size), executors, reference=reference, compared=runtimes)
+    return figures(tallies, list(runtimes))
+
+
+def _executor(model: Any, mode: str) -> Executor:
+    @torch.no_grad()
+    def execute(images: np.ndarray) -> np.ndarray:
+        set_mode(model, mode)
+        given = torch.from_numpy(images).to(next(model.parameters()).device)
+        scores: Tensor = model(given) if mode == "float" else model.integer_scores(given)
+        return scores.cpu().numpy()
+
+    return execute
+
+
+def _batches(
+    images: Array | Iterable[tuple[Array, Array]], labels: Array | Sequence[int] | None, size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    if not isinstance(images, np.ndarray | Tensor):
+        if labels is not None:
+            raise IntVitError("labels beside a loader, which yields its own: give images as one array, or no labels")
+        yield from ((_array(batch), _array(own)) for batch, own in images)
+        return
+    if labels is None or len(labels) != len(images):
+        raise IntVitError(f"{len(images)} images with {0 if labels is None else len(labels)} labels: give one for each")
+    pixels, classes = _array(images), _array(labels)
+    yield from ((pixels[at : at + size], classes[at : at + size]) for at in range(0, len(pixels), size))
+
+
+def _array(values: Array | Sequence[int]) -> np.ndarray:
+    return values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
