@@ -7,8 +7,10 @@ there, and conf/model/NAME.yaml.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import pkgutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -33,16 +35,27 @@ class Size(Protocol):
     def build(self, **options: Any) -> nn.Module: ...
 
 
-def _collected() -> dict[str, Size]:
-    users = {"presets", "registry", "weights"}  # of this module: they name models, and have none of their own
-    sizes: dict[str, Size] = {}
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if module.name not in users:
+class Models(Mapping[str, Size]):
+    """The sizes of every architecture by name, collected at the first look: files of this folder import this one."""
+
+    @functools.cached_property
+    def _sizes(self) -> dict[str, Size]:
+        sizes: dict[str, Size] = {}
+        for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
             sizes |= getattr(importlib.import_module(f"intvit.models.{module.name}"), "SIZES", {})
-    return dict(sorted(sizes.items()))
+        return dict(sorted(sizes.items()))
+
+    def __getitem__(self, name: str) -> Size:
+        return self._sizes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sizes)
+
+    def __len__(self) -> int:
+        return len(self._sizes)
 
 
-MODELS = _collected()
+MODELS = Models()
 
 
 def create_model(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from intvit.calibration import calibrate
-from intvit.data.module import ShardDataModule
+from intvit.data.data_module import ShardDataModule
 from intvit.quant import freeze_observers, set_mode
 from intvit.quant.observer import all_reduce
 from intvit.torchvision_fix import ensure_torchvision
