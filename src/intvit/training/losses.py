@@ -122,7 +122,7 @@ def _mixing(config: LossConfig, num_classes: int) -> Callable[[Tensor, Tensor], 
     ensure_torchvision()
     from timm.data.mixup import Mixup
 
-    mixup: Any = Mixup(  # type: ignore[no-untyped-call]  # timm's
+    mixup: Any = Mixup(
         config.mixup, config.cutmix, label_smoothing=config.label_smoothing, num_classes=num_classes
     )
 
@@ -146,7 +146,7 @@ def _erasing(config: LossConfig) -> Callable[[Tensor], Tensor] | None:
     from timm.data.random_erasing import RandomErasing
 
     def erase(images: Tensor) -> Tensor:
-        eraser: Any = RandomErasing(config.erasing, mode="pixel", device=images.device)  # type: ignore[no-untyped-call]
+        eraser: Any = RandomErasing(config.erasing, mode="pixel", device=images.device)
         erased: Tensor = eraser(images)
         return erased
 

@@ -34,7 +34,7 @@ def build_trainer(config: TrainConfig, folder: Path, epochs: int, step: int, int
             devices=config.trainer.devices,
             num_nodes=config.trainer.num_nodes,
             strategy=config.trainer.strategy,
-            precision=config.trainer.precision,  # type: ignore[arg-type]
+            precision=config.trainer.precision,
             # Not max_steps: Lightning resumes such runs wrongly at the end of an epoch (its issue 19617). Where the
             # schedule ends inside the last epoch, the module says so.
             max_epochs=epochs,
