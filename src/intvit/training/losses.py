@@ -122,9 +122,7 @@ def _mixing(config: LossConfig, num_classes: int) -> Callable[[Tensor, Tensor], 
     ensure_torchvision()
     from timm.data.mixup import Mixup
 
-    mixup: Any = Mixup(
-        config.mixup, config.cutmix, label_smoothing=config.label_smoothing, num_classes=num_classes
-    )
+    mixup: Any = Mixup(config.mixup, config.cutmix, label_smoothing=config.label_smoothing, num_classes=num_classes)
 
     def mix(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if len(images) % 2:  # timm mixes pairs; the last image of an odd batch is its own partner
