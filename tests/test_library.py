@@ -17,6 +17,7 @@ import torch
 
 import intvit
 from intvit.errors import IntVitError
+from intvit.models import MODELS
 from intvit.program import load_checkpoint, save_checkpoint
 from intvit.runtime import load_runtime
 from intvit.torchvision_fix import ensure_torchvision
@@ -243,9 +244,7 @@ def test_a_quantized_timm_model_has_its_weights_and_its_float_logits(name: str) 
 
 
 def timm_name(name: str) -> str:
-    from intvit.models.registry import TIMM_NAMES
-
-    return TIMM_NAMES[name]
+    return MODELS[name].timm
 
 
 REFUSED = [

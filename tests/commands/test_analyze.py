@@ -19,7 +19,7 @@ from intvit.errors import IntVitError
 from intvit.export.record import record
 from intvit.models.presets import random_model
 from intvit.program.cost import macs, operator_costs, totals
-from intvit.quant import layers, set_mode, trace
+from intvit.quant import quant_layers, set_mode, trace
 from intvit.training.entry import train
 from intvit.training.restore import restore_run
 from tests.support.browser import Browser
@@ -51,7 +51,7 @@ def test_the_model_report(run: Path, browser: Browser, tmp_path: Path, capsys: p
     assert "report.html" in said
     assert "GiB" in said
     _, _, model, _, _ = restore_run(str(run))
-    named = {layer.name for layer in layers(model)}
+    named = {layer.name for layer in quant_layers(model)}
     table = rows(tmp_path / "out" / "layers.csv")
     assert {row["layer"] for row in table} <= named
     assert len(table) > 20
@@ -116,7 +116,8 @@ def test_layer_figures_are_those_of_their_definitions() -> None:
     outputs = {}
     set_mode(model, "float")
     hooks = [
-        layer.register_forward_hook(lambda layer, _, y: outputs.__setitem__(layer.name, y)) for layer in layers(model)
+        layer.register_forward_hook(lambda layer, _, y: outputs.__setitem__(layer.name, y))
+        for layer in quant_layers(model)
     ]
     with torch.no_grad():
         model(images)

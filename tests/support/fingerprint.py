@@ -27,7 +27,7 @@ from intvit import arithmetic
 from intvit.export.record import record
 from intvit.models import create_model
 from intvit.program import Program
-from intvit.quant import layers, set_mode
+from intvit.quant import quant_layers, set_mode
 from intvit.quant.presets import compose_quant, preset_names
 from intvit.quant.quantizer import Quantizer
 
@@ -166,7 +166,7 @@ def small_model(preset: str, name: str) -> nn.Module:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(reals(generator, parameter.numel(), -6, 0).view(parameter.shape))
-        for layer in layers(model):
+        for layer in quant_layers(model):
             if isinstance(layer, Quantizer):
                 layer.statistic.copy_(reals(generator, layer.groups, 0, 4).abs())
                 layer.clip.copy_(reals(generator, layer.groups, -1, 0).abs())

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from intvit.analysis.distances import decibels, divergence
-from intvit.quant import QTensor, layers, set_mode
+from intvit.quant import QTensor, quant_layers, set_mode
 from intvit.quant.layer import Layer
-from intvit.quant.layers import GELU, Add, AttentionCore, Constant, InputQuantize, LayerNorm, Linear, MeanPool
+from intvit.quant.layers import GELU, Add, AttentionCore, InputQuantize, LayerNorm, LearnedConstant, Linear, MeanPool
 from intvit.quant.quantizer import Quantizer
 
 KINDS: dict[type, str] = {
@@ -27,7 +27,7 @@ KINDS: dict[type, str] = {
     GELU: "gelu",
     LayerNorm: "layernorm",
     Add: "residual",
-    Constant: "constant",
+    LearnedConstant: "constant",
     MeanPool: "pooling",
     Linear: "linear",
 }
@@ -181,7 +181,7 @@ def _compare(
 @contextmanager
 def _hooked(model: nn.Module, hook: Callable[[Any, Any, Any, Any], None]) -> Iterator[None]:
     """`hook` sees (layer, inputs, keyword inputs, output) of every layer but the quantizers inside others."""
-    seen = [layer for layer in layers(model) if not isinstance(layer, Quantizer)]
+    seen = [layer for layer in quant_layers(model) if not isinstance(layer, Quantizer)]
     hooks = [layer.register_forward_hook(hook, with_kwargs=True) for layer in seen]
     try:
         yield

@@ -18,7 +18,7 @@ from intvit.analysis.operator_error import (
     softmax_error,
 )
 from intvit.arithmetic import GELU_FAMILIES, LAYERNORM_METHODS, SOFTMAX_FAMILIES
-from intvit.quant import QTensor, layers
+from intvit.quant import QTensor, quant_layers
 from intvit.quant.config import preset_options
 from intvit.quant.layers import GELU, AttentionCore, LayerNorm
 
@@ -45,7 +45,7 @@ def layer_inputs(analyzed: AnalyzedModel, images: Tensor) -> dict[str, Logits | 
                 _rows(x.values), x.bits, *affine, layer.output.scale(), shift, layer.output.bits
             )
 
-    seen = [layer for layer in layers(analyzed.model) if isinstance(layer, AttentionCore | GELU | LayerNorm)]
+    seen = [layer for layer in quant_layers(analyzed.model) if isinstance(layer, AttentionCore | GELU | LayerNorm)]
     hooks = [layer.register_forward_hook(keep) for layer in seen]
     try:
         analyzed.model(images)

@@ -18,10 +18,10 @@ from intvit.analysis.block_cache import blocks, blocks_before, recorded, resumed
 from intvit.analysis.distances import decibels, divergence
 from intvit.analysis.layer_error import kind_of
 from intvit.arithmetic import GELU_FAMILIES, LAYERNORM_METHODS, SOFTMAX_FAMILIES
-from intvit.quant import QTensor, layers, set_mode
+from intvit.quant import QTensor, quant_layers, set_mode
 from intvit.quant.config import LOGIT_BITS, OPERAND_BITS
 from intvit.quant.layer import Layer
-from intvit.quant.layers import GELU, Add, AttentionCore, Constant, LayerNorm, Linear, Scores
+from intvit.quant.layers import GELU, Add, AttentionCore, LayerNorm, LearnedConstant, Linear, Scores
 from intvit.quant.quantizer import Quantizer
 
 EVERYWHERE = "*"  # the pattern of a change to all sites
@@ -87,7 +87,7 @@ def changes(analyzed: AnalyzedModel, widths: Sequence[int]) -> list[Change]:
 
     widths: of weights and activations to try. First the changes of every site of a kind together, then site by site.
     """
-    single = [change for layer in layers(analyzed.model) for change in _of_layer(analyzed, layer, widths)]
+    single = [change for layer in quant_layers(analyzed.model) for change in _of_layer(analyzed, layer, widths)]
     together: dict[tuple[str, str], Change] = {}
     for change in single:
         known = together.setdefault((change.kind, change.change), replace(change, site=EVERYWHERE, overrides={}))
@@ -96,7 +96,8 @@ def changes(analyzed: AnalyzedModel, widths: Sequence[int]) -> list[Change]:
 
 
 def _of_layer(analyzed: AnalyzedModel, layer: Layer, widths: Sequence[int]) -> Iterator[Change]:
-    if isinstance(layer, Quantizer | Constant):  # a part of another layer; takes the width of the stream that it joins
+    # a part of another layer; takes the width of the stream that it joins
+    if isinstance(layer, Quantizer | LearnedConstant):
         return
     site, kind = analyzed.quant.site(layer.name), kind_of(layer)
     for group, families in _families_of(layer).items():

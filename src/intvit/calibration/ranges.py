@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from intvit.errors import IntVitError
-from intvit.quant.control import layers, set_mode
+from intvit.quant.control import quant_layers, set_mode
 from intvit.quant.layers import Linear
 from intvit.quant.observer import all_reduce, broadcast, world_size
 from intvit.quant.quantizer import Collected, Quantizer
@@ -24,7 +24,7 @@ def finish_calibration(model: nn.Module) -> None:
 
     Raises IntVitError naming the first quantizer that saw nothing.
     """
-    for layer in layers(model):
+    for layer in quant_layers(model):
         if isinstance(layer, Quantizer | Linear):
             layer.finish()
             # Clip limits come from sums of floats, which differ between unlike processors: the first rank's count.
@@ -52,7 +52,7 @@ def calibrate(
     >>> model.integer_scores(torch.from_numpy(images32)).dtype
     torch.int32
     """
-    if next(layers(model), None) is None:
+    if next(quant_layers(model), None) is None:
         raise IntVitError(f"{type(model).__name__} is not a model of intvit; intvit.quantize(model) makes one")
     device = next(model.parameters()).device
     model.eval()
@@ -98,7 +98,7 @@ def collect_statistics(model: nn.Module, batches: Iterable[Tensor]) -> dict[str,
         model(images)
     set_mode(model, "float")
     statistics = {}
-    for layer in layers(model):
+    for layer in quant_layers(model):
         if isinstance(layer, Quantizer):
             statistics[layer.name], layer.collected = layer.collected, []
     return statistics
@@ -112,8 +112,8 @@ def adopt_ranges(model: nn.Module, base: nn.Module, statistics: dict[str, list[C
     eval and integer mode.
     """
     model.load_state_dict(base.state_dict(), strict=False)  # factors per channel may be on one side only
-    others: dict[str, Any] = {layer.name: layer for layer in layers(base)}
-    for layer in layers(model):
+    others: dict[str, Any] = {layer.name: layer for layer in quant_layers(base)}
+    for layer in quant_layers(model):
         if isinstance(layer, Quantizer) and layer.form() != others[layer.name].form():
             layer.collected = statistics[layer.name]
             layer.finish()
@@ -136,7 +136,7 @@ def find_ranges(model: nn.Module, statistics: dict[str, list[Collected]], known:
     """
     key: tuple[Any, ...]
     names: tuple[str, ...]
-    for layer in layers(model):
+    for layer in quant_layers(model):
         if isinstance(layer, Quantizer):
             key, names = (layer.name, *layer.form()), ("statistic", "clip", "factors")
         elif isinstance(layer, Linear):
@@ -166,7 +166,7 @@ def correct_biases(model: nn.Module, batches: Iterable[Tensor]) -> None:
 
     batches: calibration images, uint8 (B, C, H, W); each runs once in float and once in integers.
     """
-    corrected = [layer for layer in layers(model) if isinstance(layer, Linear) and layer.corrected]
+    corrected = [layer for layer in quant_layers(model) if isinstance(layer, Linear) and layer.corrected]
     for layer in corrected:
         layer.start_correction()
     for images in batches if corrected else ():

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from intvit import __version__
 from intvit.config.identity import DATA_NOT_IDENTITY, identity_hash
@@ -18,6 +16,7 @@ from intvit.data.classes import class_names
 from intvit.errors import IntVitError
 from intvit.evaluation.config import EVALUATION, EvaluateConfig
 from intvit.evaluation.evaluated import EvaluatedProgram, choose_data
+from intvit.evaluation.executors import float_executor, integer_executor
 from intvit.export.record import record
 from intvit.program import load_checkpoint, save_checkpoint
 from intvit.quant import set_mode, trace
@@ -47,10 +46,10 @@ def exported_run(config: EvaluateConfig, device: torch.device) -> EvaluatedProgr
     model.to(device)
     parameters = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     evaluated.sizes.update(float=parameters, qat=parameters)
-    evaluated.executors["float"] = _executor(model, device, "float", _logits)
-    evaluated.executors["qat"] = _executor(model, device, "integer", _scores)
+    evaluated.executors["float"] = float_executor(model)
+    evaluated.executors["qat"] = integer_executor(model)
     if teacher is not None:
-        evaluated.executors["teacher"] = _executor(teacher.to(device), device, "float", _logits)
+        evaluated.executors["teacher"] = float_executor(teacher.to(device))
         evaluated.agreement_with = "teacher"
 
     def trace_model(images: np.ndarray) -> list[tuple[str, np.ndarray]]:
@@ -59,25 +58,6 @@ def exported_run(config: EvaluateConfig, device: torch.device) -> EvaluatedProgr
 
     evaluated.traces["qat"] = trace_model
     return evaluated
-
-
-def _executor(
-    model: nn.Module, device: torch.device, mode: str, run: Callable[[Any, torch.Tensor], torch.Tensor]
-) -> Callable[[np.ndarray], np.ndarray]:
-    @torch.no_grad()
-    def execute(images: np.ndarray) -> np.ndarray:
-        set_mode(model, mode)
-        return run(model, torch.from_numpy(images).to(device)).cpu().numpy()
-
-    return execute
-
-
-def _logits(model: Any, images: torch.Tensor) -> torch.Tensor:
-    return model(images)
-
-
-def _scores(model: Any, images: torch.Tensor) -> torch.Tensor:
-    return model.integer_scores(images)
 
 
 def _provenance(folder: Path) -> dict[str, Any]:

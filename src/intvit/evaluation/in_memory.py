@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from intvit.errors import IntVitError
 from intvit.evaluation.engine import Executor, tally
+from intvit.evaluation.executors import float_executor, integer_executor
 from intvit.evaluation.report import figures
 from intvit.export.record import record
 from intvit.program import Program
@@ -52,24 +52,13 @@ def evaluate(
     if isinstance(model, nn.Module):
         set_mode(model.eval(), "integer")
         program = record(model)
-        executors = {"float": _executor(model, "float"), "qat": _executor(model, "integer")}
+        executors = {"float": float_executor(model), "qat": integer_executor(model)}
     else:
         program = as_program(model)
     executors |= {name: load_runtime(program, name) for name in runtimes}
     reference = "qat" if "qat" in executors else runtimes[0]
     tallies = tally(_batches(images, labels, batch_size), executors, reference=reference, compared=runtimes)
     return figures(tallies, list(runtimes))
-
-
-def _executor(model: Any, mode: str) -> Executor:
-    @torch.no_grad()
-    def execute(images: np.ndarray) -> np.ndarray:
-        set_mode(model, mode)
-        given = torch.from_numpy(images).to(next(model.parameters()).device)
-        scores: Tensor = model(given) if mode == "float" else model.integer_scores(given)
-        return scores.cpu().numpy()
-
-    return execute
 
 
 def _batches(

@@ -16,7 +16,7 @@ from intvit.program.bounds import bounds
 from intvit.program.check import check
 from intvit.program.checkpoint import save_checkpoint
 from intvit.program.program import Constant, Operator, Program, Value
-from intvit.quant.control import layers
+from intvit.quant.control import quant_layers
 from intvit.quant.layers import GELU, AttentionCore, LayerNorm
 from intvit.quant.tensor import Scale, Symbol
 
@@ -96,7 +96,7 @@ def record(model: nn.Module, classes: list[str] | None = None, provenance: dict[
 
 
 def _functions(model: nn.Module) -> dict[str, dict[str, str]]:
-    families = {layer.name: layer.family for layer in layers(model) if isinstance(layer, AttentionCore | GELU)}
+    families = {layer.name: layer.family for layer in quant_layers(model) if isinstance(layer, AttentionCore | GELU)}
     names = {layer: family.name for layer, family in families.items() if family.function and family.name != "lut"}
     return {"functions": names} if names else {}
 
@@ -143,7 +143,9 @@ def _refuse_float(model: nn.Module) -> None:
     kinds = {AttentionCore: lambda layer: layer.softmax, GELU: lambda layer: layer.config}
     kinds[LayerNorm] = lambda layer: layer.config
     names = [
-        layer.name for layer in layers(model) if type(layer) in kinds and kinds[type(layer)](layer).family == "float"
+        layer.name
+        for layer in quant_layers(model)
+        if type(layer) in kinds and kinds[type(layer)](layer).family == "float"
     ]
     if names:
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

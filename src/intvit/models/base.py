@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from intvit.errors import IntVitError
 from intvit.quant.layers import Scores
-from intvit.quant.tensor import QTensor, Value
+from intvit.quant.tensor import AnyTensor, QTensor
 
 
 def check_patch(image_size: int, patch: int) -> int:
@@ -35,11 +35,11 @@ class ImageModel(nn.Module):
         """The classifier."""
         raise NotImplementedError
 
-    def features(self, images: Value) -> Value:
+    def features(self, images: AnyTensor) -> AnyTensor:
         """Classifier input (B, C)."""
         raise NotImplementedError
 
-    def forward(self, images: Value) -> Value:
+    def forward(self, images: AnyTensor) -> AnyTensor:
         """Logits; a Symbol image records the program and yields its scores."""
         if isinstance(images, Tensor):
             self.check_images(images)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from intvit.quant.tensor import Value
+from intvit.quant.tensor import AnyTensor
 
 
 class DropPath(nn.Module):
@@ -17,7 +17,7 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = rate
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: AnyTensor) -> AnyTensor:
         if not isinstance(x, Tensor) or not self.training or self.rate == 0.0:
             return x
         keep = x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(1.0 - self.rate)

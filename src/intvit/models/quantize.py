@@ -83,10 +83,15 @@ def _provenance(given: dict[str, Any]) -> dict[str, Any]:
     return copy.deepcopy({"timm": name, "config": {"data": cut}} if name or cut else {})
 
 
+def _timm_name(model: Any) -> str:
+    return str(dict(getattr(model, "pretrained_cfg", None) or {}).get("architecture", type(model).__name__))
+
+
 def _vit_size(model: Any) -> Any:
     base: Any = MODELS["deit_t"]
     return dataclasses.replace(
         base,
+        timm=_timm_name(model),
         width=model.embed_dim,
         depth=len(model.blocks),
         heads=model.blocks[0].attn.num_heads,
@@ -101,6 +106,7 @@ def _swin_size(model: Any) -> Any:
     base: Any = MODELS["swin_t"]
     return dataclasses.replace(
         base,
+        timm=_timm_name(model),
         width=model.embed_dim,
         depths=tuple(len(blocks) for blocks in stages),
         heads=tuple(blocks[0].attn.num_heads for blocks in stages),

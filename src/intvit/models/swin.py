@@ -17,7 +17,7 @@ from intvit.models.vit import Mlp
 from intvit.quant import QuantConfig, finish_construction
 from intvit.quant.layers import Add, AttentionCore, InputQuantize, LayerNorm, Linear, MeanPool, PatchEmbed, Scores
 from intvit.quant.quantizer import Quantizer
-from intvit.quant.tensor import Value, gather, reshape
+from intvit.quant.tensor import AnyTensor, gather, reshape
 
 EPSILON = 1e-5  # timm's
 
@@ -84,7 +84,7 @@ class SwinTransformer(ImageModel):
         assert isinstance(classifier, Scores)
         return classifier
 
-    def features(self, images: Value) -> Value:
+    def features(self, images: AnyTensor) -> AnyTensor:
         """Classifier input (B, C): the mean of the tokens after the last norm."""
         x = self.patch_embed(self.input(images))
         for stage in self.layers:
@@ -101,7 +101,7 @@ class PatchEmbedding(nn.Module):
         self.proj = PatchEmbed(channels, width, patch, site, Quantizer.of_stream(width, site))
         self.norm = LayerNorm(width, quant.site("patch_embed.norm"), stream=True, epsilon=EPSILON)
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: AnyTensor) -> AnyTensor:
         return self.norm(self.proj(x))
 
 
@@ -128,7 +128,7 @@ class Stage(nn.Module):
             block = Block(width, heads, width * size.mlp_ratio, layout, quant, f"{name}.blocks.{i}", rates[i])
             self.blocks.append(block)
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: AnyTensor) -> AnyTensor:
         x = self.downsample(x)
         for block in self.blocks:
             x = block(x)
@@ -152,7 +152,7 @@ class PatchMerging(nn.Module):
         index = grid.view(half, 2, half, 2).permute(0, 2, 3, 1).reshape(-1)
         self.register_buffer("index", index, persistent=False)
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: AnyTensor) -> AnyTensor:
         x = gather(x, 0, self.index, f"{self.name}.gather")
         x = reshape(x, f"{self.name}.merge", self.index.numel() // 4, 4 * self.width)
         return self.reduction(self.norm(x))
@@ -213,7 +213,7 @@ class Block(nn.Module):
         self.add2 = Add(width, quant.site(f"{name}.add2"))
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: AnyTensor) -> AnyTensor:
         x = self.add1(self.drop_path(self.attn(self.norm1(x))), x)
         return self.add2(self.drop_path(self.mlp(self.norm2(x))), x)
 
@@ -241,7 +241,7 @@ class WindowAttention(nn.Module):
         self.register_buffer("order", layout.order, persistent=False)
         self.register_buffer("back", layout.back, persistent=False)
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: AnyTensor) -> AnyTensor:
         bias = self.relative_position_bias_table[self.positions].permute(2, 0, 1)  # (heads, N, N)
         x = self.qkv(gather(x, 0, self.order, f"{self.name}.windows"))
         return self.proj(gather(self.core(x, bias), 0, self.back, f"{self.name}.tokens"))

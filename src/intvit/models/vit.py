@@ -15,16 +15,16 @@ from intvit.quant.layers import (
     GELU,
     Add,
     AttentionCore,
-    Constant,
     InputQuantize,
     LayerNorm,
+    LearnedConstant,
     Linear,
     MeanScores,
     PatchEmbed,
     Scores,
 )
 from intvit.quant.quantizer import Quantizer
-from intvit.quant.tensor import Value, concat, gather, reshape, select
+from intvit.quant.tensor import AnyTensor, concat, gather, reshape, select
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ class VisionTransformer(ImageModel):
         self.leading = 2 if size.distilled else 1
         positions = torch.empty(1, tokens + self.leading, width)
         self.pos_embed = nn.Parameter(nn.init.trunc_normal_(positions, std=0.02))
-        self.class_constant = Constant(quant.site("class_constant"))
-        self.position = Constant(quant.site("position"))
+        self.class_constant = LearnedConstant(quant.site("class_constant"))
+        self.position = LearnedConstant(quant.site("position"))
         self.embed = Add(width, quant.site("embed"))
         rates = torch.linspace(0, drop_path, size.depth).tolist()
         self.blocks = nn.ModuleList(
@@ -115,7 +115,7 @@ class VisionTransformer(ImageModel):
     def scores_layer(self) -> Scores:
         return self.head if isinstance(self.head, Scores) else self.mean_head
 
-    def features(self, images: Value) -> Value:
+    def features(self, images: AnyTensor) -> AnyTensor:
         """Classifier input (B, C): the class token after the last norm; (B, 2C) with the distillation token."""
         patches = self.patch_embed["proj"](self.input(images))  # (B, L, C)
         positions = self.position(self.pos_embed[:, self.leading :], patches, own_range=True)
@@ -145,7 +145,7 @@ class Block(nn.Module):
         self.add2 = Add(width, quant.site(f"{name}.add2"))
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: AnyTensor) -> AnyTensor:
         x = self.add1(self.drop_path(self.attn(self.norm1(x))), x)
         return self.add2(self.drop_path(self.mlp(self.norm2(x))), x)
 
@@ -161,7 +161,7 @@ class Attention(nn.Module):
         self.core = AttentionCore(width, heads, quant.site(f"{name}.core"))
         self.proj = Linear(width, width, quant.site(f"{name}.proj"))
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: AnyTensor) -> AnyTensor:
         return self.proj(self.core(self.qkv(x)))
 
 
@@ -175,5 +175,5 @@ class Mlp(nn.Module):
         self.act = GELU(activation)
         self.fc2 = Linear(hidden, width, quant.site(f"{name}.fc2"))
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: AnyTensor) -> AnyTensor:
         return self.fc2(self.act(self.fc1(x)))

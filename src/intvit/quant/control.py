@@ -16,7 +16,7 @@ from intvit.quant.quantizer import Quantizer
 from intvit.quant.tensor import QTensor
 
 
-def layers(model: nn.Module) -> Iterator[Layer]:
+def quant_layers(model: nn.Module) -> Iterator[Layer]:
     """Every quantization-aware module of the model."""
     return (module for module in model.modules() if isinstance(module, Layer))
 
@@ -36,13 +36,13 @@ def set_mode(model: nn.Module, mode: str) -> None:
     """`float`, `calibrate` (float, feeding the observers) or `integer`. Raises ValueError for anything else."""
     if mode not in MODES:
         raise ValueError(f"mode {mode!r}: expected one of {', '.join(MODES)}")
-    for layer in layers(model):
+    for layer in quant_layers(model):
         layer.mode = mode
 
 
 def freeze_observers(model: nn.Module, frozen: bool) -> None:
     """Stop (or resume) following the data in training mode."""
-    for layer in layers(model):
+    for layer in quant_layers(model):
         if isinstance(layer, Quantizer):
             layer.frozen = frozen
 
@@ -60,7 +60,7 @@ def trace(model: Any, images: Tensor) -> dict[str, np.ndarray]:
         if isinstance(output, QTensor) and not requantized:
             values[module.name] = output.values.to(torch.int64).cpu().numpy()
 
-    hooks = [layer.register_forward_hook(keep) for layer in layers(model)]
+    hooks = [layer.register_forward_hook(keep) for layer in quant_layers(model)]
     try:
         values[f"{model.scores_layer.name}.scores"] = model.integer_scores(images).to(torch.int64).cpu().numpy()
     finally:

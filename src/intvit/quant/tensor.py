@@ -145,10 +145,10 @@ class Symbol(Scaled):
         return self.move("reshape", name, shape, shape=list(shape))
 
 
-Value = Tensor | QTensor | Symbol
+AnyTensor = Tensor | QTensor | Symbol
 
 
-def select(x: Value, axis: int, index: int, name: str) -> Value:
+def select(x: AnyTensor, axis: int, index: int, name: str) -> AnyTensor:
     """The slice `index` of one axis, axis dropped."""
     if isinstance(x, Tensor):
         return x.select(axis + 1, index)
@@ -158,7 +158,7 @@ def select(x: Value, axis: int, index: int, name: str) -> Value:
     return kept.reshape(name, *x.shape[:axis], *x.shape[axis + 1 :])
 
 
-def concat(parts: list[Value], axis: int, name: str) -> Value:
+def concat(parts: list[AnyTensor], axis: int, name: str) -> AnyTensor:
     """Join along one axis values of equal scale and width."""
     first = parts[0]
     if isinstance(first, Tensor):
@@ -184,7 +184,7 @@ def concat(parts: list[Value], axis: int, name: str) -> Value:
     )
 
 
-def reshape(x: Value, name: str, *shape: int) -> Value:
+def reshape(x: AnyTensor, name: str, *shape: int) -> AnyTensor:
     """The same entries in row-major order; channels may be joined (their factors repeat), not split."""
     if isinstance(x, Tensor):
         return x.reshape(x.shape[0], *shape)
@@ -196,7 +196,7 @@ def reshape(x: Value, name: str, *shape: int) -> Value:
     return replace(x.reshape(name, *shape), factors=factors)
 
 
-def gather(x: Value, axis: int, index: Tensor, name: str) -> Value:
+def gather(x: AnyTensor, axis: int, index: Tensor, name: str) -> AnyTensor:
     """Entries of one axis, not the channels', in the order of `index` (int64, 1-d); -1 gives zeros."""
     if isinstance(x, Tensor):
         return take(x, axis + 1, index)

@@ -13,7 +13,7 @@ from typing import Any
 from intvit.analysis.analyzed_model import AnalyzedModel, joined
 from intvit.analysis.layer_error import kind_of
 from intvit.analysis.sensitivity import EVERYWHERE, changes
-from intvit.quant import layers
+from intvit.quant import quant_layers
 from intvit.quant.config import OBSERVERS
 from intvit.quant.layers import GELU, AttentionCore, LayerNorm, Linear
 
@@ -67,7 +67,7 @@ def choices(analyzed: AnalyzedModel, widths: Sequence[int], widest: float) -> li
 
 
 def _observers(analyzed: AnalyzedModel) -> Iterator[Choice]:
-    for layer in layers(analyzed.model):
+    for layer in quant_layers(analyzed.model):
         if isinstance(layer, LayerNorm) and not layer.output.stream:
             key = "layernorm"
         elif isinstance(layer, AttentionCore | GELU) or (isinstance(layer, Linear) and layer.output is not None):

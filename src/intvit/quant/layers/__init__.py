@@ -6,15 +6,15 @@ from intvit.quant.layers.linear import Linear, PatchEmbed
 from intvit.quant.layers.normalization import LayerNorm
 from intvit.quant.layers.pointwise import GELU
 from intvit.quant.layers.pooling import MeanPool
-from intvit.quant.layers.residual import Add, Constant
+from intvit.quant.layers.residual import Add, LearnedConstant
 
 __all__ = [
     "GELU",
     "Add",
     "AttentionCore",
-    "Constant",
     "InputQuantize",
     "LayerNorm",
+    "LearnedConstant",
     "Linear",
     "MeanPool",
     "MeanScores",

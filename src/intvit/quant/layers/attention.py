@@ -32,7 +32,7 @@ from intvit.quant.config import SiteConfig, family_options
 from intvit.quant.kernels import EAGER, mask
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import SMALLEST_FUNCTION_SCALE, SMALLEST_SCALE, Quantizer
-from intvit.quant.tensor import QTensor, Symbol, Value, fields_for_emit, handle
+from intvit.quant.tensor import AnyTensor, QTensor, Symbol, fields_for_emit, handle
 
 
 class AttentionCore(Layer):
@@ -66,7 +66,7 @@ class AttentionCore(Layer):
         )
         self.context = Quantizer(site.bits.activation, site.observer.activation, site.observer)
 
-    def forward(self, qkv: Value, bias: Tensor | None = None) -> Value:
+    def forward(self, qkv: AnyTensor, bias: Tensor | None = None) -> AnyTensor:
         """(B, W * N, 3C), the last axis (3, heads, D) -> (B, W * N, C), for W windows; bias: real (heads, N, N)."""
         if isinstance(qkv, Symbol):
             return self.record(qkv, bias)

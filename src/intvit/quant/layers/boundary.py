@@ -10,7 +10,7 @@ from intvit.quant.config import SiteConfig
 from intvit.quant.layer import Layer
 from intvit.quant.layers.linear import Linear
 from intvit.quant.quantizer import Quantizer
-from intvit.quant.tensor import QTensor, Symbol, Value, handle
+from intvit.quant.tensor import AnyTensor, QTensor, Symbol, handle
 
 SCORE_LIMIT = 2**30  # scores keep one bit of room below int32
 
@@ -41,7 +41,7 @@ class InputQuantize(Layer):
         multiplier, bias, shift = input_parameters(mean, std, self.scale(), self.bits)
         return multiplier.to(self.mean.device), bias.to(self.mean.device), shift
 
-    def forward(self, images: Tensor | Symbol) -> Value:
+    def forward(self, images: Tensor | Symbol) -> AnyTensor:
         """uint8 (B, C, H, W) -> reals, or codes of the same shape; Symbol: emit `quantize_input`."""
         if isinstance(images, Symbol):
             return self.record(images)
@@ -75,7 +75,7 @@ class Scores(Linear):
         super().configure(outputs, site, output)
         self.corrected = False  # calibration images need not hold the classes in equal shares
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: AnyTensor) -> AnyTensor:
         """(B, K) -> reals (B, classes); with codes, the reals are scores * scale and carry the gradient."""
         if isinstance(x, Tensor):
             return super().forward(x)

@@ -16,7 +16,7 @@ from intvit.quant.kernels import mask
 from intvit.quant.layer import Layer
 from intvit.quant.observer import all_reduce, weight_clip
 from intvit.quant.quantizer import Quantizer
-from intvit.quant.tensor import QTensor, Symbol, Value, handle
+from intvit.quant.tensor import AnyTensor, QTensor, Symbol, handle
 
 LARGEST_BIAS = 2**30  # int32 keeps room for a row of products: 2^30 + 2^16 * 2^14 < 2^31
 
@@ -61,7 +61,7 @@ class Linear(Layer):
         self.mean: _Mean | None = None  # while biases are corrected
         self.output = output
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: AnyTensor) -> AnyTensor:
         """Real (B, ..., K) -> (B, ..., N); QTensor likewise; Symbol: emit `linear` (and `requantize`)."""
         if isinstance(x, Tensor):
             y = F.linear(x, self.matrix(), self.bias)
@@ -70,7 +70,7 @@ class Linear(Layer):
             if self.mean is not None:
                 self.mean.value = y.flatten(0, -2).double().mean(0)
             return y
-        accumulators: Value = self.record(x) if isinstance(x, Symbol) else self.accumulate(x)
+        accumulators: AnyTensor = self.record(x) if isinstance(x, Symbol) else self.accumulate(x)
         return accumulators if self.output is None else self.output(accumulators)
 
     def matrix(self) -> Tensor:
@@ -192,11 +192,11 @@ class PatchEmbed(Linear):
         self.weight = nn.Parameter(self.weight.detach().view(outputs, channels, patch, patch))
         self.patch = patch
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: AnyTensor) -> AnyTensor:
         """(B, C, H, W) -> accumulators or reals (B, H/P * W/P, N)."""
         return super().forward(self.patches(x))
 
-    def patches(self, x: Value) -> Value:
+    def patches(self, x: AnyTensor) -> AnyTensor:
         """(B, C, H, W) -> (B, L, C*P*P), patches row by row, (c, y, x) inside a patch."""
         if isinstance(x, Symbol):
             length = (x.shape[1] // self.patch) * (x.shape[2] // self.patch)

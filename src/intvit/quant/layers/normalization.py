@@ -13,7 +13,7 @@ from intvit.quant.config import SiteConfig
 from intvit.quant.kernels import mask
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import Quantizer
-from intvit.quant.tensor import QTensor, Symbol, Value, handle, power_of_two
+from intvit.quant.tensor import AnyTensor, QTensor, Symbol, handle, power_of_two
 
 
 class LayerNorm(Layer):
@@ -34,7 +34,7 @@ class LayerNorm(Layer):
         else:
             self.output = Quantizer(site.bits.activation, site.observer.layernorm, site.observer)
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: AnyTensor) -> AnyTensor:
         """Real or stream codes (B, ..., C) -> real or activation codes; Symbol: emit `layernorm`."""
         if isinstance(x, Symbol):
             return self.record(x)

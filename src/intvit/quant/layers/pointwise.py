@@ -14,7 +14,7 @@ from intvit.quant.config import SiteConfig, family_options
 from intvit.quant.kernels import Kernels, activation_gradient
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import SMALLEST_FUNCTION_SCALE, Quantizer
-from intvit.quant.tensor import QTensor, Symbol, Value, fields_for_emit, handle
+from intvit.quant.tensor import AnyTensor, QTensor, Symbol, fields_for_emit, handle
 
 LOWEST = torch.tensor(-0.7518, dtype=torch.float64)  # where GELU is smallest
 
@@ -41,7 +41,7 @@ class GELU(Layer):
             grid=GELU_FAMILIES[function.gelu.family].grid(family_options(function.gelu)),
         )
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: AnyTensor) -> AnyTensor:
         """Real or codes (B, ..., C) -> the same shape; Symbol: emit `gelu`."""
         if isinstance(x, Symbol):
             return self.record(x)

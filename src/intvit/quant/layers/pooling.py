@@ -11,7 +11,7 @@ from intvit.quant.config import SiteConfig
 from intvit.quant.kernels import mask
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import Quantizer
-from intvit.quant.tensor import QTensor, Symbol, Value, handle
+from intvit.quant.tensor import AnyTensor, QTensor, Symbol, handle
 
 
 class MeanPool(Layer):
@@ -21,7 +21,7 @@ class MeanPool(Layer):
         super().__init__()
         self.output = Quantizer(site.bits.activation, site.observer.activation, site.observer)
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: AnyTensor) -> AnyTensor:
         """(B, L, C) -> (B, C); Symbol: emit the product with a row of ones and `requantize`."""
         if isinstance(x, Symbol):
             return self.record(x)

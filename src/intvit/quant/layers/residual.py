@@ -12,7 +12,7 @@ from intvit.quant.config import SiteConfig
 from intvit.quant.kernels import Kernels
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import SMALLEST_SCALE, Quantizer
-from intvit.quant.tensor import Builder, QTensor, Scale, Symbol, Value, handle, power_of_two
+from intvit.quant.tensor import AnyTensor, Builder, QTensor, Scale, Symbol, handle, power_of_two
 
 
 class Add(Layer):
@@ -22,7 +22,7 @@ class Add(Layer):
         super().__init__()
         self.output = Quantizer.of_stream(channels, site)
 
-    def forward(self, branch: Value, stream: Value, joining: Tensor | None = None) -> Value:
+    def forward(self, branch: AnyTensor, stream: AnyTensor, joining: Tensor | None = None) -> AnyTensor:
         """(B, N, C) accumulators with per-channel scale, (B, N, C) stream -> stream; Symbols: emit `add`.
 
         joining: real (1, M, C), rows that join the result later and must lie in its range (the class token).
@@ -105,7 +105,7 @@ class AddGradient(torch.autograd.Function):
         return gradient, ctx.mask(gradient, codes.expand_as(gradient), ctx.bits), None, None
 
 
-class Constant(Layer):
+class LearnedConstant(Layer):
     """A learned constant (class token, position embedding) as integers of the stream's width.
 
     It takes the range of the value `like`, or its own largest magnitude when `like` is None.
@@ -115,7 +115,7 @@ class Constant(Layer):
         super().__init__()
         self.bits = site.bits.residual
 
-    def forward(self, value: Tensor, like: Value, own_range: bool = False) -> Value:
+    def forward(self, value: Tensor, like: AnyTensor, own_range: bool = False) -> AnyTensor:
         """value: real (1, N, C), expanded over the batch of `like`.
 
         Real, QTensor or Symbol as `like` is; scale, width and factors of `like` unless `own_range`.
