@@ -18,8 +18,8 @@ import torch
 import intvit
 from intvit.errors import IntVitError
 from intvit.models import MODELS
-from intvit.program import load_checkpoint, save_checkpoint
-from intvit.runtime import load_runtime
+from intvit.program import load_checkpoint
+from intvit.runtime import RUNTIMES, load_runtime
 from intvit.torchvision_fix import ensure_torchvision
 from tests.support.registry_models import reduced
 from tests.support.tiny_runs import TINY, composed
@@ -301,15 +301,23 @@ def test_figures_of_a_model_a_program_and_a_folder_agree(calibrated: Any, folder
         intvit.evaluate(folder, [(images, labels)], labels)
 
 
-def test_a_mismatch_is_counted(calibrated: Any, folder: Path) -> None:
-    program = load_checkpoint(folder)
-    name = next(name for name in program.constants if name.endswith("head.weight"))
-    array = program.constants[name].array
-    array[:] = -array
-    images = intvit.digits()[0][:8]
-    save_checkpoint(program, folder.with_name("changed"))
-    changed = load_runtime(load_checkpoint(folder.with_name("changed")), "numpy")
-    assert (changed(images) != calibrated.integer_scores(torch.from_numpy(images)).numpy()).any()
+class OffByOne:
+    """A runtime whose first score is wrong for every other image."""
+
+    def __init__(self, program: Any) -> None:
+        self.exact = load_runtime(program, "numpy")
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        scores = self.exact(images)
+        scores[::2, 0] += 1
+        return scores
+
+
+def test_a_mismatch_is_counted(calibrated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RUNTIMES, "wrong", f"{__name__}:OffByOne")
+    images, labels = (array[:9] for array in intvit.digits())
+    figures = intvit.evaluate(calibrated, images, labels, runtimes=["numpy", "wrong"])
+    assert {name: runtime["mismatches"] for name, runtime in figures["runtimes"].items()} == {"numpy": 0, "wrong": 5}
 
 
 def test_training_in_process_is_the_run_of_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,12 @@ import torch
 
 from intvit.arithmetic import GELU_FAMILIES, SOFTMAX_FAMILIES, exponent_table, gelu_table
 from intvit.calibration import calibrate
+from intvit.config.presets import presets
 from intvit.evaluation.entry import evaluate
 from intvit.export.record import record
 from intvit.program import bounds, load_checkpoint, save_checkpoint
 from intvit.quant.kernels import activation_gradient
-from intvit.quant.presets import compose_quant, preset_names
+from intvit.quant.presets import compose_quant
 from intvit.runtime import RUNTIMES, load_runtime
 from intvit.training.entry import train
 from tests.support.small_models import extreme_images, random_images, small_model
@@ -125,7 +126,7 @@ def test_gradients_are_the_derivative_of_the_float_function_and_zero_where_codes
 
 
 def test_every_preset_of_families_composes_to_one_that_is_there():
-    for preset in preset_names():
+    for preset in presets("quant"):
         quant = compose_quant(preset)
         assert quant.softmax.family in SOFTMAX_FAMILIES
         assert quant.gelu.family in GELU_FAMILIES

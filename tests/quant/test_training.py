@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from intvit.calibration import calibrate
+from intvit.config.presets import presets
 from intvit.errors import IntVitError
 from intvit.models import create_model
 from intvit.quant import freeze_observers, set_mode
 from intvit.quant.config import QuantConfigError
-from intvit.quant.presets import compose_quant, preset_names
+from intvit.quant.presets import compose_quant
 from intvit.quant.quantizer import Quantizer
 from intvit.quant.tensor import QTensor, handle
 
@@ -56,7 +57,7 @@ def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-@pytest.mark.parametrize("preset", [name for name in preset_names() if name != "fp32"])
+@pytest.mark.parametrize("preset", [name for name in presets("quant") if name != "fp32"])
 def test_every_parameter_gets_a_gradient_that_points_where_the_float_one_does(preset: str) -> None:
     model = calibrated(small_model(preset)).eval()
     integer = gradients(model)

@@ -24,11 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from intvit import arithmetic
+from intvit.config.presets import presets
 from intvit.export.record import record
 from intvit.models import create_model
 from intvit.program import Program
 from intvit.quant import quant_layers, set_mode
-from intvit.quant.presets import compose_quant, preset_names
+from intvit.quant.presets import compose_quant
 from intvit.quant.quantizer import Quantizer
 
 SITES = 150  # of every kind
@@ -188,7 +189,7 @@ def hash_of(program: Program) -> str:
 
 def programs() -> dict[str, str]:
     """Model and preset -> hash of the program."""
-    cases = [("deit_t", name) for name in preset_names() if quant(name).enabled]
+    cases = [("deit_t", name) for name in presets("quant") if quant(name).enabled]
     cases += [("swin_t", name) for name in FEW_PRESETS]
     return {f"{name} {preset}": hash_of(record(small_model(preset, name))) for name, preset in cases}
 

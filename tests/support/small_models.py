@@ -7,16 +7,16 @@ import torch
 from torch import nn
 
 from intvit.calibration import calibrate
+from intvit.config.presets import presets
 from intvit.export.record import record
 from intvit.models import create_model
 from intvit.program import load_checkpoint, save_checkpoint
 from intvit.quant import trace
-from intvit.quant.presets import preset_names
 from intvit.runtime import load_runtime
 from intvit.runtime.native.runtime import supported
 from tests.support.presets import quant_of
 
-PRESETS = [name for name in preset_names() if name != "fp32"]
+PRESETS = [name for name in presets("quant") if name != "fp32"]
 
 SIZE = 32
 

@@ -22,11 +22,11 @@ from intvit.analysis.analyzed_model import ModelSource, read_model
 from intvit.bench.paired import paired
 from intvit.bench.presets import BATCH, ImageSet, float_row, load_images, row_of
 from intvit.commands.arguments import at_least, new_file, positive
+from intvit.config.presets import presets
 from intvit.data.presets import photo_config
 from intvit.errors import IntVitError
 from intvit.files import write_json
 from intvit.models import MODELS
-from intvit.quant.presets import preset_names
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,10 +61,10 @@ def main(arguments: list[str]) -> int:
     names = [_named(text)[0] for text in options.data]
     if len(set(names)) < len(names):
         raise IntVitError(f"--data: the names {', '.join(names)} are not unique")
-    presets = options.quant or [*(name for name in preset_names() if name != "fp32"), *own]
+    chosen = options.quant or [*(name for name in presets("quant") if name != "fp32"), *own]
     for name in options.against:
-        if name not in presets:
-            raise IntVitError(f"--against {name}: not among the presets {', '.join(presets)}")
+        if name not in chosen:
+            raise IntVitError(f"--against {name}: not among the presets {', '.join(chosen)}")
     data = replace(photo_config(), eval_batch_size=BATCH)
     analyzed = read_model(
         ModelSource(options.weights, options.model, calibration=options.calibration, calibration_images=options.images)
@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
     rows = [float_row(sets)]
     _print_header(sets, len(analyzed.calibration))
     _print_row(rows[0])
-    for preset in presets:
+    for preset in chosen:
         row = done.get(preset) or row_of(analyzed, preset, sets, check=options.check, config_dir=options.config_dir)
         rows.append(row)
         _print_row(rows[-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from intvit.config.presets import compose_group, config_directory
+from intvit.config.presets import compose_group
 from intvit.config.values import build
 from intvit.errors import IntVitError
 from intvit.quant import QuantConfig
@@ -36,10 +36,3 @@ def quant_config(quant: str | QuantConfig) -> QuantConfig:
     if not quant.enabled:
         raise IntVitError(f"quant={quant.name} is float: it has no integer program; choose an integer preset")
     return quant
-
-
-def preset_names(directory: Path | None = None) -> list[str]:
-    """Every preset of the `quant` group, sorted; directory: with further ones in its folder quant/, behind them."""
-    folders = [config_directory()] if directory is None else [config_directory(), directory]
-    files = [sorted(path.stem for path in (folder / "quant").glob("*.yaml")) for folder in folders]
-    return [name for names in files for name in names if name != "base"]  # what the others share

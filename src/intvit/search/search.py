@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from intvit.analysis.analyzed_model import AnalyzedModel
+from intvit.config.presets import presets
 from intvit.errors import IntVitError
 from intvit.program import Program
 from intvit.progress import Phases
-from intvit.quant.presets import preset_names
 from intvit.search.additive_model import (
     AdditiveModel,
     AdditiveWeights,
@@ -33,7 +33,7 @@ SHARES = (0.6, 0.7, 0.8, 0.9, 1.1, 1.25, 1.5)  # of the budget, for the curve of
 
 def integer_presets() -> list[str]:
     """Every preset that quantizes."""
-    return [name for name in preset_names() if name != "fp32"]
+    return [name for name in presets("quant") if name != "fp32"]
 
 
 @dataclass(frozen=True)
