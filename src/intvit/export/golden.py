@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from intvit.arguments import as_path
 from intvit.errors import IntVitError
 from intvit.files import write_json
 from intvit.program import Program, container, load_checkpoint
@@ -45,9 +46,11 @@ def golden(
     >>> golden(folder, images, out, values=["head"])["images"][0][-1]["shape"]
     [10]
     """
-    program = load_checkpoint(folder)
-    manifest = write_golden(program, read_images(program, images), Path(out), values)
-    shutil.copyfile(Path(folder) / "program.json", Path(out) / "program.json")
+    program, target = load_checkpoint(folder), as_path("out", out)
+    if isinstance(values, str):
+        raise IntVitError(f"values={values!r}: expected a list of names, such as [{values!r}]")
+    manifest = write_golden(program, read_images(program, images), target, values)
+    shutil.copyfile(Path(folder) / "program.json", target / "program.json")
     return manifest
 
 

@@ -6,6 +6,7 @@ Saving is atomic; loading checks everything and runs no code from the files: JSO
 import os
 from pathlib import Path
 
+from intvit.arguments import as_path
 from intvit.files import replacing_folder
 from intvit.program import document, weights
 from intvit.program.bounds import FILE as BOUNDS_FILE
@@ -22,7 +23,7 @@ def save_checkpoint(program: Program, folder: str | os.PathLike[str]) -> None:
     A reader or a crash meets the old checkpoint, the new one, or none, never a mixture. Raises ProgramError if the
     program is not well formed, may overflow, or if `folder` holds anything but a checkpoint.
     """
-    folder = Path(os.path.abspath(folder))
+    folder = Path(os.path.abspath(as_path("folder", folder)))
     _check_target(folder)
     check(program)
     evidence = proof(program, bounds(program))
@@ -37,7 +38,7 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> Program:
 
     Raises ProgramError, one line, that starts with the folder.
     """
-    folder = Path(folder)
+    folder = as_path("folder", folder)
     try:
         if not folder.is_dir():
             raise ProgramError("is not a folder; give the folder that holds program.json")
@@ -62,6 +63,9 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> Program:
 def _check_target(folder: Path) -> None:
     """A folder is replaced only if it holds a checkpoint's files and nothing else (or nothing at all)."""
     if not folder.exists():
+        there = next(path for path in folder.parents if path.exists())
+        if not there.is_dir():
+            raise ProgramError(f"{there} is a file; {folder} cannot be made in it, nothing was written")
         return
     if not folder.is_dir():
         raise ProgramError(f"{folder} is a file; give a folder for the checkpoint")

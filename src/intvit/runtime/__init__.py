@@ -3,6 +3,7 @@
 A runtime is imported when it is asked for, so that the numpy one works where torch is not installed.
 """
 
+import inspect
 import os
 from collections.abc import Iterator
 from importlib import import_module
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from intvit.arguments import described
 from intvit.errors import IntVitError
 from intvit.program.checkpoint import load_checkpoint
 from intvit.program.program import Program, ProgramError
@@ -41,7 +43,7 @@ def load(source: Program | str | os.PathLike[str], runtime: str = "native", **op
     source: the folder of an integer checkpoint, or a program. runtime: `native` (C++, the fast one; takes `threads` and
     `path`), `numpy` (the reference), `torch` or `onnx`; all give equal integers, and need no torch but for its own.
 
-    Raises ProgramError (an IntVitError) for a folder that holds no whole checkpoint and for an unknown runtime,
+    Raises ProgramError (an IntVitError) for a folder that holds no whole checkpoint and for an unknown runtime or option,
     IntVitError where the native runtime is not compiled. The runtime refuses images of another size or type.
 
     >>> load(folder, "numpy")(images).dtype
@@ -52,18 +54,25 @@ def load(source: Program | str | os.PathLike[str], runtime: str = "native", **op
 
 def as_program(source: Program | str | os.PathLike[str]) -> Program:
     """A program as it is, or the checked one of an integer checkpoint's folder. Raises ProgramError."""
-    return source if isinstance(source, Program) else load_checkpoint(source)
+    if isinstance(source, Program | str | os.PathLike):
+        return source if isinstance(source, Program) else load_checkpoint(source)
+    remedy = "give a program of intvit.export, or its folder"
+    raise ProgramError(f"the source is {described(source)}, neither a program nor the folder of one; {remedy}")
 
 
 def load_runtime(program: Program, name: str, **options: Any) -> Runtime:
     """The runtime `name` (a key of RUNTIMES) for a checked program; `native` takes `threads` and `path`.
 
-    Raises ProgramError for an unknown name, IntVitError where the native runtime is not compiled.
+    Raises ProgramError for an unknown name or option, IntVitError where the native runtime is not compiled.
     """
-    if name not in RUNTIMES:
+    if not isinstance(name, str) or name not in RUNTIMES:
         raise ProgramError(f"unknown runtime {name!r}; there are {', '.join(sorted(RUNTIMES))}")
     module, _, runtime = RUNTIMES[name].partition(":")
-    return getattr(import_module(module), runtime)(program, **options)
+    made = getattr(import_module(module), runtime)
+    if unknown := sorted(options.keys() - inspect.signature(made).parameters.keys()):
+        raise ProgramError(f"runtime {name!r} takes no {', '.join(unknown)}; native takes threads and path")
+    loaded: Runtime = made(program, **options)
+    return loaded
 
 
 def fastest_runtime(program: Program, threads: int = 1) -> Runtime:
@@ -72,6 +81,12 @@ def fastest_runtime(program: Program, threads: int = 1) -> Runtime:
         return load_runtime(program, "native", threads=threads)
     except IntVitError:
         return load_runtime(program, "torch")
+
+
+def usual_threads() -> int:
+    """OMP_NUM_THREADS, or else the number of processors that this process may use."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else len(os.sched_getaffinity(0))
 
 
 def check_images(program: Program, images: np.ndarray) -> None:

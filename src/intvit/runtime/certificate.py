@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from intvit.arguments import whole_number
 from intvit.program import OperatorBounds, Program, bounds
 from intvit.program.certificate import Row, rows
 from intvit.program.interval_arithmetic import Range
@@ -38,7 +39,9 @@ class Certificate:
     @property
     def wider(self) -> dict[str, Range]:
         """The sums that need more than `accumulator` bits; none where no width was asked for."""
-        return {name: seen for name, seen in self.sums.items() if seen.bits > (self.accumulator or self.bits)}
+        if self.accumulator is None:
+            return {}
+        return {name: seen for name, seen in self.sums.items() if seen.bits > self.accumulator}
 
     @property
     def enough(self) -> bool:
@@ -59,12 +62,15 @@ def certify(
     whether all sums fit. images: uint8 (B, C, H, W), or files of `read_images`, whose outputs' extremes the rows
     show beside the proven ones. every: a row for each operator, instead of one for those that differ in an index only.
 
-    Raises ProgramError (an IntVitError) for a folder that holds no whole checkpoint and a program that may overflow.
+    Raises ProgramError (an IntVitError) for a folder that holds no whole checkpoint and a program that may overflow;
+    IntVitError for an accumulator that is no whole number of at least 1.
 
     >>> certificate = certify(folder, accumulator=24)
     >>> certificate.enough, certificate.bits <= 24, certificate.rows[0].name
     (True, True, 'input')
     """
+    if accumulator is not None:
+        accumulator = whole_number("accumulator", accumulator)
     program = as_program(source)
     proven = bounds(program)
     given = read_images(program, images)

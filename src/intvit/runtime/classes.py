@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from intvit.arguments import is_array, whole_number
 from intvit.program import Program
-from intvit.runtime import as_program, load_runtime
-from intvit.runtime.images import read_images
+from intvit.runtime import Runtime, as_program, load_runtime
+from intvit.runtime.images import image_files, read_images
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,24 @@ def run(
     the checkpoint's provenance records, or .npy files of uint8 pixels, or an array uint8 (B, C, H, W). Among equal
     scores the lower class is first. Classes without names are called by their index.
 
-    Raises IntVitError naming a file that is no image, and for a runtime that there is not.
+    Raises IntVitError at the call for a runtime or a file that there is not, and for pixels of another type or size;
+    when its turn comes, naming a file that is no image.
 
     >>> [len(classified.best) for classified in run(folder, images[:2], runtime="numpy", top=3)]
     [3, 3]
     """
-    program = as_program(source)
+    top, program = whole_number("top", top), as_program(source)
     execute = load_runtime(program, runtime)
+    given = [("", read_images(program, images))] if is_array(images) else [(str(f), [f]) for f in image_files(images)]
+    return _classified(program, execute, given, top)
+
+
+def _classified(
+    program: Program, execute: Runtime, given: Sequence[tuple[str, np.ndarray | Sequence[Path]]], top: int
+) -> Iterator[Classified]:
     names = program.classes or [str(index) for index in range(program.values[program.output].shape[0])]
-    files = [("", images)] if isinstance(images, np.ndarray) else [(str(path), [path]) for path in images]
-    for name, given in files:
-        pixels = read_images(program, given)
+    for name, images in given:
+        pixels = read_images(program, images)
         for number, scores in enumerate(execute(pixels)):
             order = np.argsort(-scores.astype(np.int64), kind="stable")[:top]
             image = name if name and len(pixels) == 1 else f"{name}[{number}]"

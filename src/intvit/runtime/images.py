@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from intvit.arguments import as_array, as_path, described, is_array
 from intvit.errors import IntVitError
 from intvit.photos import MAX_PIXELS, decode, fit
 from intvit.program import Program
@@ -18,19 +20,18 @@ MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's name
 
 
 def read_images(program: Program, paths: np.ndarray | Sequence[str | Path]) -> np.ndarray:
-    """uint8 [B, C, H, W] of the program's size, in the order of `paths`; an array of such is taken as it is.
+    """uint8 [B, C, H, W] of the program's size, in the order of `paths`; an array of such, of numpy or torch, is taken as it is.
 
     A `.npy` file holds uint8 [C, H, W] or [B, C, H, W] and is taken as it is; any other file is a photo, which goes
     through the evaluation transform (shorter side to size / crop_pct, center crop) that the checkpoint's provenance
     records, or the one of ImageNet's models. Raises IntVitError, naming the file.
     """
-    if isinstance(paths, np.ndarray):
-        check_images(program, paths)
-        return paths
+    if is_array(paths):
+        array = as_array("images", paths)
+        check_images(program, array)
+        return array
     batches = [np.empty((0, *program.values[program.input].shape), np.uint8)]
-    for path in map(Path, paths):
-        if not path.is_file():
-            raise IntVitError(f"{path}: no such file; give .npy files of uint8 pixels, or photos")
+    for path in image_files(paths):
         try:
             images = _pixels(path) if path.suffix == ".npy" else _photo(path, program)
             check_images(program, images)
@@ -38,6 +39,20 @@ def read_images(program: Program, paths: np.ndarray | Sequence[str | Path]) -> n
             raise IntVitError(f"{path}: {error}") from None
         batches.append(images)
     return np.concatenate(batches)
+
+
+def image_files(paths: Any) -> list[Path]:
+    """`paths` as a list of files that are there. Raises IntVitError for anything else, naming what it is."""
+    if isinstance(paths, str | os.PathLike):
+        raise IntVitError(f"images={str(paths)!r}: expected a list of files, such as [{str(paths)!r}]")
+    if not isinstance(paths, Iterable):
+        raise IntVitError(f"images are {described(paths)}; expected files, or uint8 pixels (B, C, H, W)")
+    files = [as_path(f"images[{index}]", path) for index, path in enumerate(paths)]
+    for file in files:
+        if not file.is_file():
+            problem = "a folder, not a file" if file.is_dir() else "no such file"
+            raise IntVitError(f"{file}: {problem}; give .npy files of uint8 pixels, or photos")
+    return files
 
 
 def _pixels(path: Path) -> np.ndarray:

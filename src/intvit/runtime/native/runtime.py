@@ -16,15 +16,17 @@ from typing import Any
 
 import numpy as np
 
+from intvit.arguments import whole_number
 from intvit.errors import IntVitError
 from intvit.program.program import Program
-from intvit.runtime import check_images
+from intvit.runtime import check_images, usual_threads
 from intvit.runtime.native.lowering import lower
 from intvit.runtime.native.plan import ExecutionPlan, Step, Tensor
 
 FOLDER = Path(__file__).parent
 PATHS = ("amx", "avx512", "avx2", "scalar")  # fastest first
 VARIABLE = "INTVIT_NATIVE_PATH"
+MAX_THREADS = 1024  # engine.cpp
 _ABI, _RANK, _INPUTS, _CONSTANTS, _ATTRIBUTES = 1, 16, 5, 8, 12  # abi.h
 _TYPES = {np.dtype(name): i for i, name in enumerate(("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64"))}
 
@@ -71,11 +73,12 @@ class NativeRuntime:
     threads: of one call, by default OMP_NUM_THREADS or else the processors that this process may use. The scores are
     the same for any number. A call with fewer images than threads shares the work of each image among them.
     path: "amx", "avx512", "avx2" or "scalar"; by default $INTVIT_NATIVE_PATH or else the fastest that this machine has.
-    Raises IntVitError where the library was not compiled or the path does not run here.
+    Raises IntVitError where the library was not compiled, the path does not run here, or threads are not 1..1024.
     """
 
     def __init__(self, program: Program, threads: int | None = None, path: str | None = None) -> None:
-        self.program, self.threads = program, threads or _default_threads()
+        self.program = program
+        self.threads = usual_threads() if threads is None else whole_number("threads", threads, 1, MAX_THREADS)
         self._compiled = load_library(path or os.environ.get(VARIABLE) or None)
         self.path: str = self._compiled.intvit_path().decode()
         self._engine = Engine(self._compiled, lower(program, fuse=True), self.threads)
@@ -233,8 +236,3 @@ def _open(file: Path) -> ctypes.CDLL:
     loaded.intvit_ceiling.restype = ctypes.c_double
     loaded.intvit_times.argtypes = [pointer, pointer]
     return loaded
-
-
-def _default_threads() -> int:
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else len(os.sched_getaffinity(0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from intvit.errors import IntVitError
 from intvit.program import Program
-from intvit.runtime import check_images
+from intvit.runtime import check_images, usual_threads
 from intvit.runtime.onnx import to_onnx
 
 try:
@@ -20,7 +19,7 @@ except ImportError:
 
 
 class OnnxRuntime:
-    """Runs a checked program on uint8 images; threads as OMP_NUM_THREADS says, or all cores."""
+    """Runs a checked program on uint8 images; threads as `usual_threads` says."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -47,7 +46,7 @@ class OnnxRuntime:
 
 def _session(program: Program, *, every_value: bool) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
+    options.intra_op_num_threads = usual_threads()
     options.log_severity_level = 3  # errors only
     model = to_onnx(program, every_value=every_value).SerializeToString()
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
