@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import operator
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,12 @@ def whole_number(name: str, value: Any, least: int = 1, most: int | None = None)
         bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise IntVitError(f"{name}={value!r}: expected a whole number {bounds}")
     return number
+
+
+def unknown(kind: str, name: str, names: Sequence[str]) -> IntVitError:
+    """The error for a keyword that there is not, with the nearest of `names`, or all of them."""
+    near = difflib.get_close_matches(name, names, 1)
+    return IntVitError(f"{name}: {kind}; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"))
 
 
 def as_path(name: str, value: Any) -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from intvit.arguments import described, is_array, whole_number
 from intvit.errors import IntVitError
 from intvit.quant.control import quant_layers, set_mode
 from intvit.quant.layers import Linear
@@ -58,7 +59,7 @@ def calibrate(
     model.eval()
     set_mode(model, "calibrate")
     kept: list[Tensor] = []
-    for batch in _batches(images, batch_size):
+    for batch in _batches(images, whole_number("batch_size", batch_size)):
         batch = batch.to(device)
         model(batch)
         if wants_correction(kept):
@@ -71,11 +72,27 @@ def calibrate(
 
 
 def _batches(images: Images | Iterable[Images | Sequence[Images]], size: int) -> Iterator[Tensor]:
-    if isinstance(images, Tensor | np.ndarray):
-        yield from torch.as_tensor(images).split(size)
+    if is_array(images):
+        yield from _tensor(images).split(size)
         return
-    for batch in images:
-        yield torch.as_tensor(batch if isinstance(batch, Tensor | np.ndarray) else batch[0])
+    if isinstance(images, str) or not isinstance(images, Iterable):
+        raise IntVitError(f"images are {described(images)}; expected uint8 (N, C, H, W), or batches of such")
+    for index, batch in enumerate(images):
+        first = batch[0] if isinstance(batch, Sequence) and len(batch) else batch
+        if not is_array(first):
+            raise IntVitError(
+                f"batch {index} is {described(first)}; expected uint8 (B, C, H, W), alone or first of a tuple"
+            )
+        yield _tensor(first)
+
+
+def _tensor(images: Any) -> Tensor:
+    if isinstance(images, Tensor):
+        return images
+    try:
+        return torch.from_numpy(np.ascontiguousarray(images))
+    except TypeError:  # a type that torch does not have
+        raise IntVitError(f"images are {described(images)}; expected uint8 (N, C, H, W)") from None
 
 
 def wants_correction(kept: list[Tensor]) -> bool:

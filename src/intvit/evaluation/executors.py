@@ -18,7 +18,7 @@ def float_executor(model: nn.Module) -> Executor:
     def execute(images: np.ndarray) -> np.ndarray:
         set_mode(model, "float")
         logits: Tensor = model(_on_device(model, images))
-        return logits.cpu().numpy()
+        return logits.float().cpu().numpy()  # bfloat16 under autocast
 
     return execute
 

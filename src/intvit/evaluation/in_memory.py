@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from intvit.arguments import as_array, as_labels, described, is_array, whole_number
 from intvit.errors import IntVitError
 from intvit.evaluation.engine import Executor, tally
 from intvit.evaluation.executors import float_executor, integer_executor
@@ -16,7 +17,7 @@ from intvit.evaluation.report import figures
 from intvit.export.record import record
 from intvit.program import Program
 from intvit.quant import set_mode
-from intvit.runtime import as_program, load_runtime
+from intvit.runtime import as_program, check_images, load_runtime
 
 Array = np.ndarray | Tensor
 
@@ -40,14 +41,16 @@ def evaluate(
     and `runtimes` by name with `top1`, `top5`, `mismatches` and `images_per_second`. A model is left in eval and
     integer mode.
 
-    Raises IntVitError for no image at all, images of another size, labels outside the classes, and an unknown runtime.
+    Raises IntVitError for no image at all, images of another type or size, labels that are no integers, not one for
+    each image or outside the classes, a batch size below 1, and an unknown runtime.
 
     >>> figures = evaluate(model, images, labels, runtimes=["numpy"])
     >>> figures["images"], figures["runtimes"]["numpy"]["mismatches"]
     (8, 0)
     """
-    if not runtimes:
-        raise IntVitError("runtimes=[]: name at least one, such as numpy")
+    if isinstance(runtimes, str) or not isinstance(runtimes, Sequence) or not runtimes:
+        raise IntVitError(f"runtimes={runtimes!r}: expected a list with at least one name, such as ['numpy']")
+    whole_number("batch_size", batch_size)
     executors: dict[str, Executor] = {}
     if isinstance(model, nn.Module):
         set_mode(model.eval(), "integer")
@@ -57,23 +60,26 @@ def evaluate(
         program = as_program(model)
     executors |= {name: load_runtime(program, name) for name in runtimes}
     reference = "qat" if "qat" in executors else runtimes[0]
-    tallies = tally(_batches(images, labels, batch_size), executors, reference=reference, compared=runtimes)
+    tallies = tally(_batches(program, images, labels, batch_size), executors, reference=reference, compared=runtimes)
     return figures(tallies, list(runtimes))
 
 
-def _batches(
-    images: Array | Iterable[tuple[Array, Array]], labels: Array | Sequence[int] | None, size: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    if not isinstance(images, np.ndarray | Tensor):
+def _batches(program: Program, images: Any, labels: Any, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    if not is_array(images):
+        if isinstance(images, str) or not isinstance(images, Iterable):
+            raise IntVitError(f"images are {described(images)}; expected uint8 (N, C, H, W), or a loader of pairs")
         if labels is not None:
             raise IntVitError("labels beside a loader, which yields its own: give images as one array, or no labels")
-        yield from ((_array(batch), _array(own)) for batch, own in images)
+        for index, batch in enumerate(images):
+            if not isinstance(batch, Sequence) or len(batch) != 2:
+                raise IntVitError(f"batch {index} is {described(batch)}; expected a pair (images, labels)")
+            yield _pair(program, *batch)
         return
-    if labels is None or len(labels) != len(images):
-        raise IntVitError(f"{len(images)} images with {0 if labels is None else len(labels)} labels: give one for each")
-    pixels, classes = _array(images), _array(labels)
+    pixels, classes = _pair(program, images, labels)
     yield from ((pixels[at : at + size], classes[at : at + size]) for at in range(0, len(pixels), size))
 
 
-def _array(values: Array | Sequence[int]) -> np.ndarray:
-    return values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+def _pair(program: Program, images: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    pixels = as_array("images", images) if is_array(images) else images
+    check_images(program, pixels)
+    return pixels, as_labels(labels, len(pixels))

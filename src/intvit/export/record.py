@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from intvit import __version__
+from intvit.arguments import described
 from intvit.errors import IntVitError
 from intvit.models.base import ImageModel
 from intvit.program.bounds import bounds
@@ -68,7 +69,7 @@ def _constant(tensor: Tensor, bits: int, signed: bool) -> Constant:
 
 
 @torch.no_grad()
-def record(model: nn.Module, classes: list[str] | None = None, provenance: dict[str, Any] | None = None) -> Program:
+def record(model: nn.Module, classes: Sequence[str] | None = None, provenance: dict[str, Any] | None = None) -> Program:
     """The integer program of a calibrated model, checked.
 
     Its provenance gets `functions`: layer -> name of the function whose table it holds, where that is not the table of
@@ -88,11 +89,26 @@ def record(model: nn.Module, classes: list[str] | None = None, provenance: dict[
         constants=recorder.constants,
         operators=recorder.operators,
         score_scale=float(scores.scale),
-        classes=list(classes or []),
+        classes=_class_names(classes, ours.num_classes),
         provenance={**(provenance or {}), **_functions(model)},
     )
     check(program)
     return program
+
+
+def _class_names(classes: Any, count: int) -> list[str]:
+    """Names of all classes, or none. Raises IntVitError for another number of them and for names that are no texts."""
+    if classes is None:
+        return []
+    if isinstance(classes, str | Mapping) or not isinstance(classes, Iterable):
+        raise IntVitError(f"classes are {described(classes)}; expected a list of names in the order of the scores")
+    names = list(classes)
+    for index, name in enumerate(names):
+        if not isinstance(name, str):
+            raise IntVitError(f"classes[{index}] is {described(name)}; expected a text, the name of the class")
+    if names and len(names) != count:
+        raise IntVitError(f"{len(names)} names of classes for {count} scores; give one each")
+    return [str(name) for name in names]  # NumPy's texts, too
 
 
 def _functions(model: nn.Module) -> dict[str, dict[str, str]]:
@@ -123,9 +139,7 @@ def export(
     ((10,), 'a')
     """
     ours = _ours(model)
-    if classes and len(classes) != ours.num_classes:
-        raise IntVitError(f"{len(classes)} names of classes for {ours.num_classes} scores; give one each")
-    program = record(ours, list(classes), {"intvit": __version__, **ours.provenance, **(provenance or {})})
+    program = record(ours, classes, {"intvit": __version__, **ours.provenance, **(provenance or {})})
     if folder is None:
         bounds(program)
     else:

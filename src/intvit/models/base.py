@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from intvit.arguments import described
 from intvit.errors import IntVitError
 from intvit.quant.layers import Scores
-from intvit.quant.tensor import AnyTensor, QTensor
+from intvit.quant.tensor import AnyTensor, QTensor, Symbol
 
 
 def check_patch(image_size: int, patch: int) -> int:
@@ -41,14 +42,19 @@ class ImageModel(nn.Module):
 
     def forward(self, images: AnyTensor) -> AnyTensor:
         """Logits; a Symbol image records the program and yields its scores."""
-        if isinstance(images, Tensor):
+        if not isinstance(images, Symbol):
             self.check_images(images)
         return self.scores_layer(self.features(images))
 
     def check_images(self, images: Tensor) -> None:
-        """Raise IntVitError unless images are uint8 (B, C, H, W) of the model's size."""
+        """Raise IntVitError unless images are uint8 (B, C, H, W), B >= 1, of the model's size."""
         expected = (self.channels, self.image_size, self.image_size)
-        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != expected:
+        if not isinstance(images, Tensor):
+            raise IntVitError(
+                f"images are {described(images)}; the model takes a tensor torch.uint8 (B, {expected[0]}, "
+                f"{expected[1]}, {expected[2]}), such as torch.from_numpy(images)"
+            )
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != expected or not len(images):
             raise IntVitError(
                 f"images are {images.dtype} {tuple(images.shape)}; the model takes torch.uint8 (B, {expected[0]}, "
                 f"{expected[1]}, {expected[2]}): check data.image_size and model.image_size"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from intvit.arguments import as_path, described
+from intvit.errors import IntVitError
 from intvit.models import registry
 from intvit.models.base import ImageModel
 from intvit.models.weights import load_pretrained, load_weights
@@ -20,6 +22,15 @@ def models() -> list[str]:
     True
     """
     return list(registry.MODELS)
+
+
+def integer_config(quant: Any) -> QuantConfig:
+    """`quant_config` of a preset's name or a config. Raises IntVitError for anything else."""
+    if not isinstance(quant, str | QuantConfig):
+        raise IntVitError(
+            f"quant is {described(quant)}; expected a preset, such as 'lut8', or a config of intvit.compose"
+        )
+    return quant_config(quant)
 
 
 def create_model(
@@ -43,8 +54,8 @@ def create_model(
     pretrained: timm's ImageNet weights, downloaded. Without either the weights are random. size: fields of the model's
     size that are to be others, such as width, depth and heads.
 
-    Raises IntVitError for an unknown name or preset, an image size that patches do not divide, and weights that do not
-    fit.
+    Raises IntVitError for an unknown name, preset or keyword, a size that makes no sense, an image size that patches do
+    not divide, and weights that do not fit.
 
     >>> model = create_model("deit_t", quant="ivit8", image_size=32, num_classes=10, depth=2)
     >>> model(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape
@@ -57,12 +68,12 @@ def create_model(
         num_classes=num_classes,
         mean=mean,
         std=std,
-        quant=quant_config(quant),
+        quant=integer_config(quant),
         **size,
     )
     assert isinstance(model, ImageModel)
     if pretrained:
         load_pretrained(model, name)
     if weights is not None:
-        load_weights(model, weights)
+        load_weights(model, as_path("weights", weights))
     return model.eval()

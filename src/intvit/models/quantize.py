@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import nn
+from torch.nn.utils import parametrize
 
 from intvit.errors import IntVitError
 from intvit.models.base import ImageModel
-from intvit.models.registry import MODELS
+from intvit.models.build import integer_config
+from intvit.models.registry import MODELS, build, per_channel
 from intvit.models.weights import load_weights
 from intvit.quant import QuantConfig
-from intvit.quant.presets import quant_config
 from intvit.torchvision_fix import ensure_torchvision
 
 VIT_EPSILON, SWIN_EPSILON = 1e-6, 1e-5
+# Parts with parameters of their own (tokens, positions, biases by position), which ours have by the same names.
+HOLDERS = ("VisionTransformer", "VisionTransformerDistilled", "WindowAttention")
 
 
 def quantize(
     model: nn.Module,
     quant: str | QuantConfig = "lut8",
     *,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> ImageModel:
     """One of our models with the size and the weights of a timm model, in eval and float mode; `calibrate` comes next.
 
@@ -58,19 +61,22 @@ def quantize(
     if missing:
         raise IntVitError(f"{type(model).__name__} with {', '.join(missing)}: not among what intvit computes")
     given = dict(getattr(form, "pretrained_cfg", None) or {})
-    mean, std = tuple(mean or given.get("mean", ())), tuple(std or given.get("std", ()))
+    mean = per_channel("mean", given.get("mean", ()) if mean is None else mean)
+    std = per_channel("std", given.get("std", ()) if std is None else std)
     if len(mean) != form.in_chans or len(std) != form.in_chans:
         raise IntVitError(
             f"{type(model).__name__}: mean {mean} and std {std} for {form.in_chans} channels; say mean= and std="
         )
-    made = size(form).build(
+    made = build(
+        size(form),
         image_size=form.patch_embed.img_size[0],
         patch_size=None,
-        num_classes=form.num_classes,
+        num_classes=_classifiers(form)[0].out_features,  # num_classes stays timm's where a head has been replaced
         mean=mean,
         std=std,
-        quant=quant_config(quant),
+        quant=integer_config(quant),
     )
+    assert isinstance(made, ImageModel)
     load_weights(made, model.state_dict())
     made.provenance = _provenance(given)
     return made.eval()
@@ -120,7 +126,8 @@ def _vit_features(model: Any) -> list[str]:
     """What a VisionTransformer has and ours has not, in words."""
     if others := _other_parts(model.blocks, {"Block", "Attention", "Mlp"}):
         return others
-    distilled = hasattr(model, "head_dist")
+    if not len(model.blocks):
+        return ["no blocks (depth=0)"]
     found = {
         f"global_pool={model.global_pool!r}": model.global_pool != "token" or model.attn_pool is not None,
         "no class token": not model.has_class_token,
@@ -132,8 +139,7 @@ def _vit_features(model: Any) -> list[str]:
         "a norm of the pooled features": not _identity(model.fc_norm),
         "LayerScale": any(not _identity(block.ls1) or not _identity(block.ls2) for block in model.blocks),
     }
-    heads = (model.head, model.head_dist) if distilled else (model.head,)
-    return [name for name, has in found.items() if has] + _shared_features(model, model.blocks, heads, VIT_EPSILON)
+    return [name for name, has in found.items() if has] + _shared_features(model, model.blocks, VIT_EPSILON)
 
 
 def _swin_features(model: Any) -> list[str]:
@@ -141,6 +147,10 @@ def _swin_features(model: Any) -> list[str]:
     blocks = [block for stage in model.layers for block in stage.blocks]
     if others := _other_parts(blocks, {"SwinTransformerBlock", "WindowAttention", "Mlp"}):
         return others
+    if any(not len(stage.blocks) for stage in model.layers):
+        return ["a stage without blocks"]
+    if type(model.head).__name__ != "ClassifierHead":
+        return [f"the head {type(model.head).__name__} instead of timm's ClassifierHead (replace head.fc alone)"]
     found = {
         f"global_pool={model.head.global_pool.pool_type!r}": model.head.global_pool.pool_type != "avg",
         "dynamic_img_size": model.dynamic_img_size,
@@ -151,7 +161,7 @@ def _swin_features(model: Any) -> list[str]:
         ),
     }
     named = [name for name, has in found.items() if has]
-    return named + _shared_features(model, blocks, (model.head.fc,), SWIN_EPSILON)
+    return named + _shared_features(model, blocks, SWIN_EPSILON)
 
 
 def _other_parts(blocks: Iterable[Any], known: set[str]) -> list[str]:
@@ -160,10 +170,33 @@ def _other_parts(blocks: Iterable[Any], known: set[str]) -> list[str]:
     return sorted({type(part).__name__ for part in parts if part is not None} - known)
 
 
-def _shared_features(model: Any, blocks: Iterable[Any], heads: Iterable[nn.Module], epsilon: float) -> list[str]:
+def _classifiers(model: Any) -> list[Any]:
+    """The classifier, or the two of a distilled model."""
+    if hasattr(model, "head_dist"):
+        return [model.head, model.head_dist]
+    return [getattr(model.head, "fc", model.head)]
+
+
+def _other_layers(model: nn.Module) -> list[str]:
+    """Layers whose parameters are not the weight and the bias of ours, in words, one of each kind."""
+    found: dict[str, None] = {}
+    for name, layer in model.named_modules():
+        kind, own = type(layer).__name__, {key for key, _ in layer.named_parameters(recurse=False)}
+        if not isinstance(layer, nn.Linear | nn.Conv2d | nn.LayerNorm):
+            if own and kind not in HOLDERS and ".parametrizations" not in name:
+                found[kind] = None
+        elif parametrize.is_parametrized(layer) or own - {"weight", "bias"}:
+            found[f"a weight made of other parameters ({name})"] = None
+        elif missing := {"weight", "bias"} - own:
+            if ".attn." not in name and not name.endswith("downsample.reduction"):  # said elsewhere; ours has none
+                found[f"{name} without {' and '.join(sorted(missing))}"] = None
+    return list(found)
+
+
+def _shared_features(model: Any, blocks: Iterable[Any], epsilon: float) -> list[str]:
     """What blocks, norms, patches and the classifier have that ours have not."""
     blocks, patches = list(blocks), model.patch_embed
-    modules = list(model.modules())
+    modules, heads = list(model.modules()), _classifiers(model)
     activations = {type(block.mlp.act).__name__ for block in blocks if not _is_gelu(block.mlp.act)}
     epsilons = {module.eps for module in modules if isinstance(module, nn.LayerNorm)} - {epsilon}
     ratios = {block.mlp.fc1.out_features / block.mlp.fc1.in_features for block in blocks}
@@ -188,9 +221,13 @@ def _shared_features(model: Any, blocks: Iterable[Any], heads: Iterable[nn.Modul
             for block in blocks
             for name in ("fc1", "fc2")
         ),
-        "no classifier (num_classes=0)": any(not isinstance(head, nn.Linear) for head in heads),
+        "no classifier (num_classes=0)": any(_identity(head) for head in heads),
+        "a classifier that is not one linear layer": any(
+            not isinstance(head, nn.Linear | nn.Identity) for head in heads
+        ),
+        "classifiers of different sizes": len({getattr(head, "out_features", 0) for head in heads}) > 1,
     }
-    return [name for name, has in found.items() if has]
+    return list(dict.fromkeys([name for name, has in found.items() if has] + _other_layers(model)))
 
 
 def _identity(module: nn.Module | None) -> bool:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import math
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
+from intvit.arguments import described, unknown, whole_number
 from intvit.errors import IntVitError
 from intvit.quant import QuantConfig
 
@@ -64,8 +66,8 @@ def create_model(
     image_size: int,
     patch_size: int | None,
     num_classes: int,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    mean: Sequence[float],
+    std: Sequence[float],
     quant: QuantConfig,
     drop_path: float = 0.0,
     **size: Any,
@@ -73,16 +75,76 @@ def create_model(
     """Build `name` with random weights, in float mode.
 
     patch_size None takes the model's own. `size` overrides fields of the model's size, such as width, depth or heads
-    (reduced models of tests). Raises IntVitError for an unknown name or an image size that the patch does not divide.
+    (reduced models of tests). Raises IntVitError for an unknown name or field, a size that makes no sense, and an image
+    size that the patch does not divide.
     """
-    if name not in MODELS:
+    if not isinstance(name, str) or name not in MODELS:
         raise IntVitError(f"model.name={name}: unknown model, expected one of {', '.join(MODELS)}")
-    return dataclasses.replace(MODELS[name], **size).build(
+    usual: Any = MODELS[name]
+    fields = [field.name for field in dataclasses.fields(usual) if field.name != "timm"]
+    for key, value in size.items():
+        if key not in fields:
+            options = ["image_size", "patch_size", "num_classes", "mean", "std", "quant", *fields]
+            raise unknown(f"not a part of {name}", key, options)
+        _check_size(key, value, getattr(usual, key))
+    return build(
+        dataclasses.replace(usual, **size),
         image_size=image_size,
         patch_size=patch_size,
         num_classes=num_classes,
-        mean=tuple(mean),
-        std=tuple(std),
+        mean=mean,
+        std=std,
         quant=quant,
         drop_path=drop_path,
     )
+
+
+def build(
+    size: Size,
+    *,
+    image_size: int,
+    patch_size: int | None,
+    num_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    **options: Any,
+) -> nn.Module:
+    """The model of a size, its arguments checked. Raises IntVitError naming the one that makes no sense."""
+    mean, std = per_channel("mean", mean), per_channel("std", std)
+    if len(mean) != len(std):
+        raise IntVitError(f"mean has {len(mean)} channels, std {len(std)}: give one number of each per channel")
+    return size.build(
+        image_size=whole_number("image_size", image_size),
+        patch_size=None if patch_size is None else whole_number("patch_size", patch_size),
+        num_classes=whole_number("num_classes", num_classes),
+        mean=mean,
+        std=std,
+        **options,
+    )
+
+
+def _check_size(name: str, value: Any, usual: Any) -> None:
+    """Raises IntVitError unless `value` is of the kind of the model's own: a truth value, a number, one per stage."""
+    if isinstance(usual, bool):
+        if not isinstance(value, bool):
+            raise IntVitError(f"{name}={value!r}: expected True or False")
+    elif isinstance(usual, tuple):
+        if not isinstance(value, tuple | list) or not value:
+            raise IntVitError(f"{name}={value!r}: expected a whole number for each stage, such as {usual}")
+        for index, part in enumerate(value):
+            whole_number(f"{name}[{index}]", part)
+    else:
+        whole_number(name, value)
+
+
+def per_channel(name: str, values: Any) -> tuple[float, ...]:
+    """`values` as floats, of a sequence, numpy or torch. Raises IntVitError for what pixels of 0..1 cannot have."""
+    try:
+        numbers = tuple(math.nan if isinstance(value, str) else float(value) for value in values)
+    except (TypeError, ValueError):
+        raise IntVitError(f"{name} is {described(values)}; expected a number for each channel") from None
+    divides = name == "std"
+    if not numbers or not all(0 <= number <= 1 and (number or not divides) for number in numbers):
+        bounds = "above 0, at most 1" if divides else "from 0 to 1"
+        raise IntVitError(f"{name}={numbers}: expected a number {bounds} for each channel, of pixels scaled to 0..1")
+    return numbers

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from intvit.errors import IntVitError
 from intvit.models.base import ImageModel, check_patch
 from intvit.models.drop_path import DropPath
 from intvit.models.vit import Mlp
@@ -61,7 +62,9 @@ class SwinTransformer(ImageModel):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__(image_size, len(mean), num_classes)
-        patch = check_patch(image_size, patch_size or size.patch)
+        if len(size.depths) != len(size.heads):
+            raise IntVitError(f"depths={size.depths} and heads={size.heads}: give one of each for every stage")
+        patch = check_patch(image_size, size.patch if patch_size is None else patch_size)
         self.input = InputQuantize(mean, std, quant.site("input"))
         self.patch_embed = PatchEmbedding(len(mean), size.width, patch, quant)
         rates = torch.linspace(0, drop_path, sum(size.depths)).tolist()

@@ -80,7 +80,7 @@ class VisionTransformer(ImageModel):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__(image_size, len(mean), num_classes)
-        patch = check_patch(image_size, patch_size or size.patch)
+        patch = check_patch(image_size, size.patch if patch_size is None else patch_size)
         width, tokens = size.width, (image_size // patch) ** 2
         self.input = InputQuantize(mean, std, quant.site("input"))
         self.patch_embed = nn.ModuleDict(

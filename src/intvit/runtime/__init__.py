@@ -43,7 +43,7 @@ def load(source: Program | str | os.PathLike[str], runtime: str = "native", **op
     source: the folder of an integer checkpoint, or a program. runtime: `native` (C++, the fast one; takes `threads` and
     `path`), `numpy` (the reference), `torch` or `onnx`; all give equal integers, and need no torch but for its own.
 
-    Raises ProgramError (an IntVitError) for a folder that holds no whole checkpoint and for an unknown runtime or option,
+    Raises ProgramError (an IntVitError) for a folder that holds no whole checkpoint, and an unknown runtime or option,
     IntVitError where the native runtime is not compiled. The runtime refuses images of another size or type.
 
     >>> load(folder, "numpy")(images).dtype

@@ -20,7 +20,7 @@ MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's name
 
 
 def read_images(program: Program, paths: np.ndarray | Sequence[str | Path]) -> np.ndarray:
-    """uint8 [B, C, H, W] of the program's size, in the order of `paths`; an array of such, of numpy or torch, is taken as it is.
+    """uint8 [B, C, H, W] of the program's size, in the order of `paths`; an array, numpy or torch, is taken as it is.
 
     A `.npy` file holds uint8 [C, H, W] or [B, C, H, W] and is taken as it is; any other file is a photo, which goes
     through the evaluation transform (shorter side to size / crop_pct, center crop) that the checkpoint's provenance
