@@ -1,5 +1,6 @@
 """A wrong argument of a verb is one IntVitError in one line: its name, what was given, what is expected."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 import intvit
+from intvit.commands import main
 from intvit.errors import IntVitError
 from intvit.torchvision_fix import ensure_torchvision
 
@@ -274,3 +276,21 @@ def test_normalization_is_taken_from_arrays_and_refused_in_other_units() -> None
         ({"quant": None}, "quant is None"),
     ]:
         refused(lambda options=options: intvit.quantize(vit(), **options), message)
+
+
+@pytest.mark.parametrize("command", [["analyze", "model"], ["search"]])
+@pytest.mark.parametrize("given", ["nope", "nope.pth", "."])
+def test_commands_name_the_checkpoint_as_it_was_typed(
+    command: list[str],
+    given: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    more = ["--budget", "no16"] if command == ["search"] else []
+    calibration = ["--calibration", "x", *(["--data", "x"] if command == ["analyze", "model"] else [])]
+    with pytest.raises(SystemExit):
+        main([*command, given, "--out", "out", *more, *calibration])
+    said = "holds no config.yaml" if given == "." else "no such run folder, .ckpt or weights file"
+    assert re.search(rf"^error: {re.escape(given)}:? {said}", capsys.readouterr().err, re.M)

@@ -16,6 +16,8 @@ MISTAKES = {
     "list(zip([1], [], strict=True))": "ValueError: zip() argument 2 is shorter than argument 1",
     "int('x')": "ValueError: invalid literal for int() with base 10: 'x'",
     "{}['x']": "KeyError: 'x'",
+    "raise TimeoutError": "TimeoutError",
+    "raise OSError('short')": "OSError: short",
     "raise ConnectionResetError(104, 'Connection reset by peer')": "ConnectionResetError: [Errno 104]",
 }
 

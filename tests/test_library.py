@@ -4,6 +4,7 @@ import doctest
 import importlib
 import inspect
 import os
+import pydoc
 import re
 import subprocess
 import sys
@@ -358,3 +359,11 @@ def test_presets_name_their_group() -> None:
     assert set(intvit.models()) == set(intvit.presets("model")) - {"base"}
     with pytest.raises(IntVitError, match=r"no presets of nonsense; there are .*quant/gelu"):
         intvit.presets("nonsense")
+
+
+@pytest.mark.parametrize(("package", "shown"), [("export", "classes: names of the classes"), ("models", '"deit_t" in')])
+def test_help_of_a_verb_that_is_a_package_shows_its_arguments_and_example(package: str, shown: str) -> None:
+    text = pydoc.render_doc(getattr(intvit, package), renderer=pydoc.plaintext)
+    assert f"{package}(" in text
+    assert shown in text
+    assert ">>> " in text

@@ -22,6 +22,12 @@ class _CallablePackage(ModuleType):
         return self._function()(*arguments, **options)
 
     @property
+    def __doc__(self) -> str:  # type: ignore[override]  # help(package) shows the package, and what calling it does
+        function = self._function()
+        called = f"{function.__name__}{inspect.signature(function)}\n\n{inspect.getdoc(function)}"
+        return f"{self.__dict__['__doc__'].rstrip()}\n\n{called}"
+
+    @property
     def __signature__(self) -> inspect.Signature:
         return inspect.signature(self._function())
 

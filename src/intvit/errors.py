@@ -6,6 +6,7 @@ exception is a mistake in the code: it keeps its traceback, whose last line says
 """
 
 import contextlib
+import errno
 import os
 import re
 import select
@@ -13,6 +14,8 @@ import signal
 import sys
 from collections.abc import Iterator
 from importlib import metadata
+
+OF_FILES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE}
 
 
 class IntVitError(ValueError):
@@ -23,13 +26,14 @@ def one_line(error: BaseException) -> str | None:
     """The message for an error that the user can put right, or None for one that a programmer should see whole.
 
     A user's errors are IntVitError, what the system says of files, and what Hydra and OmegaConf say of a config.
-    A broken pipe or connection says nothing of files: one that nobody expected is a mistake in the code.
+    An OSError speaks of files if it names one, or says that the disk or the table of open files is full. Another that
+    nobody expected, such as a broken connection or a time that ran out, is a mistake in the code.
     """
     if type(error).__module__.startswith(("hydra.", "omegaconf.")):
         return _config_message(error)
     if isinstance(error, IntVitError):
         return _joined(str(error))
-    if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in OF_FILES):
         place = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
         reason = error.strerror or str(error) or type(error).__name__
         return _joined(f"{place}: {reason}" if place else reason)

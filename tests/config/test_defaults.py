@@ -113,9 +113,9 @@ def test_a_data_set_of_ones_own_says_what_differs_from_base(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"devices": "two"}, "trainer.devices=two: expected an integer or a list of an integer"),
-        ({"devices": [0, "x"]}, "trainer.devices=[0, 'x']: expected an integer or a list of an integer"),
-        ({"devices": True}, "trainer.devices=True: expected an integer or a list of an integer"),
+        ({"devices": "two"}, "trainer.devices=two: expected an integer or a list of integers"),
+        ({"devices": [0, "x"]}, "trainer.devices=[0, 'x']: expected an integer or a list of integers"),
+        ({"devices": True}, "trainer.devices=True: expected an integer or a list of integers"),
         ({"num_nodes": 0}, "trainer.num_nodes=0: expected at least 1"),
         ({"num_nodes": 1.5}, "trainer.num_nodes=1.5: expected an integer"),
         ({"precision": "64"}, "trainer.precision=64: unknown, expected one of 32-true, bf16-mixed, 16-mixed"),

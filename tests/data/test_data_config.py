@@ -63,7 +63,7 @@ def test_presets_spell_out_every_key():
         ({"patch_size": 3}, r"^data.patch_size=3: does not divide data.image_size=4$"),
         ({"crop_pct": 1.1}, r"^data.crop_pct=1.1: "),
         ({"interpolation": "cubic"}, r"^data.interpolation=cubic: unknown, expected one of nearest"),
-        ({"mean": 0.5}, r"^data.mean=0.5: expected a list of a number$"),
+        ({"mean": 0.5}, r"^data.mean=0.5: expected a list of numbers$"),
         ({"std": [0.5, 0.5, 0.0]}, r"std above 0$"),
         ({"class_names": "digits"}, r"^data.class_names=digits has 10 names but data.num_classes=5; "),
         ({"seed": -1}, r"^data.seed=-1: "),

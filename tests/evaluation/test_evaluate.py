@@ -248,3 +248,8 @@ def damaged_digits(folder: Path) -> Path:
 def test_a_device_that_is_not_here_is_named(run: Path, device: str) -> None:
     with pytest.raises(IntVitError, match=f"device={device}: not a device of this machine; expected auto, cpu or cuda"):
         evaluated(f"ckpt={run}", f"device={device}")
+
+
+def test_one_runtime_without_brackets_is_told_of_them() -> None:
+    with pytest.raises(IntVitError, match=r"^runtimes=numpy: expected a list of texts; say runtimes=\[numpy\]$"):
+        evaluated("integer=x", "runtimes=numpy")

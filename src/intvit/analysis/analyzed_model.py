@@ -149,11 +149,16 @@ def open_calibrated(source: ModelSource) -> AnalyzedModel:
 
 def read_model(source: ModelSource) -> AnalyzedModel:
     """As `open_calibrated`, in float mode: a weights file without ranges, and calibration in train.py's batches."""
+    if not Path(source.checkpoint).exists():
+        raise IntVitError(f"{source.checkpoint}: no such run folder, .ckpt or weights file")
     return _of_weights(source) if source.is_weights else _of_run(source)
 
 
 def _of_run(source: ModelSource) -> AnalyzedModel:
-    folder, trained, model, _, state = restore_run(source.checkpoint)
+    try:
+        folder, trained, model, _, state = restore_run(source.checkpoint)
+    except IntVitError as error:
+        raise IntVitError(str(error).removeprefix("ckpt=")) from None  # a key of train.py that nobody typed here
     if not trained.quant.enabled or not state["calibrated"]:
         raise IntVitError(f"{folder} has no integer ranges: train with quant=ivit8, or give its weights file")
     data = replace(trained.data, root=source.data or trained.data.root, eval_batch_size=BATCH)

@@ -97,6 +97,8 @@ def _expected(where: str, value: Any, hint: Any, *, out_of_bounds: bool) -> str:
     inner = _only_choice(hint)
     if typing.get_origin(inner) is Literal:
         return f"{where}={value}: unknown, expected {_describe(hint)}"
+    if typing.get_origin(inner) is list and isinstance(value, str | int | float):
+        return f"{where}={value}: expected {_describe(hint)}; say {where}=[{value}]"
     if not out_of_bounds or typing.get_origin(inner) is not Annotated:
         return f"{where}={value}: expected {_describe(hint)}"
     base, bounds = typing.get_args(inner)
@@ -126,7 +128,8 @@ def _describe(hint: Any) -> str:
     if origin is tuple and Ellipsis not in parameters:
         return f"a list of {len(parameters)} ({_describe(parameters[0])} each)"
     if origin in (list, tuple):
-        return f"a list of {_describe(parameters[0])}"
+        plural = {int: "integers", float: "numbers", str: "texts"}
+        return f"a list of {plural.get(parameters[0]) or _describe(parameters[0])}"
     names = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
     return names.get(hint, "a group of keys")
 

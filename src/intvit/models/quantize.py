@@ -181,15 +181,15 @@ def _other_layers(model: nn.Module) -> list[str]:
     """Layers whose parameters are not the weight and the bias of ours, in words, one of each kind."""
     found: dict[str, None] = {}
     for name, layer in model.named_modules():
+        without_bias = ".attn." in name or name.endswith("downsample.reduction")  # said elsewhere; as ours
         kind, own = type(layer).__name__, {key for key, _ in layer.named_parameters(recurse=False)}
         if not isinstance(layer, nn.Linear | nn.Conv2d | nn.LayerNorm):
             if own and kind not in HOLDERS and ".parametrizations" not in name:
                 found[kind] = None
         elif parametrize.is_parametrized(layer) or own - {"weight", "bias"}:
             found[f"a weight made of other parameters ({name})"] = None
-        elif missing := {"weight", "bias"} - own:
-            if ".attn." not in name and not name.endswith("downsample.reduction"):  # said elsewhere; ours has none
-                found[f"{name} without {' and '.join(sorted(missing))}"] = None
+        elif own != {"weight", "bias"} and not without_bias:
+            found[f"{name} without {' and '.join(sorted({'weight', 'bias'} - own))}"] = None
     return list(found)
 
 
