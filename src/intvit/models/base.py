@@ -46,7 +46,7 @@ class ImageModel(nn.Module):
             self.check_images(images)
         return self.scores_layer(self.features(images))
 
-    def check_images(self, images: Tensor) -> None:
+    def check_images(self, images: AnyTensor) -> None:
         """Raise IntVitError unless images are uint8 (B, C, H, W), B >= 1, of the model's size."""
         expected = (self.channels, self.image_size, self.image_size)
         if not isinstance(images, Tensor):
