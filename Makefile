@@ -15,11 +15,12 @@ demo: $(INSTALLED)
 	$(VENV)/bin/python train.py model=deit_s quant=ivit8 $(RESUME)
 	$(VENV)/bin/python evaluate.py ckpt="$$(ls -td outputs/deit_s-ivit8-digits-demo-*/ | head -n 1)"
 
+# Three workers for two cores: some tests wait for SLURM's jobs and for ranks.
 test: lint
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup --durations=20 -m "not slow"
+	$(VENV)/bin/python -m pytest -n 3 --dist loadgroup --durations=20 -m "not slow"
 
 test-all: lint
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup --durations=20
+	$(VENV)/bin/python -m pytest -n 3 --dist loadgroup --durations=20
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -1,6 +1,7 @@
 """Families by name: ours, a user's MODULE:FUNCTION, installed entry points; what is wrong with one is one line."""
 
 import importlib.metadata
+import subprocess
 import sys
 from pathlib import Path
 
@@ -34,6 +35,24 @@ def faint(distances, scale, largest):
 def squared(codes, scale, output_scale):
     return codes * codes
 squared.real = torch.square
+
+def divides(codes, scale, output_scale):
+    return codes // 0
+
+def unreal(codes, scale, output_scale):
+    return codes
+unreal.real = "relu"
+
+def random(codes, scale, output_scale):
+    return torch.randint_like(codes, 100)
+
+class Nested:
+    @staticmethod
+    def thrice(codes, scale, output_scale):
+        codes *= 3
+        return codes
+
+CONSTANT = 3
 """
 
 
@@ -53,6 +72,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> tuple[Families, Families]:
     for families in (SOFTMAX_FAMILIES, GELU_FAMILIES):
         ours = {name: families[name] for name in families if ":" not in name}
         monkeypatch.setattr(families, "_families", ours)
+        monkeypatch.setattr(families, "_points", {})
         monkeypatch.setattr(families, "_complete", False)
     return SOFTMAX_FAMILIES, GELU_FAMILIES
 
@@ -94,9 +114,16 @@ def test_a_function_of_ones_own_is_a_family_by_its_name(own_module, fresh):
     ("name", "message"),
     [
         ("no_such_module:f", r"quant\.gelu\.family=no_such_module:f: no module no_such_module"),
-        ("own_functions:cubed", r"own_functions has no function 'cubed'; it has twice, halves"),
+        ("own_functions:cubed", r"no cubed in .*own_functions\.py; it has twice, halves"),
+        ("own_functions:CONSTANT", r"own_functions:CONSTANT is 3; expected a function on integers"),
+        ("own_functions:unreal", r"its attribute `real` is 'relu', not a function"),
         (":f", "expected MODULE:FUNCTION"),
-        ("own_functions:", "has no function ''"),
+        ("own_functions:", "expected MODULE:FUNCTION"),
+        (".own_functions:twice", "expected MODULE:FUNCTION"),
+        (
+            "broken_functions:f",
+            r"importing broken_functions raised ModuleNotFoundError: .*no_such_package_at_all.*line 1",
+        ),
     ],
 )
 def test_a_function_that_is_not_there_is_an_error_in_one_line(own_module, fresh, name, message):
@@ -104,9 +131,9 @@ def test_a_function_that_is_not_there_is_an_error_in_one_line(own_module, fresh,
         fresh[1][name]
 
 
-def test_a_module_that_lacks_something_itself_keeps_its_traceback(own_module, fresh):
-    with pytest.raises(ModuleNotFoundError, match="no_such_package_at_all"):
-        fresh[1]["broken_functions:f"]
+def test_a_nested_function_may_change_its_argument(own_module, fresh):
+    gelu = fresh[1][f"{own_module}:Nested.thrice"]
+    assert gelu(0.1, 0.1, 8, 8)(torch.tensor([-3, 5])).tolist() == [-9, 15]
 
 
 @pytest.mark.parametrize(
@@ -117,6 +144,12 @@ def test_a_module_that_lacks_something_itself_keeps_its_traceback(own_module, fr
             "halves",
             r"blocks\.3: family own_functions:halves returned torch.float32 \[256\]; expected .* 256 int",
         ),
+        (
+            "gelu",
+            "divides",
+            r"own_functions:divides raised \w+: ZeroDivision.*own_functions\.py, line \d+.*FULL_ERROR",
+        ),
+        ("gelu", "random", r"own_functions:random gives other integers when it is called again"),
         ("gelu", "short", r"returned torch.int64 \[255\]"),
         ("softmax", "faint", r"gives 1\.\.1, 1 at the maximum; expected 0\.\.10900932, and at least 32768"),
     ],
@@ -139,11 +172,36 @@ def test_installed_packages_register_families_by_entry_points(monkeypatch, fresh
     assert gelu["twice"](0.1, 0.1, 8, 8)(torch.tensor([3])).tolist() == [6]
 
 
-def test_an_entry_point_cannot_replace_a_family_of_ours(monkeypatch, fresh):
-    point = importlib.metadata.EntryPoint("lut", "math:sin", "intvit.gelu")
-    monkeypatch.setattr("intvit.arithmetic.families.entry_points", lambda group: [point])
-    with pytest.raises(IntVitError, match="that name is taken"):
-        list(fresh[1])
+@pytest.mark.parametrize("value", ["no_such_module:f", "math:pi", "math", "lut"])
+def test_an_entry_point_that_is_none_stops_nobody_else(monkeypatch, fresh, value):
+    points = [importlib.metadata.EntryPoint(name, value, "intvit.gelu") for name in ("mine", "lut")]
+    monkeypatch.setattr("intvit.arithmetic.families.entry_points", lambda group: points)
+    assert fresh[1]["lut"](0.1, 0.1, 8, 8).table[128] == 0  # ours, whose name is taken
+    for _ in range(2):
+        with pytest.raises(IntVitError, match=r"quant\.gelu\.family=mine"):
+            fresh[1]["mine"]
+
+
+def test_many_threads_may_ask_first():
+    code = (
+        "import sys, threading\n"
+        "from intvit.arithmetic import GELU_FAMILIES\n"
+        "sys.setswitchinterval(1e-6)\n"
+        "found = []\n"
+        "threads = [threading.Thread(target=lambda: found.append(GELU_FAMILIES['lut'])) for _ in range(8)]\n"
+        "[thread.start() for thread in threads]\n"
+        "[thread.join() for thread in threads]\n"
+        "assert len(found) == 8\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_digest_tells_functions_apart_and_not_their_texts(own_module, fresh):
+    gelu = fresh[1]
+    assert gelu[f"{own_module}:twice"].digest() == gelu[f"{own_module}:twice"].digest()
+    assert gelu[f"{own_module}:twice"].digest() != gelu[f"{own_module}:Nested.thrice"].digest()
+    assert gelu[f"{own_module}:twice"].foreign
+    assert not gelu["silu"].foreign
 
 
 def test_a_family_that_is_not_there_is_none(fresh):

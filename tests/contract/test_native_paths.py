@@ -61,6 +61,7 @@ def test_every_path_preset_and_architecture(preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.xdist_group("emulated_amx")  # one worker compiles it, the others need not wait
 def test_every_preset_with_emulated_amx_tiles(preset: str, emulated_amx: str) -> None:
     assert images_that_differ(preset, [emulated_amx]) == {f"vit {emulated_amx}": 0, f"swin {emulated_amx}": 0}
 

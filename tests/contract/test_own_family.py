@@ -13,6 +13,7 @@ import torch
 from intvit.arithmetic import GELU_FAMILIES, SOFTMAX_FAMILIES, exponent_table, gelu_table
 from intvit.calibration import calibrate
 from intvit.config.presets import presets
+from intvit.errors import IntVitError
 from intvit.evaluation.entry import evaluate
 from intvit.export.record import record
 from intvit.program import bounds, load_checkpoint, save_checkpoint
@@ -64,6 +65,21 @@ def test_a_trained_run_with_own_functions_has_equal_integers_on_every_runtime(ow
     assert kinds == {"exponential": "table", "gelu": "table"}
     proven = bounds(program)
     assert all(seen.margin >= 0 for entry in proven.values() for seen in entry.intermediates.values())
+
+
+def test_a_function_that_changed_after_training_is_refused(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "changing.py"
+    module.write_text("def f(codes, scale, output_scale):\n    return codes.clamp(min=0)\n")
+    monkeypatch.setattr(GELU_FAMILIES, "_families", dict(GELU_FAMILIES._families))
+    folder = tmp_path / "run"
+    train(tiny("quant=lut8", "quant.gelu.family=changing:f", "schedule.qat=null", "schedule.frozen=null"), folder)
+    config = composed(f"ckpt={folder}", "runtimes=[numpy]", "limit=8", config_name="evaluate")
+    assert evaluate(config)["runtimes"]["numpy"]["mismatches"] == 0
+    monkeypatch.setattr(sys.modules["changing"], "f", lambda codes, scale, output_scale: codes.clamp(min=1))
+    del GELU_FAMILIES._families["changing:f"]
+    with pytest.raises(IntVitError, match=r"changing:f gives other integers than when this run was trained"):
+        evaluate(config)
 
 
 @pytest.mark.parametrize("residual", ["r16", "true8"])

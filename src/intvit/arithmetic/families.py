@@ -7,18 +7,24 @@ A family turns real scales into the integers of a kind of the program format (`e
 - a name MODULE:FUNCTION, imported when it is first asked for; the current folder is searched, too.
 
 The latter two are plain functions on integers, which become tables: every such operator is a function of at most 16
-bits. How to write one: CONTRIBUTING.md and examples/own_gelu.py.
+bits. What goes wrong inside one is an error of the user's, in one line. How to write one: CONTRIBUTING.md and
+examples/own_gelu.py.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
+import operator
 import pkgutil
+import re
 import sys
+import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +37,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Real = Callable[[Tensor], Tensor]
 AsTable = Callable[[str, Callable[..., Tensor]], Callable[..., Any]]
 Grid = Callable[[Mapping[str, Any]], float | None]
+_NAME = re.compile(r"[^\W\d]\w*(\.\w+)*:[^\W\d]\w*(\.\w+)*")  # MODULE:FUNCTION, both possibly dotted
+# Where a function is asked for its digest: scales and widths of a softmax or a GELU.
+_PROBES: dict[str, list[tuple[Any, ...]]] = {
+    "softmax": [(0.02, 197, 8), (0.1, 50, 8), (0.5, 17, 4)],
+    "gelu": [(0.02, 0.02, 8, 8), (0.05, 0.04, 8, 8), (0.3, 0.1, 4, 8)],
+}
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,7 @@ class Family:
     real: of an activation, the float function that it stands for, which float mode computes and gradients follow.
     grid: options -> c where the family rounds 1 / (c * scale) up to an integer, or None (`Quantizer`).
     function: whether it is a plain function on integers, which a program holds as a table under this name.
+    foreign: whether it is a user's or another package's, which may change under a trained run.
     """
 
     kind: str
@@ -50,6 +63,17 @@ class Family:
     real: Real | None = None
     grid: Grid = lambda options: None
     function: bool = False
+    foreign: bool = False
+
+    def digest(self) -> str:
+        """16 hexadecimal digits over tables of a plain function; another value: another function."""
+        digest = hashlib.sha256()
+        for scales in _PROBES[self.kind]:
+            try:
+                digest.update(self(*scales).table.numpy().tobytes())
+            except IntVitError:
+                digest.update(b"refused")
+        return digest.hexdigest()[:16]
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -81,7 +105,9 @@ class Families(Mapping[str, Family]):
         self.kind, self.group, self._package = kind, f"intvit.{kind}", package
         self._as_table, self._real = as_table, real
         self._families: dict[str, Family] = {}
+        self._points: dict[str, EntryPoint] = {}  # of installed packages, loaded when they are asked for
         self._complete = False
+        self._lock = threading.RLock()
 
     def register(
         self, name: str, *, real: Real | None = None, grid: Grid | None = None
@@ -109,16 +135,22 @@ class Families(Mapping[str, Family]):
 
         return add
 
-    def _of_function(self, name: str, function: Callable[..., Tensor], real: Real | None) -> Family:
+    def _of_function(self, name: str, function: Any, real: Real | None, foreign: bool = False) -> Family:
+        if not callable(function):
+            raise IntVitError(f"quant.{self.kind}.family={name} is {function!r}; expected a function on integers")
         real = real or getattr(function, "real", None) or self._real
-        return Family(self.kind, name, self._as_table(name, function), real, function=True)
+        if real is not None and not callable(real):
+            raise IntVitError(f"quant.{self.kind}.family={name}: its attribute `real` is {real!r}, not a function")
+        function = _guarded(name, function) if foreign else function
+        return Family(self.kind, name, self._as_table(name, function), real, function=True, foreign=foreign)
 
     def __getitem__(self, name: str) -> Family:
-        """Raises KeyError for an unknown name, IntVitError for MODULE:FUNCTION that can't be had."""
+        """Raises KeyError for an unknown name, IntVitError for a function that can't be had."""
         self._load()
-        if name not in self._families and ":" in name:
-            self._families[name] = self._of_function(name, self._imported(name), None)
-        return self._families[name]
+        with self._lock:
+            if name not in self._families and (name in self._points or ":" in name):
+                self._families[name] = self._of_function(name, self._found(name), None, foreign=True)
+            return self._families[name]
 
     def __contains__(self, name: object) -> bool:
         """A name MODULE:FUNCTION is one where it can be imported; IntVitError says why not."""
@@ -127,46 +159,83 @@ class Families(Mapping[str, Family]):
     def __iter__(self) -> Iterator[str]:
         """Ours, those of installed packages, and those that were asked for."""
         self._load()
-        return iter(tuple(self._families))
+        return iter(dict.fromkeys((*self._families, *self._points)))
 
     def __len__(self) -> int:
-        self._load()
-        return len(self._families)
+        return sum(1 for _ in iter(self))
 
     def standing_for(self, real: Real | None) -> list[str]:
         """Names of the approximations of one float function."""
         return [name for name in self if self[name].real is real]
 
     def _load(self) -> None:
-        if self._complete:
-            return
-        self._complete = True
-        package = importlib.import_module(self._package)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self._package}.{module.name}")
-        for point in entry_points(group=self.group):
-            if point.name in self._families:
-                raise IntVitError(f"entry point {point.name} = {point.value} of {self.group}: that name is taken")
-            self._families[point.name] = self._of_function(point.name, point.load(), None)
+        """Import our own files; packages' entry points are named here, and ours have their names first."""
+        with self._lock:
+            if self._complete:
+                return
+            package = importlib.import_module(self._package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self._package}.{module.name}")
+            points = {point.name: point for point in entry_points(group=self.group)}
+            self._points = {name: point for name, point in points.items() if name not in self._families}
+            self._complete = True
 
-    def _imported(self, name: str) -> Callable[..., Tensor]:
-        key, (module, _, attribute) = f"quant.{self.kind}.family={name}", name.partition(":")
-        folder = str(Path.cwd())
-        if folder not in sys.path:  # as `python train.py` has its own folder there; the console script has not
-            sys.path.append(folder)
+    def _found(self, name: str) -> Any:
+        """What an entry point or MODULE:FUNCTION stands for. Raises IntVitError."""
+        point = self._points.get(name)
+        key = f"quant.{self.kind}.family={name}" + (f", entry point {point.value}" if point else "")
+        path = point.value if point else name
+        if not _NAME.fullmatch(path):
+            raise IntVitError(f"{key}: expected MODULE:FUNCTION, such as own_gelu:hard_gelu")
+        module, _, attribute = path.partition(":")
+        imported = _imported(module, key)
         try:
-            imported = importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise  # the module is there, and lacks something itself
+            return operator.attrgetter(attribute)(imported)
+        except AttributeError:
+            named = vars(imported).items()
+            there = [name for name, value in named if inspect.isfunction(value) and value.__module__ == module][:10]
+            where = getattr(imported, "__file__", None) or module
+            raise IntVitError(f"{key}: no {attribute} in {where}; it has {', '.join(there) or 'none'}") from None
+
+
+def _imported(module: str, key: str) -> Any:
+    folder = str(Path.cwd())
+    if folder not in sys.path:  # as `python train.py` has its own folder there; the console script has not
+        sys.path.append(folder)
+    try:
+        return importlib.import_module(module)
+    except Exception as error:
+        missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+        if missing:
             raise IntVitError(f"{key}: no module {module} in {folder} or among the installed packages") from error
-        except ValueError as error:  # of importlib: an empty or relative name
-            raise IntVitError(f"{key}: expected MODULE:FUNCTION, such as own_gelu:hard_gelu") from error
-        function = getattr(imported, attribute, None)
-        if not callable(function):
-            there = [name for name, value in vars(imported).items() if inspect.isfunction(value)]
-            raise IntVitError(f"{key}: {module} has no function {attribute!r}; it has {', '.join(there) or 'none'}")
-        return function
+        raise IntVitError(f"{key}: importing {module} {_what(error)}") from error
+
+
+def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A user's function whose exceptions are the user's, and which gives equal integers for equal arguments."""
+    proven = False
+
+    def call(codes: Tensor, *scales: Any) -> Any:
+        nonlocal proven
+        try:
+            values = function(codes.clone(), *scales)
+            again = values if proven else function(codes.clone(), *scales)
+        except Exception as error:
+            raise IntVitError(f"family {name} {_what(error)}") from error
+        if isinstance(values, Tensor) and isinstance(again, Tensor) and not torch.equal(values, again):
+            raise IntVitError(f"family {name} gives other integers when it is called again: a program needs a function")
+        proven = True
+        return values
+
+    return call
+
+
+def _what(error: Exception) -> str:
+    """`raised ZeroDivisionError: ... (file.py, line 3)`, and how to see more."""
+    frames = traceback.extract_tb(error.__traceback__)
+    last = next((frame for frame in reversed(frames) if "site-packages" not in frame.filename), frames[-1])
+    place = f"{last.filename}, line {last.lineno}"
+    return f"raised {type(error).__name__}: {error} ({place}); HYDRA_FULL_ERROR=1 shows the traceback"
 
 
 def checked_integers(name: str, site: str, values: Any, count: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Quantization-aware training: config, values, observers, layers, and the verbs on a whole model."""
 
 from intvit.quant.config import QuantConfig, QuantConfigError, SiteConfig
-from intvit.quant.control import finish_construction, freeze_observers, quant_layers, set_mode, trace
+from intvit.quant.control import finish_construction, freeze_observers, function_digests, quant_layers, set_mode, trace
 from intvit.quant.tensor import QTensor, Symbol
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Symbol",
     "finish_construction",
     "freeze_observers",
+    "function_digests",
     "quant_layers",
     "set_mode",
     "trace",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from intvit.quant.config import QuantConfig
 from intvit.quant.layer import MODES, Layer
-from intvit.quant.layers import Linear
+from intvit.quant.layers import GELU, AttentionCore, Linear
 from intvit.quant.quantizer import Quantizer
 from intvit.quant.tensor import QTensor
 
@@ -45,6 +45,12 @@ def freeze_observers(model: nn.Module, frozen: bool) -> None:
     for layer in quant_layers(model):
         if isinstance(layer, Quantizer):
             layer.frozen = frozen
+
+
+def function_digests(model: nn.Module) -> dict[str, str]:
+    """Name -> digest of the functions of users and packages that the model's softmax and GELU are."""
+    layers = [layer for layer in quant_layers(model) if isinstance(layer, AttentionCore | GELU)]
+    return {layer.family.name: layer.family.digest() for layer in layers if layer.family.foreign}
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from intvit.calibration import calibrate
 from intvit.data.data_module import ShardDataModule
-from intvit.quant import freeze_observers, set_mode
+from intvit.quant import freeze_observers, function_digests, set_mode
 from intvit.quant.observer import all_reduce
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training.accuracy import Accuracy
@@ -223,6 +223,7 @@ class TrainingModule(pl.LightningModule):
             "before_qat": self.before_qat,
             "seconds": self.elapsed(),
             "teacher": self._teacher[0].state_dict() if self._teacher else None,
+            "functions": function_digests(self.model),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from intvit.errors import IntVitError
 from intvit.models import create_model, load_pretrained, load_weights
-from intvit.quant import QuantConfig, set_mode
+from intvit.quant import QuantConfig, function_digests, set_mode
 from intvit.training.config import ModelConfig, TrainConfig, train_config
 from intvit.training.run_folder import CONFIG, LAST, read_config
 
@@ -77,6 +77,13 @@ def load_state(model: nn.Module, checkpoint: Mapping[str, Any], path: Path, what
     except RuntimeError as error:
         problem = " ".join(str(error).split())
         raise IntVitError(f"{path} does not fit {what}: {problem[:200]}") from error
+    trained: Mapping[str, str] = checkpoint[STATE].get("functions", {})
+    for name, digest in function_digests(model).items():
+        if trained.get(name, digest) != digest:
+            raise IntVitError(
+                f"{path}: {name} gives other integers than when this run was trained; put the function back, or train "
+                "the run again (fresh=true)"
+            )
 
 
 def locate(ckpt: str) -> tuple[Path, Path]:

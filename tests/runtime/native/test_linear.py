@@ -65,5 +65,6 @@ def test_every_shape(path: str) -> None:
     assert_every_shape_is_exact(path)
 
 
+@pytest.mark.xdist_group("emulated_amx")
 def test_every_shape_with_emulated_amx_tiles(emulated_amx: str) -> None:
     assert_every_shape_is_exact(emulated_amx)

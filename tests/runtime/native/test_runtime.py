@@ -80,6 +80,7 @@ def test_without_a_library_the_error_says_what_to_do(monkeypatch: pytest.MonkeyP
         load_runtime(random_program(0), "native")
 
 
+@pytest.mark.xdist_group("emulated_amx")
 def test_the_amx_path_is_equal_with_emulated_tiles(emulated_amx: str) -> None:
     for seed in range(48):
         program = random_program(seed, wide=seed % 2 == 0)

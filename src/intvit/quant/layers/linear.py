@@ -92,7 +92,7 @@ class Linear(Layer):
         scale = divide(scale, largest)
         # A channel of zeros takes the scale at which its bias fits.
         bias = self.correction if self.bias is None else self.bias.detach() + self.correction
-        smallest = bias.abs() / (input_scale * (LARGEST_BIAS / 2))
+        smallest = divide(bias.abs(), input_scale * (LARGEST_BIAS / 2))
         scale = torch.maximum(scale, smallest).clamp_(min=1e-30)
         codes = (weight / scale[:, None]).round_()  # |w| / scale rounds to `largest` at most unless clipped
         codes = (codes.clamp_(-largest, largest) if self.search_clip else codes).to(torch.int8)
