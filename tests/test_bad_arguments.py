@@ -115,6 +115,7 @@ def test_golden_and_run_name_the_argument(folder: Path, tmp_path: Path) -> None:
         (IMAGES[:0], {}, "images are torch.uint8 (0, 3, 8, 8); the model takes torch.uint8 (B, 3, 8, 8)"),
         (None, {}, "images are None; expected uint8 (N, C, H, W)"),
         (3, {}, "images are 3; expected uint8"),
+        (torch.tensor(3), {}, "images are an array of torch.int64 ()"),
         ([{"image": IMAGES}], {}, "batch 0 is of type dict; expected uint8 (B, C, H, W), alone or first of a tuple"),
         (np.array([["a"]]), {}, "images are an array of <U1 (1, 1)"),
         (IMAGES, {"batch_size": 0}, "batch_size=0: expected a whole number of at least 1"),
@@ -147,6 +148,7 @@ def test_a_model_takes_tensors(model: Any, images: Any) -> None:
         (IMAGES, 3, {}, "4 images with 1 labels"),
         (IMAGES[:1], 3, {}, "labels are an array of int64 (); expected integers of shape (1,)"),
         (IMAGES, None, {}, "4 images with 0 labels"),
+        (IMAGES, LABELS - 1, {}, "label -1 in the data"),
         (IMAGES, LABELS, {"batch_size": 0}, "batch_size=0: expected a whole number of at least 1"),
         (IMAGES, LABELS, {"batch_size": -1}, "batch_size=-1: expected"),
         (list(IMAGES), None, {}, "batch 0 is an array of uint8 (3, 8, 8); expected a pair (images, labels)"),
@@ -157,6 +159,11 @@ def test_a_model_takes_tensors(model: Any, images: Any) -> None:
 )
 def test_evaluation_names_the_argument(program: Any, images: Any, labels: Any, options: Any, message: str) -> None:
     refused(lambda: intvit.evaluate(program, images, labels, **{"runtimes": ["numpy"], **options}), message)
+
+
+def test_evaluation_takes_arrays_of_any_strides(program: Any) -> None:
+    figures = [intvit.evaluate(program, IMAGES[::step], LABELS[::step], runtimes=["numpy"]) for step in (1, -1)]
+    assert figures[0]["runtimes"]["numpy"]["top1"] == figures[1]["runtimes"]["numpy"]["top1"]
 
 
 def test_evaluation_works_under_autocast(model: Any) -> None:
@@ -181,6 +188,8 @@ def test_export_takes_names_of_numpy_and_refuses_a_place_inside_a_file(model: An
     assert intvit.export(model, classes=np.array(list("abcd"))).classes == list("abcd")
     (tmp_path / "file").touch()
     refused(lambda: intvit.export(model, tmp_path / "file" / "x"), "file is a file;")
+    refused(lambda: intvit.export(model, provenance=3), "provenance is 3; expected a mapping")
+    refused(lambda: intvit.calibrate(None, IMAGES), "NoneType is not a model of intvit")
     refused(lambda: intvit.export(model, 3), "folder is 3; expected a path")
 
 
@@ -201,6 +210,8 @@ def test_export_takes_names_of_numpy_and_refuses_a_place_inside_a_file(model: An
         ({"std": (0.5, 0.5, 0.0)}, "std=(0.5, 0.5, 0.0): expected a number above 0, at most 1"),
         ({"std": (0.5, 0.5, float("nan"))}, "std=(0.5, 0.5, nan): expected a number above 0"),
         ({"std": (0.5,)}, "mean has 3 channels, std 1"),
+        ({"drop_path": 1}, "drop_path=1: expected a number from 0 to below 1"),
+        ({"drop_path": "a"}, "drop_path='a': expected"),
         ({"weights": 3}, "weights is 3; expected a path"),
     ],
 )

@@ -71,7 +71,7 @@ def as_labels(labels: Any, count: int) -> np.ndarray:
         raise IntVitError(f"{count} images with {given} labels: give one for each")
     if array.shape != (count,) or array.dtype.kind not in "iu":
         raise IntVitError(f"labels are {described(array)}; expected integers of shape ({count},), the class of each")
-    return array
+    return np.ascontiguousarray(array)
 
 
 def described(value: Any) -> str:

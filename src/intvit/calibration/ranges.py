@@ -53,7 +53,7 @@ def calibrate(
     >>> model.integer_scores(torch.from_numpy(images32)).dtype
     torch.int32
     """
-    if next(quant_layers(model), None) is None:
+    if not isinstance(model, nn.Module) or next(quant_layers(model), None) is None:
         raise IntVitError(f"{type(model).__name__} is not a model of intvit; intvit.quantize(model) makes one")
     device = next(model.parameters()).device
     model.eval()
@@ -87,6 +87,8 @@ def _batches(images: Images | Iterable[Images | Sequence[Images]], size: int) ->
 
 
 def _tensor(images: Any) -> Tensor:
+    if not images.ndim:
+        raise IntVitError(f"images are {described(images)}; expected uint8 (N, C, H, W)")
     if isinstance(images, Tensor):
         return images
     try:

@@ -94,8 +94,9 @@ def _compare(result: Tally, scores: np.ndarray, expected: np.ndarray, images: np
 
 
 def _check_labels(labels: np.ndarray, classes: int) -> None:
-    if labels.min() < 0 or labels.max() >= classes:
+    outside = labels[(labels < 0) | (labels >= classes)]
+    if len(outside):
         raise IntVitError(
-            f"label {int(labels.max())} in the data, but the model has {classes} classes; choose the data set it was "
+            f"label {int(outside.max())} in the data, but the model has {classes} classes; choose the data set it was "
             "trained for with data=NAME data.root=DIR"
         )

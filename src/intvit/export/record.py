@@ -139,6 +139,8 @@ def export(
     ((10,), 'a')
     """
     ours = _ours(model)
+    if provenance is not None and not isinstance(provenance, Mapping):
+        raise IntVitError(f"provenance is {described(provenance)}; expected a mapping of names to values")
     program = record(ours, classes, {"intvit": __version__, **ours.provenance, **(provenance or {})})
     if folder is None:
         bounds(program)

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import importlib
 import math
+import numbers
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -87,6 +88,8 @@ def create_model(
             options = ["image_size", "patch_size", "num_classes", "mean", "std", "quant", *fields]
             raise unknown(f"not a part of {name}", key, options)
         _check_size(key, value, getattr(usual, key))
+    if not isinstance(drop_path, numbers.Real) or not 0 <= drop_path < 1:
+        raise IntVitError(f"drop_path={drop_path!r}: expected a number from 0 to below 1")
     return build(
         dataclasses.replace(usual, **size),
         image_size=image_size,
@@ -140,11 +143,11 @@ def _check_size(name: str, value: Any, usual: Any) -> None:
 def per_channel(name: str, values: Any) -> tuple[float, ...]:
     """`values` as floats, of a sequence, numpy or torch. Raises IntVitError for what pixels of 0..1 cannot have."""
     try:
-        numbers = tuple(math.nan if isinstance(value, str) else float(value) for value in values)
+        parts = tuple(math.nan if isinstance(value, str) else float(value) for value in values)
     except (TypeError, ValueError):
         raise IntVitError(f"{name} is {described(values)}; expected a number for each channel") from None
     divides = name == "std"
-    if not numbers or not all(0 <= number <= 1 and (number or not divides) for number in numbers):
+    if not parts or not all(0 <= part <= 1 and (part or not divides) for part in parts):
         bounds = "above 0, at most 1" if divides else "from 0 to 1"
-        raise IntVitError(f"{name}={numbers}: expected a number {bounds} for each channel, of pixels scaled to 0..1")
-    return numbers
+        raise IntVitError(f"{name}={parts}: expected a number {bounds} for each channel, of pixels scaled to 0..1")
+    return parts
