@@ -85,7 +85,10 @@ def emulated_amx(_emulated_amx: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def _as_found() -> Iterator[None]:
     """Environment and signal handlers as they were: Lightning leaves its own behind, also when a run fails."""
     environment = dict(os.environ)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)}
+    # A shell that starts the tests in the background has them ignore Ctrl-C, and a run then ignores it, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    handlers = {number: signal.getsignal(number) for number in numbers}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
