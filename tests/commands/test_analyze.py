@@ -185,7 +185,7 @@ def test_what_can_not_be_analyzed_is_one_line(run: Path, tmp_path: Path) -> None
     weights = tmp_path / "w.safetensors"
     with pytest.raises(IntVitError, match="say --calibration DIR and --data DIR"):
         analyze_model.main([str(weights), "--out", str(tmp_path)])
-    with pytest.raises(IntVitError, match="no such run folder, .ckpt or weights file"):
+    with pytest.raises(IntVitError, match=r"no such run folder, \.ckpt or weights file"):
         analyze_model.main([str(tmp_path / "absent"), "--out", str(tmp_path)])
     train(tiny("quant=fp32", "schedule.float=null", "schedule.qat=null", "schedule.frozen=null"), tmp_path / "float")
     with pytest.raises(IntVitError, match="has no integer ranges"):
