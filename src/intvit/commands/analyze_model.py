@@ -14,7 +14,7 @@ from intvit.analysis.analyzed_model import BATCH, open_calibrated
 from intvit.analysis.block_cache import blocks
 from intvit.analysis.layer_error import layer_errors
 from intvit.analysis.sensitivity import Sensitivity, changes
-from intvit.commands.arguments import positive
+from intvit.commands.argument_types import positive
 from intvit.commands.family_option import add_families, family_option
 from intvit.commands.model_options import model_options, model_source, out_option, preset_option, width
 from intvit.progress import Phases, stepped

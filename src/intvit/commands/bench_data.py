@@ -17,7 +17,7 @@ import torch
 
 from intvit.bench.data import CHANGES, IMAGENET, compare, make_photos, time_plan, variants_of
 from intvit.bench.fresh_process import in_fresh_process
-from intvit.commands.arguments import new_file, positive, workers_option
+from intvit.commands.argument_types import new_file, positive, workers_option
 from intvit.data.config import DataError
 from intvit.data.presets import photo_config
 from intvit.data.shard_tools.create import create

@@ -21,7 +21,7 @@ from typing import Any
 from intvit.analysis.analyzed_model import ModelSource, read_model
 from intvit.bench.paired import paired
 from intvit.bench.presets import BATCH, ImageSet, float_row, load_images, row_of
-from intvit.commands.arguments import at_least, new_file, positive
+from intvit.commands.argument_types import at_least, new_file, positive
 from intvit.config.presets import presets
 from intvit.data.presets import photo_config
 from intvit.errors import IntVitError

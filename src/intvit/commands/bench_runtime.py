@@ -18,7 +18,7 @@ from torch import Tensor
 
 from intvit.bench.peers import PEERS
 from intvit.bench.runtime import RuntimeSettings, measure, models, step_macs
-from intvit.commands.arguments import new_file, positive
+from intvit.commands.argument_types import new_file, positive
 from intvit.files import write_json
 from intvit.models import MODELS
 from intvit.runtime.native.plan import Kind

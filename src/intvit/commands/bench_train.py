@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from intvit.bench.train import TrainSettings, measure
-from intvit.commands.arguments import new_file, positive
+from intvit.commands.argument_types import new_file, positive
 from intvit.files import write_json
 
 

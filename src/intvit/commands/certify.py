@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 
-from intvit.commands.arguments import positive
+from intvit.commands.argument_types import positive
 from intvit.program.certificate import Row
 from intvit.program.interval_arithmetic import Range
 from intvit.runtime.certificate import Certificate, certify

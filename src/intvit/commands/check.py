@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from intvit.commands.arguments import at_least, positive
+from intvit.commands.argument_types import at_least, positive
 from intvit.evaluation.check import check_model
 from intvit.models import MODELS
 from intvit.runtime import RUNTIMES

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from intvit.commands.arguments import positive
+from intvit.commands.argument_types import positive
 from intvit.program import load_checkpoint
 from intvit.runtime.onnx.model import save_onnx
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 
-from intvit.commands.arguments import new_folder
+from intvit.commands.argument_types import new_folder
 from intvit.export.golden import golden
 
 

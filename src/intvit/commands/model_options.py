@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from intvit.analysis.analyzed_model import ModelSource
-from intvit.commands.arguments import at_least, new_folder, positive
+from intvit.commands.argument_types import at_least, new_folder, positive
 from intvit.models import MODELS
 from intvit.quant.config import OPERAND_BITS
 

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from intvit.commands.arguments import new_file
+from intvit.commands.argument_types import new_file
 from intvit.commands.console_table import print_table
 from intvit.errors import IntVitError
 from intvit.sweeps.results import FIGURES, columns, number, results, write_csv

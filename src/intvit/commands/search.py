@@ -24,7 +24,7 @@ from torch import Tensor
 
 from intvit import __version__
 from intvit.analysis.analyzed_model import AnalyzedModel, read_model
-from intvit.commands.arguments import at_least, positive
+from intvit.commands.argument_types import at_least, positive
 from intvit.commands.family_option import add_families, family_option
 from intvit.commands.model_options import model_options, model_source, out_option, several, width
 from intvit.files import holding, write_json, write_text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from intvit.commands.arguments import at_least, workers_option
+from intvit.commands.argument_types import at_least, workers_option
 from intvit.commands.shards_index import print_splits
 from intvit.data.config import DataError
 from intvit.data.index import SPLITS

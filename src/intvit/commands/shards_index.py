@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from intvit.commands.arguments import workers_option
+from intvit.commands.argument_types import workers_option
 from intvit.data.index import SplitIndex
 from intvit.data.shard_tools.reindex import reindex
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from intvit.commands.arguments import positive, workers_option
+from intvit.commands.argument_types import positive, workers_option
 from intvit.data.shard_tools.verify import verify
 from intvit.photos import MAX_PIXELS
 

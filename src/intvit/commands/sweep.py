@@ -16,7 +16,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from intvit.commands.arguments import at_least, positive
+from intvit.commands.argument_types import at_least, positive
 from intvit.commands.console_table import print_table
 from intvit.files import holding
 from intvit.sweeps.results import write_csv
