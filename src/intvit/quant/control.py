@@ -50,7 +50,8 @@ def freeze_observers(model: nn.Module, frozen: bool) -> None:
 def function_digests(model: nn.Module) -> dict[str, str]:
     """Name -> digest of the functions of users and packages that the model's softmax and GELU are."""
     layers = [layer for layer in quant_layers(model) if isinstance(layer, AttentionCore | GELU)]
-    return {layer.family.name: layer.family.digest() for layer in layers if layer.family.foreign}
+    families = {layer.family.name: layer.family for layer in layers if layer.family.foreign}  # each once
+    return {name: family.digest() for name, family in families.items()}
 
 
 @torch.no_grad()
