@@ -109,12 +109,16 @@ def weighted_mean(sums: Tensor, total: Tensor, m: int | Tensor, e: int | Tensor,
     return ((sums.to(torch.int64) * factor + (torch.ones_like(factor) << (e - 1))) >> e).clamp(low, high)
 
 
-def weighted_mean_float64(sums: Tensor, total: Tensor, m: Tensor, e: Tensor, bits: int) -> Tensor:
+def weighted_mean_float64(
+    sums: Tensor, total: Tensor, m: Tensor, e: Tensor, bits: int, peaks: Tensor | None = None
+) -> Tensor:
     """`weighted_mean` in float64: equal to it for e <= shift_cap(bits).
 
     Why: m / total lies at least 1 / total below the next integer unless it is one, and half its float64 step is below
     m * 2^-53 / total < 1 / total, so that its floor is exact. Then as in `requantize_float64`: a result that does not
     saturate is a multiple of 2^-e below 2^(53-e), so that product and sum are exact; the others saturate alike.
+
+    peaks: float64 [...], filled with the largest |value| of each row before it is rounded.
 
     Returns:
         tensor of sums' shape, dtype `container(bits)`.
@@ -122,4 +126,7 @@ def weighted_mean_float64(sums: Tensor, total: Tensor, m: Tensor, e: Tensor, bit
     low, high = limits(bits)
     step = (torch.ones_like(e) << e).double()
     factor = torch.floor(m.double() / total.double()).div_(step)
-    return (sums.double() * factor).add_(0.5).floor_().clamp_(low, high).to(container(bits))
+    value = sums.double() * factor
+    if peaks is not None:
+        torch.maximum(value.amax(-1), -value.amin(-1), out=peaks)
+    return value.add_(0.5).floor_().clamp_(low, high).to(container(bits))

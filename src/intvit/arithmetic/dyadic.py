@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from intvit.arithmetic.chunks import by_rows
+from intvit.arithmetic.chunks import by_rows, rounded_rows
 from intvit.errors import IntVitError
 
 # Multipliers have 31 bits: the product with an int32 accumulator stays below 2^62.
@@ -224,12 +224,22 @@ def requantize_float64(acc: Tensor, m: int | Tensor, e: int | Tensor, bits: int,
     return by_rows(rounded, acc, dtype=container(bits, signed))
 
 
-def add_float64(a: Tensor, b: Tensor, m_a: int | Tensor, m_b: int | Tensor, e: int | Tensor, bits: int) -> Tensor:
+def add_float64(
+    a: Tensor,
+    b: Tensor,
+    m_a: int | Tensor,
+    m_b: int | Tensor,
+    e: int | Tensor,
+    bits: int,
+    peaks: Tensor | None = None,
+) -> Tensor:
     """`add` in float64: equal for every |a| <= 2^31, |b| <= 2^15 where e <= 53 - bits.
 
     Why, in units of 2^-e: |b * m_b| <= 2^46 is exact. If |a * m_a| < 2^53 it is exact too, and so is the sum wherever
     it is at most 2^53, which is twice the saturation threshold 2^(bits-1+e) <= 2^52. If |a * m_a| >= 2^53, the sum is
     at least 2^53 - 2^46 > 2^52 before and after rounding, and saturates to the same end.
+
+    peaks: float64 [rows], filled with the largest |a m_a / 2^e + b m_b / 2^e| of each row of the last axis.
 
     Returns:
         tensor of a's shape, dtype `container(bits)`.
@@ -237,8 +247,7 @@ def add_float64(a: Tensor, b: Tensor, m_a: int | Tensor, m_b: int | Tensor, e: i
     low, high = limits(bits)
     factor_a, factor_b = real_multiplier(m_a, e), real_multiplier(m_b, e)
 
-    def rounded(rows_a: Tensor, rows_b: Tensor) -> Tensor:
-        value = rows_a.to(torch.float64, copy=True).mul_(factor_a)
-        return value.add_(rows_b.to(torch.float64).mul_(factor_b)).add_(0.5).floor_().clamp_(low, high)
+    def value(rows_a: Tensor, rows_b: Tensor) -> Tensor:
+        return rows_a.to(torch.float64, copy=True).mul_(factor_a).add_(rows_b.to(torch.float64).mul_(factor_b))
 
-    return by_rows(rounded, a, b.expand(a.shape), dtype=container(bits))
+    return rounded_rows(value, a, b.expand(a.shape), low=low, high=high, dtype=container(bits), peaks=peaks)

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from intvit.arithmetic.chunks import by_rows
+from intvit.arithmetic.chunks import rounded_rows
 from intvit.arithmetic.dyadic import MULTIPLIER_BITS, container, divide, limits, real_multiplier, shift_cap
 from intvit.arithmetic.roots import integer_sqrt, integer_sqrt_float64, newton_sqrt
 from intvit.errors import IntVitError
@@ -232,12 +232,14 @@ def normalized_float64(x: Tensor, normalizer: Normalizer) -> Tensor:
     return y.mul_(factor.mul_(2.0**-normalizer.normalizer_shift)).floor_()
 
 
-def layernorm_float64(x: Tensor, parameters: LayerNormParameters) -> Tensor:
+def layernorm_float64(x: Tensor, parameters: LayerNormParameters, peaks: Tensor | None = None) -> Tensor:
     """`layernorm` in float64: equal to it.
 
     Why, in units of 2^-e: the constant B + 2^(e-1) is at most 2^52, exact. If |n * m| < 2^53 it is exact, and so is the
     sum wherever it is at most 2^53, twice the saturation threshold 2^(bits-1+e) <= 2^52. If |n * m| >= 2^53, the sum is
     at least 2^53 - 2^52 = 2^52 before and after rounding, and saturates to the same end.
+
+    peaks: float64 [rows], filled with the largest |n m / 2^e + B / 2^e| of each row.
 
     Returns:
         x's shape, dtype `container(parameters.bits)`.
@@ -247,8 +249,8 @@ def layernorm_float64(x: Tensor, parameters: LayerNormParameters) -> Tensor:
     factor = real_multiplier(parameters.multiplier, parameters.shift)
     constant = real_multiplier(parameters.bias + half, parameters.shift)
 
-    def rounded(rows: Tensor) -> Tensor:
-        n = normalized_float64(rows, parameters.normalizer)
-        return n.mul_(factor).add_(constant).floor_().clamp_(low, high)
+    def value(rows: Tensor) -> Tensor:
+        return normalized_float64(rows, parameters.normalizer).mul_(factor).add_(constant)
 
-    return by_rows(rounded, x, dtype=container(parameters.bits))
+    dtype = container(parameters.bits)
+    return rounded_rows(value, x, low=low, high=high, dtype=dtype, half=0.0, peaks=peaks)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from intvit.arithmetic import encode_ratios
+from intvit.arithmetic import divide, encode_ratios, require
 from intvit.errors import IntVitError
 from intvit.quant.config import ObserverConfig, QuantConfigError, SiteConfig
 from intvit.quant.layer import Layer
 from intvit.quant.observer import Histogram, all_reduce, mse_limit, percentile_limit
-from intvit.quant.tensor import QTensor, Scale, Symbol, power_of_two
+from intvit.quant.tensor import Builder, Derived, Integers, QTensor, Symbol, multiply_shift, power_of_two
 
 SMALLEST_SCALE = 2.0**-40  # keeps the ratio encodings of a dead tensor finite
 SMALLEST_FUNCTION_SCALE = 2.0**-14  # inputs of softmax and GELU: their derived constants stay below 2^31
@@ -59,6 +60,8 @@ class Quantizer(Layer):
         self.register_buffer("statistic", torch.full((groups,), math.nan, dtype=torch.float64))
         self.register_buffer("clip", torch.ones(groups, dtype=torch.float64))
         self.register_buffer("factors", None if channels is None else torch.zeros(channels, dtype=torch.int64))
+        self.parameters: Derived  # of the last pass of `Derivations`
+        self.observed: list[Observed] = []  # since the ranges moved last
         self.collected: list[Collected] = []  # one of each group, until `finish`
 
     @classmethod
@@ -73,36 +76,20 @@ class Quantizer(Layer):
 
     # ---------------------------------------------------------------- ranges
 
-    def scales(self) -> tuple[float, ...]:
-        """One positive real scale per group."""
-        largest = 2 ** (self.bits - 1) - 1
-        values = (self.statistic * self.clip).tolist()
-        if any(math.isnan(value) for value in values):
-            raise IntVitError(f"{self.name}: no range yet; calibrate(model, images) comes first")
-        return tuple(self._on_grid(max(value / largest, self.smallest_scale)) for value in values)
+    def request_scale(self, builder: Builder) -> Derived:
+        """The range's scale, float64 () or, with several groups, (groups,)."""
+        return builder.derive(range_scale, self.statistic, self.clip, site=self.name, **self._form())
 
-    def _on_grid(self, scale: float) -> float:
-        if self.grid is None:
-            return scale
-        steps = round(1.0 / (self.grid * scale))
-        return scale if steps < 1 else 1.0 / (self.grid * (steps - 2.0**-20))  # a little less: it is rounded up
+    @torch.no_grad()
+    def scale(self) -> Tensor:
+        """The range's scale as it is now, float64 () or (groups,). Raises IntVitError where there is no range yet."""
+        try:
+            return range_scale(self.statistic, self.clip, **self._form())
+        except IntVitError as error:
+            raise IntVitError(f"{self.name}: {error}") from error
 
-    def scale(self) -> Scale:
-        """The scale alone when there is one group, else the tuple."""
-        scales = self.scales()
-        return scales[0] if self.groups == 1 else scales
-
-    def single_scale(self) -> float:
-        """The scale of a tensor in one group."""
-        (scale,) = self.scales()
-        return scale
-
-    def channel_scale(self, channels: int, device: torch.device) -> Tensor:
-        """float64 (channels,) or (1,): real value of one step per channel, factors included."""
-        scales = torch.tensor(self.scales(), dtype=torch.float64, device=device)
-        if self.factors is not None:
-            return scales / power_of_two(self.factors)
-        return scales if self.groups == 1 else scales.repeat_interleave(channels // self.groups)
+    def _form(self) -> dict[str, Any]:
+        return {"largest": 2 ** (self.bits - 1) - 1, "smallest": self.smallest_scale, "grid": self.grid}
 
     # ---------------------------------------------------------------- calibration
 
@@ -165,54 +152,96 @@ class Quantizer(Layer):
         """Whether the range follows the data at present."""
         return self.training and not self.frozen
 
-    @torch.no_grad()
-    def observe(self, values: Tensor, scale: Tensor | float) -> None:
-        """Move the running statistic towards a batch of accumulators (B, ..., C) with `scale` (scalar or (C,))."""
-        batch, channels = values.shape[0], values.shape[-1]
-        flat = values.reshape(batch, -1, channels)
-        if isinstance(scale, float) and self.factors is None:
-            magnitudes = torch.maximum(flat.view(batch, -1).amax(1), -flat.view(batch, -1).amin(1))[:, None] * scale
-        else:
-            magnitudes = torch.maximum(flat.amax(1), -flat.amin(1)).double() * scale
-        if self.factors is not None:
-            magnitudes = magnitudes.double() * power_of_two(self.factors)
-        magnitudes = magnitudes.double().view(batch, self.groups, -1).amax(2)
-        statistic = magnitudes.amax(0) if self.method == "minmax" else magnitudes.mean(0)
-        statistic = all_reduce(statistic, "max" if self.method == "minmax" else "mean")
-        # In two steps, each rounded alike everywhere: lerp_ fuses them on some processors, and ranks would drift apart.
-        self.statistic.add_((statistic - self.statistic) * (1.0 - self.momentum))
+    def observe(self, magnitudes: Tensor | None, scale: Tensor) -> None:
+        """Keep what a batch had, for `move_ranges`: float64 (B, groups), the largest |value| of each image in steps.
+
+        None, from a kernel that was not asked to look, keeps nothing. scale: of a step, () or (groups,).
+        """
+        if magnitudes is None:
+            return
+        if self.observed and self.observed[-1].scale is scale:
+            self.observed.pop()  # the same batch once more: a checkpointed block is computed again
+        self.observed.append(Observed(magnitudes, scale))
 
     # ---------------------------------------------------------------- requantization
 
-    def multipliers(self, scale: Tensor | float, channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """(m, e) that take accumulators of `scale` to this range; int64, shape (1,) or (channels,)."""
-        accumulator = torch.as_tensor(scale, dtype=torch.float64, device=device)
-        return encode_ratios(accumulator / self.channel_scale(channels, device), self.bits)
-
-    def forward(self, x: QTensor | Symbol) -> QTensor | Symbol:
-        """Accumulators to codes: clamp((acc*m + 2^(e-1)) >> e). The gradient passes through the handle."""
-        if isinstance(x, Symbol):
-            return self.record(x)
-        if self.observing:
-            self.observe(x.values, x.accumulator_step)
-        multiplier, shift = self.multipliers(x.accumulator_step, x.values.shape[-1], x.values.device)
-        values = self.kernels.requantize(x.values, multiplier, shift, self.bits)
-        return QTensor(values, x.handle, self.scale(), self.bits, self.factors)
-
     def record(self, x: Symbol) -> Symbol:
-        """Emit `requantize`."""
-        multiplier, shift = self.multipliers(x.accumulator_step, x.shape[-1], torch.device("cpu"))
+        """Accumulators to codes: emit `requantize`."""
+        derive = x.builder.derive
+        scale = self.request_scale(x.builder)
+        self.parameters = derive(
+            requantization, x.scale, scale, self.factors, channels=x.shape[-1], bits=self.bits, site=self.name
+        )
+
+        def integers() -> Integers:
+            p = self.parameters.value
+            return Integers({"bits": self.bits, "signed": True}, multiply_shift(multiplier=p.multiplier, shift=p.shift))
+
         return x.builder.emit(
             "requantize",
             self.name,
             [x],
             shape=x.shape,
             bits=self.bits,
-            scale=self.scale(),
+            scale=scale,
             factors=self.factors,
-            attributes={"bits": self.bits, "signed": True},
-            constants={"multiplier": (multiplier.view(-1), 32, True), "shift": (shift.view(-1), 8, True)},
+            integers=integers,
         )
+
+    def forward(self, x: QTensor | Symbol) -> QTensor | Symbol:
+        """Accumulators to codes: clamp((acc*m + 2^(e-1)) >> e). The gradient passes through the handle."""
+        if isinstance(x, Symbol):
+            return self.record(x)
+        p = self.parameters.value
+        values, magnitudes = self.kernels.requantize(
+            x.values, p.multiplier, p.shift, self.bits, self.groups, self.observing
+        )
+        self.observe(magnitudes, p.scale)
+        return QTensor(values, x.handle, p.scale, self.bits, self.factors)
+
+
+@dataclass(frozen=True)
+class Requantization:
+    """multiplier, shift: int64 (1,) or (C,). scale: of the codes, float64 () or (groups,)."""
+
+    multiplier: Tensor
+    shift: Tensor
+    scale: Tensor
+
+
+def range_scale(statistic: Tensor, clip: Tensor, *, largest: int, smallest: float, grid: float | None) -> Tensor:
+    """statistic * clip / largest, at least `smallest`, on the grid of `Quantizer`: (groups,), or () of one group."""
+    limit = statistic * clip if len(statistic) > 1 else (statistic * clip)[0]
+    require(~torch.isnan(limit), lambda: "no range yet; calibrate(model, images) comes first")
+    scale = divide(limit, largest).clamp(min=smallest)
+    if grid is None:
+        return scale
+    one = torch.ones_like(scale)
+    steps = torch.round(one / (scale * grid))
+    # a little less than a whole number: the reader rounds up
+    return torch.where(steps < 1, scale, one / ((steps - 2.0**-20).clamp(min=0.5) * grid))
+
+
+def channel_scale(scale: Tensor, factors: Tensor | None, channels: int) -> Tensor:
+    """Real value of one code of each channel, float64 (1,) or (channels,)."""
+    if factors is not None:
+        return scale / power_of_two(factors)
+    return scale.view(1) if scale.dim() == 0 else scale.repeat_interleave(channels // len(scale))
+
+
+def requantization(
+    accumulator: Tensor, scale: Tensor, factors: Tensor | None, *, channels: int, bits: int
+) -> Requantization:
+    """What takes accumulators of a scale, () or (channels,), to codes."""
+    multiplier, shift = encode_ratios(accumulator / channel_scale(scale, factors, channels), bits)
+    return Requantization(multiplier, shift, scale)
+
+
+class Observed(NamedTuple):
+    """What one batch had: magnitudes float64 (B, groups) in steps of scale, () or (groups,)."""
+
+    magnitudes: Tensor
+    scale: Tensor
 
 
 class Collected:

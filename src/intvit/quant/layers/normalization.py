@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from intvit.arithmetic import LayerNormParameters, derive_layernorm, normalized_float64
+from intvit.arithmetic import LayerNormParameters, derive_layernorm
 from intvit.quant.config import SiteConfig
-from intvit.quant.kernels import mask
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import Quantizer
-from intvit.quant.tensor import AnyTensor, QTensor, Symbol, handle, power_of_two
+from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, handle, power_of_two
 
 
 class LayerNorm(Layer):
@@ -29,6 +30,7 @@ class LayerNorm(Layer):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.config = site.layernorm
+        self.parameters: Derived  # Normalization
         if stream:
             self.output = Quantizer.of_stream(channels, site)
         else:
@@ -45,43 +47,44 @@ class LayerNorm(Layer):
             self.output.collect(y)
         return y
 
-    @torch.no_grad()
-    def parameters_for(self, x: QTensor | Symbol, output_scale: float) -> LayerNormParameters:
-        """Integer parameters of the family for input `x` and one output range."""
-        gamma, beta = self.weight.detach().double(), self.bias.detach().double()
-        if self.output.factors is not None:
-            gamma, beta = (value * power_of_two(self.output.factors) for value in (gamma, beta))
-        return derive_layernorm(
-            self.config.family,
-            gamma,
-            beta,
-            output_scale,
-            x.bits,
-            self.output.bits,
-            channel_shift=None if x.factors is None else 3 - x.factors,
-            paper=bool(self.config.paper),  # null: a family without a published form of its own
-            site=self.name,
-        )
-
     def integer(self, x: QTensor) -> QTensor:
         """Stream codes to activation codes."""
-        if self.output.observing:
-            self._observe(x)
-        parameters = self.parameters_for(x, self.output.single_scale())
-        values = self.kernels.layernorm(x.values, parameters)
-        gradient = LayerNormGradient.apply(x.handle, self.weight, self.bias, x, self.epsilon)
-        return QTensor(values, gradient, self.output.scale(), self.output.bits, self.output.factors)
-
-    def _observe(self, x: QTensor) -> None:
-        normalizer = self.parameters_for(x, self.output.single_scale()).normalizer
-        flat = normalized_float64(x.values, normalizer).view(x.values.shape[0], -1, x.values.shape[-1])
-        # Extremes of gamma*n + beta over the tokens of each image, from the extremes of n.
-        extremes = torch.stack((flat.amin(1), flat.amax(1)), 1) * (normalizer.scale * self.weight.detach().double())
-        self.output.observe(extremes.add_(self.bias.detach().double()), 1.0)
+        p: Normalization = self.parameters.value
+        kernels, output = self.kernels(x.values), self.output
+        values, magnitudes = kernels.layernorm(x.values, p.parameters, output.observing)
+        output.observe(magnitudes, p.scale)
+        gradient = LayerNormGradient.apply(x.handle, self.weight, self.bias, x, self.epsilon, kernels.mask)
+        return QTensor(values, gradient, p.scale, output.bits, output.factors)
 
     def record(self, x: Symbol) -> Symbol:
         """Emit `layernorm`."""
-        parameters = self.parameters_for(x, self.output.single_scale())
+        output = self.output
+        scale = output.request_scale(x.builder)
+        form = {"method": self.config.family, "bits_in": x.bits, "bits": output.bits}
+        self.parameters = x.builder.derive(
+            normalization,
+            self.weight.detach(),
+            self.bias.detach(),
+            scale,
+            x.factors,
+            output.factors,
+            site=self.name,
+            paper=bool(self.config.paper),  # null: a family without a published form of its own
+            **form,
+        )
+        return x.builder.emit(
+            "layernorm",
+            self.name,
+            [x],
+            shape=x.shape,
+            bits=output.bits,
+            scale=scale,
+            factors=output.factors,
+            integers=self._integers,
+        )
+
+    def _integers(self) -> Integers:
+        parameters: LayerNormParameters = self.parameters.value.parameters
         normalizer = parameters.normalizer
         attributes: dict[str, Any] = {
             "method": normalizer.method,
@@ -99,26 +102,54 @@ class LayerNorm(Layer):
         }
         if normalizer.channel_shift is not None:
             constants["channel_shift"] = (normalizer.channel_shift, 8, True)
-        return x.builder.emit(
-            "layernorm",
-            self.name,
-            [x],
-            shape=x.shape,
-            bits=self.output.bits,
-            scale=self.output.scale(),
-            factors=self.output.factors,
-            attributes=attributes,
-            constants=constants,
-        )
+        return Integers(attributes, constants)
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """The operator's parameters, and the scale of its output, float64 ()."""
+
+    parameters: LayerNormParameters
+    scale: Tensor
+
+
+def normalization(
+    weight: Tensor,
+    bias: Tensor,
+    scale: Tensor,
+    factors_in: Tensor | None,
+    factors: Tensor | None,
+    *,
+    method: str,
+    bits_in: int,
+    bits: int,
+    paper: bool,
+) -> Normalization:
+    """What takes a stream with factors `factors_in` to codes of `scale` () with `factors`; weight, bias: float32 (C,)."""
+    gamma, beta = weight.double(), bias.double()
+    if factors is not None:
+        gamma, beta = gamma * power_of_two(factors), beta * power_of_two(factors)
+    shift = None if factors_in is None else 3 - factors_in
+    derived = derive_layernorm(method, gamma, beta, scale, bits_in, bits, channel_shift=shift, paper=paper)
+    return Normalization(derived, scale)
 
 
 class LayerNormGradient(torch.autograd.Function):
     """Gradient of the float LayerNorm at the stream's real values, recomputed from its codes."""
 
     @staticmethod
-    def forward(ctx: Any, x_handle: Tensor, weight: Tensor, bias: Tensor, x: QTensor, epsilon: float) -> Tensor:
+    def forward(
+        ctx: Any,
+        x_handle: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        x: QTensor,
+        epsilon: float,
+        mask: Callable[..., Tensor],
+    ) -> Tensor:
         ctx.save_for_backward(x.values, weight, x.factors)
         ctx.scale, ctx.bits, ctx.epsilon = x.scale, x.bits, epsilon
+        ctx.mask = mask
         return handle(*x.values.shape, device=x.values.device)
 
     @staticmethod
@@ -131,4 +162,4 @@ class LayerNormGradient(torch.autograd.Function):
         dx, dw, db = torch.ops.aten.native_layer_norm_backward(
             gradient.contiguous(), real, shape, mean, rstd, weight, weight, [True, True, True]
         )
-        return mask(dx, codes, ctx.bits), dw, db, None, None
+        return ctx.mask(dx, codes, ctx.bits), dw, db, None, None, None

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from intvit.arithmetic import GELU_FAMILIES, apply_gelu_table, gelu_table
+from intvit.arithmetic import GELU_FAMILIES, gelu_table
+from intvit.arithmetic.families import Family
 from intvit.quant.config import SiteConfig, family_options
-from intvit.quant.kernels import Kernels, activation_gradient
+from intvit.quant.kernels import Kernels
+from intvit.quant.kernels.eager import activation_derivative
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import SMALLEST_FUNCTION_SCALE, Quantizer
-from intvit.quant.tensor import AnyTensor, QTensor, Symbol, fields_for_emit, handle
-
-LOWEST = torch.tensor(-0.7518, dtype=torch.float64)  # where GELU is smallest
+from intvit.quant.tensor import AnyTensor, Derived, QTensor, Symbol, fields_for_emit, handle
 
 
 class GELU(Layer):
@@ -29,6 +29,7 @@ class GELU(Layer):
         assert self.family.real is not None
         self.real = self.family.real
         self.output = Quantizer(site.bits.activation, site.observer.activation, site.observer)
+        self.parameters: Derived  # Activation
 
     @staticmethod
     def input_quantizer(site: SiteConfig, function: SiteConfig) -> Quantizer:
@@ -52,58 +53,80 @@ class GELU(Layer):
             self.output.collect(y)
         return y
 
-    def function(self, scale: float, bits: int) -> Any:
-        """The family's integer function from input `scale` and `bits` to the output range."""
-        return self.family(scale, self.output.scale(), bits, self.output.bits, site=self.name, **self.options)
-
     def integer(self, x: QTensor) -> QTensor:
         """Codes to codes."""
-        if self.output.observing:
-            self._observe(x)
-        table = gelu_table(self.function(x.step, x.bits), x.bits).to(x.values.device)
-        values = apply_gelu_table(x.values, table)
-        gradient = ActivationGradient.apply(x.handle, x, self.real, self.kernels)
-        return QTensor(values, gradient, self.output.scale(), self.output.bits)
-
-    def _observe(self, x: QTensor) -> None:
-        flat = x.values.flatten(1)
-        low, high = flat.amin(1).double() * x.step, flat.amax(1).double() * x.step
-        if self.real is F.gelu:
-            # (B, 1, 3): |GELU| is largest at an end or where GELU is smallest
-            extremes = torch.stack((low, high, LOWEST.to(low).clamp(low, high)), 1)[:, None]
-            self.output.observe(F.gelu(extremes), 1.0)
-            return
-        codes = torch.arange(-(2 ** (x.bits - 1)), 2 ** (x.bits - 1), device=flat.device).double() * x.step
-        seen = (codes >= low[:, None]) & (codes <= high[:, None])  # (B, codes): any of them may hold the largest value
-        self.output.observe((self.real(codes) * seen)[:, None], 1.0)
+        p: Activation = self.parameters.value
+        kernels = self.kernels(x.values)
+        values, extremes = kernels.gelu(x.values, p.table, self.output.observing)
+        if extremes is not None:
+            # The largest |value| of any code between an image's smallest and largest.
+            low, high = extremes.long()[:, :, None].unbind(1)
+            codes = torch.arange(len(p.magnitudes), device=low.device) - len(p.magnitudes) // 2
+            seen = torch.where((codes >= low) & (codes <= high), p.magnitudes, 0.0)
+            self.output.observe(seen.amax(1, keepdim=True), p.scale)
+        gradient = ActivationGradient.apply(x.handle, x, p.derivative, kernels)
+        return QTensor(values, gradient, p.scale, self.output.bits)
 
     def record(self, x: Symbol) -> Symbol:
         """Emit `gelu`."""
-        attributes, constants = fields_for_emit(self.function(x.step, x.bits))
+        derive, output = x.builder.derive, self.output
+        scale = output.request_scale(x.builder)
+        form = {"bits": x.bits, "bits_out": output.bits, "family": self.family, **self.options}
+        self.parameters = derive(activation, x.scale, scale, real=self.real, site=self.name, **form)
         return x.builder.emit(
             "gelu",
             self.name,
             [x],
             shape=x.shape,
-            bits=self.output.bits,
-            scale=self.output.scale(),
-            attributes=attributes,
-            constants=constants,
+            bits=output.bits,
+            scale=scale,
+            integers=lambda: fields_for_emit(self.parameters.value.function),
         )
+
+
+@dataclass(frozen=True)
+class Activation:
+    """function: the family's parameters of the operator; scale: of the output, float64 ().
+
+    table: the operator over all codes, see `gelu_table`. derivative, magnitudes: of the float function at every code,
+    float32 (2^bits,), zero at both ends; float64 (2^bits,), its absolute value in steps of the output.
+    """
+
+    function: Any
+    table: Tensor
+    derivative: Tensor
+    magnitudes: Tensor
+    scale: Tensor
+
+
+def activation(
+    scale_in: Tensor,
+    scale_out: Tensor,
+    *,
+    real: Callable[[Tensor], Tensor],
+    bits: int,
+    bits_out: int,
+    family: Family,
+    **options: Any,
+) -> Activation:
+    """What a GELU layer needs, from the scales of its input and output, ()."""
+    function = family(scale_in, scale_out, bits, bits_out, **options)
+    codes = torch.arange(-(2 ** (bits - 1)), 2 ** (bits - 1), device=scale_in.device)
+    magnitudes = real(codes.double() * scale_in).abs() / scale_out
+    derivative = activation_derivative(scale_in, real=real, bits=bits)
+    return Activation(function, gelu_table(function, bits), derivative, magnitudes, scale_out)
 
 
 class ActivationGradient(torch.autograd.Function):
     """Derivative of the float function at the input codes, zero where the input saturates."""
 
     @staticmethod
-    def forward(ctx: Any, x_handle: Tensor, x: QTensor, real: Callable[[Tensor], Tensor], kernels: Kernels) -> Tensor:
-        ctx.save_for_backward(x.values)
-        ctx.scale, ctx.bits, ctx.real, ctx.kernels = x.scale, x.bits, real, kernels
+    def forward(ctx: Any, x_handle: Tensor, x: QTensor, derivative: Tensor, kernels: Kernels) -> Tensor:
+        ctx.save_for_backward(x.values, derivative)
+        ctx.kernels = kernels
         return handle(*x.values.shape, device=x.values.device)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        (codes,) = ctx.saved_tensors
-        if ctx.real is F.gelu:
-            return ctx.kernels.gelu_gradient(gradient, codes, ctx.scale, ctx.bits), None, None, None
-        return activation_gradient(gradient, codes, ctx.scale, ctx.bits, ctx.real), None, None, None
+        codes, derivative = ctx.saved_tensors
+        return ctx.kernels.gelu_gradient(gradient, codes, derivative), None, None, None

@@ -1,0 +1,151 @@
+"""Derivations: all integer parameters of a model from its real scales and weights, in a few batched operations.
+
+A model runs on symbols. Every layer asks for what it will need, with `Derivations.derive`, and gets a `Derived`, which
+may be an argument of what other layers ask for. Nothing is computed until `resolve`: then whatever one function derives
+of equal shapes is stacked over the sites and derived at once, by the definition of `intvit.arithmetic` on every device.
+Nothing is read on the host: whether all scales were in their proven ranges is the device flag `valid`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from intvit.arithmetic import batched, deferred_checks
+from intvit.errors import IntVitError
+from intvit.quant.tensor import Derived, Integers, Symbol
+
+_LOOPED = 1 << 15  # elements of one site: a CPU keeps them in its cache, and stacked ones not
+
+
+@dataclass(eq=False)
+class Request:
+    """function(*arguments, **options) for one site."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Tensor | Derived | None, ...]
+    options: dict[str, Any]
+    site: str
+    result: Derived = field(default_factory=Derived)
+
+    @property
+    def ready(self) -> bool:
+        return all(not isinstance(argument, Derived) or argument.ready for argument in self.arguments)
+
+    def values(self) -> tuple[Tensor | None, ...]:
+        """The arguments, now that they are known."""
+        return tuple(argument.value if isinstance(argument, Derived) else argument for argument in self.arguments)
+
+    def key(self) -> Any:
+        """Equal for requests that can be derived together."""
+        shapes = tuple(None if value is None else (value.shape, value.dtype) for value in self.values())
+        return self.function, tuple(sorted(self.options.items())), shapes
+
+    @property
+    def batchable(self) -> bool:
+        """Whether sites are stacked: not a user's function, nor weights that fill a CPU's cache."""
+        tensors = [value for value in self.values() if value is not None]
+        large = any(value.device.type == "cpu" and value.numel() > _LOOPED for value in tensors)
+        return not large and bool(getattr(self.options.get("family"), "batchable", True))
+
+
+class Derivations:
+    """One pass over a model: a `Builder` that keeps what layers ask for, and emits nothing."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.valid: Tensor | None = None  # 0-d bool, after `resolve`
+
+    def derive(
+        self, function: Callable[..., Any], *arguments: Tensor | Derived | None, site: str, **options: Any
+    ) -> Derived:
+        """Ask for function(*arguments, **options): a tensor, or a frozen dataclass with tensors in its fields.
+
+        options: hashable. site: name of the layer, for errors.
+        """
+        request = Request(function, arguments, options, site)
+        self.requests.append(request)
+        return request.result
+
+    def emit(
+        self,
+        op: str,
+        name: str,
+        inputs: list[Symbol],
+        *,
+        shape: tuple[int, ...],
+        bits: int,
+        signed: bool = True,
+        scale: Tensor | Derived | None = None,
+        factors: Tensor | None = None,
+        integers: Callable[[], Integers] = Integers,
+    ) -> Symbol:
+        """The symbol of an operator's output."""
+        return Symbol(name, shape, bits, signed, scale, factors, self)
+
+    @torch.no_grad()
+    def resolve(self) -> None:
+        """Compute all results.
+
+        Raises IntVitError naming the site of a scale that is out of its range; on an accelerator only `valid` says so,
+        and `explain` which.
+        """
+        waiting = self.requests
+        with deferred_checks() as checks:
+            while waiting:
+                groups: dict[Any, list[Request]] = {}
+                later = []
+                for request in waiting:
+                    if request.ready:
+                        groups.setdefault(request.key(), []).append(request)
+                    else:
+                        later.append(request)
+                for group in groups.values():
+                    _derive(group)
+                waiting = later
+        self.valid = checks.valid()
+        if self.valid.device.type == "cpu" and not self.valid:
+            self.explain()
+
+    @torch.no_grad()
+    def explain(self) -> None:
+        """Derive site by site, and raise the first error."""
+        for request in self.requests:
+            try:
+                request.function(*request.values(), **request.options)
+            except IntVitError as error:
+                raise IntVitError(f"{request.site}: {error}") from error
+
+
+def _derive(group: list[Request]) -> None:
+    """Set the results of requests of one key."""
+    first = group[0]
+    if len(group) == 1 or not first.batchable:
+        for request in group:
+            request.result.value = request.function(*request.values(), **request.options)
+        return
+    columns = list(zip(*(request.values() for request in group), strict=True))
+    given = [i for i, column in enumerate(columns) if column[0] is not None]
+
+    def of_site(*tensors: Tensor) -> Any:
+        arguments: list[Tensor | None] = [None] * len(columns)
+        for i, tensor in zip(given, tensors, strict=True):
+            arguments[i] = tensor
+        return first.function(*arguments, **first.options)
+
+    result = batched(of_site, *(torch.stack([v for v in columns[i] if v is not None]) for i in given))
+    for index, request in enumerate(group):
+        request.result.value = _of_site(result, index)
+
+
+def _of_site(result: Any, index: int) -> Any:
+    """One entry of the first axis of every tensor of nested dataclasses."""
+    if isinstance(result, Tensor):
+        return result[index]
+    if is_dataclass(result) and not isinstance(result, type):
+        return replace(result, **{f.name: _of_site(getattr(result, f.name), index) for f in fields(result)})
+    return result

@@ -1,0 +1,62 @@
+"""The kernels of a training step: what the layers compute on integers, and the gradients at integer operands.
+
+Three sets give equal integers, those of `intvit.arithmetic`: eager (torch, any device), compiled (torch.compile, CPUs) and
+accelerator (Triton). Gradients are floats and may differ in the last bit between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LogitParameters:
+    """What takes products of queries and keys to logits: multiplier, shift int64 (1,).
+
+    scale, step: of the logits and of the products, float64 (). bias: int16 (H, N, N) or None, with its multiplier.
+    """
+
+    multiplier: Tensor
+    shift: Tensor
+    scale: Tensor
+    step: Tensor
+    bias: Tensor | None = None
+    bias_multiplier: Tensor | None = None
+
+
+class Kernels(NamedTuple):
+    """Shapes: B images, T = W * N tokens in W windows, C channels, H heads of width D. acc: int32, or float32 that holds
+    integers. `observe` asks for magnitudes beside the codes: float64 (B, groups), the largest |value| of each image (and
+    group of channels) before rounding and saturation, in steps of the output; None without.
+
+    linear(x int8 (M, K), weight int8 (N, K), bias int32 (N,)) -> int32 (M, N).
+    requantize(acc (B, T.., C), m, e, bits, groups, observe) -> codes, magnitudes. m, e: int64 (1,) or (C,).
+    add(a acc (B, T.., C), b codes, m_a, m_b, e, bits, observe) -> codes, magnitudes.
+    layernorm(x codes (B, T.., C), LayerNormParameters, observe) -> codes, magnitudes.
+    logits(qkv int8 (B, T, 3C), heads, windows, LogitParameters, bits, excluded, observe)
+        -> codes (B, W, H, N, N), magnitudes. excluded: bool (W, 1, N, N) or None; these do not count.
+    deferred(logits, table, excluded, qkv, m, e, bits, largest, observe) -> weights uint8 or int32 as logits, their sums
+        float32 or int32 (B, W, H, N, 1), context codes (B, T, C), magnitudes. largest: bound of a weight.
+    normalized(logits, table, excluded, qkv, m, e, bits, width, normalization, observe) -> probabilities of `width`
+        bits, context codes, magnitudes.
+    gelu(x int8 (B, T.., C), table, observe) -> codes, int8 (B, 2): smallest and largest input of each image.
+    mask(gradient, codes, bits): zero where a code stands at either end of its width: its quantizer saturates there.
+    gelu_gradient(gradient, codes, derivative float32 (2^bits,)).
+    softmax_gradient(gradient, codes, scale, bits, excluded).
+    """
+
+    linear: Callable[..., Tensor]
+    requantize: Callable[..., tuple[Tensor, Tensor | None]]
+    add: Callable[..., tuple[Tensor, Tensor | None]]
+    layernorm: Callable[..., tuple[Tensor, Tensor | None]]
+    logits: Callable[..., tuple[Tensor, Tensor | None]]
+    deferred: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor | None]]
+    normalized: Callable[..., tuple[Tensor, Tensor, Tensor | None]]
+    gelu: Callable[..., tuple[Tensor, Tensor | None]]
+    mask: Callable[..., Tensor]
+    gelu_gradient: Callable[..., Tensor]
+    softmax_gradient: Callable[..., Tensor]
