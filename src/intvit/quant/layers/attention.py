@@ -203,7 +203,7 @@ class AttentionCore(Layer):
         if self.context.observing:
             self.context.observe(self._heads_to_tokens(sums / total), scale_v)
         mean = derive_mean(scale_v / self.context.single_scale(), self.context.bits)
-        multiplier, shift = (torch.tensor(value, device=v.device) for value in mean)
+        multiplier, shift = (value.to(v.device) for value in mean)
         context = self.kernels.weighted_mean(sums, total, multiplier, shift, self.context.bits)
         return self._heads_to_tokens(context), weights, total.float().reciprocal()
 

@@ -35,11 +35,11 @@ class InputQuantize(Layer):
         largest = torch.maximum(self.mean / self.std, (1 - self.mean) / self.std).max()
         return float(largest) / (2 ** (self.bits - 1) - 1)
 
-    def integer_parameters(self) -> tuple[Tensor, Tensor, int]:
+    def integer_parameters(self) -> tuple[Tensor, Tensor, Tensor]:
         """multiplier int64 (C,), bias int64 (C,), shift: code = (pixel*multiplier + bias + 2^(shift-1)) >> shift."""
         mean, std = self.mean.tolist(), self.std.tolist()
         multiplier, bias, shift = input_parameters(mean, std, self.scale(), self.bits)
-        return multiplier.to(self.mean.device), bias.to(self.mean.device), shift
+        return multiplier.to(self.mean.device), bias.to(self.mean.device), shift.to(self.mean.device)
 
     def forward(self, images: Tensor | Symbol) -> AnyTensor:
         """uint8 (B, C, H, W) -> reals, or codes of the same shape; Symbol: emit `quantize_input`."""
