@@ -33,12 +33,9 @@ def test_weights_equal_unbounded_integers_and_the_table_form_equals_them(family,
             logits = random_logits(12, 50, logit_bits)
             exponent = exponent_of(family, scale, 50, logit_bits)
             m, e = derive_weights(exponent, logit_bits, bits, 50)
-            fields = reference.fields_of(exponent)
+            fields, shape = reference.fields_of(exponent), (m.item(), e.item(), bits, False)
             expected = [
-                [
-                    reference.requantize(reference.exponential(x - max(row), exponent.kind, fields), m, e, bits, False)
-                    for x in row
-                ]
+                [reference.requantize(reference.exponential(x - max(row), exponent.kind, fields), *shape) for x in row]
                 for row in logits.tolist()
             ]
             assert exponential(logits, exponent, m, e, bits).tolist() == expected
@@ -115,7 +112,7 @@ def test_the_quotient_is_exact_beside_every_kind_of_total():
 @settings(deadline=None, max_examples=200)
 @given(ratio=st.floats(2.0**-60, 2.0**49), bits=st.integers(2, 16))
 def test_the_multiplier_of_a_mean_stays_in_its_bounds(ratio, bits):
-    m, e = derive_mean(ratio, bits)
+    m, e = (value.item() for value in derive_mean(ratio, bits))
     assert 0 <= m <= LIMIT
     assert 1 <= e <= 53 - (bits - 1)
     assert abs(m / 2**e - ratio) <= max(ratio * 2.0**-51, 2.0 ** -(54 - bits))

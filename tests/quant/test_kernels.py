@@ -57,7 +57,7 @@ def test_compiled_weighted_mean_equals_the_definition(bits: int, ratio: float) -
     generator = torch.Generator().manual_seed(4)
     total = torch.randint(255, 50_000, (30, 9, 1), generator=generator)
     sums = (torch.rand(30, 9, 16, generator=generator) * 256 - 128).mul(total).long()
-    m, e = (torch.tensor(v) for v in arithmetic.derive_mean(ratio, bits))
+    m, e = arithmetic.derive_mean(ratio, bits)
     result = compiled().weighted_mean(sums.float(), total.float(), m, e, bits)
     assert torch.equal(result.to(torch.int64), arithmetic.weighted_mean(sums, total, m, e, bits))
 

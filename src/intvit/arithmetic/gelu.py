@@ -1,11 +1,12 @@
 """GELU on integers: the kinds of the program format, and the tables that are equal to them.
 
-Each kind is a frozen dataclass (integer fields are attributes, tensor fields constants) that maps x [..., C] of at most
-8 bits to int64 of `bits` bits. `gelu_families.py` derives them from real scales. Every kind but `ShiftGelu` is a
-function of x alone, and ShiftGELU one of x and the row's maximum: `gelu_table` and `apply_gelu_table` use that.
+Each kind is a frozen dataclass (integers are attributes, tensors with an axis constants; see `exponent.py`) that maps
+x [..., C] of at most 8 bits to int64 of `bits` bits. `activations/` derives them from real scales. Every kind but
+`ShiftGelu` is a function of x alone, and ShiftGELU one of x and the row's maximum: `gelu_table` and `apply_gelu_table`
+use that.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from intvit.arithmetic.dyadic import container, requantize
 from intvit.arithmetic.exponent import shift_exponential
-from intvit.arithmetic.piecewise import evaluate_pieces
+from intvit.arithmetic.fields import Integer, device_of
+from intvit.arithmetic.piecewise import evaluate_pieces, without_nowhere
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,14 +56,14 @@ class ShiftGelu:
 
     kind: ClassVar[str] = "shift"
     exportable: ClassVar[bool] = True
-    x0: int
-    n: int
-    fraction_bits: int
-    limit: int
+    x0: Integer
+    n: Integer
+    fraction_bits: Integer
+    limit: Integer
     reciprocal_bits: int
     sigmoid_bits: int
-    multiplier: int
-    shift: int
+    multiplier: Integer
+    shift: Integer
     bits: int
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -96,12 +98,12 @@ class PolynomialGelu:
 
     kind: ClassVar[str] = "polynomial"
     exportable: ClassVar[bool] = True
-    fraction_bits: int
-    b: int
-    c: int
-    one: int
-    multiplier: int
-    shift: int
+    fraction_bits: Integer
+    b: Integer
+    c: Integer
+    one: Integer
+    multiplier: Integer
+    shift: Integer
     bits: int
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -123,14 +125,19 @@ class PiecewiseGelu:
     bounds: Tensor
     origins: Tensor
     coefficients: Tensor
-    step_shift: int
-    multiplier: int
-    shift: int
+    step_shift: Integer
+    multiplier: Integer
+    shift: Integer
     bits: int
 
     def __call__(self, x: Tensor) -> Tensor:
         value = evaluate_pieces(x.to(torch.int64), self.bounds, self.origins, self.coefficients, self.step_shift)
         return requantize(value, self.multiplier, self.shift, self.bits)
+
+    def compact(self) -> "PiecewiseGelu":
+        """Without the pieces that are nowhere."""
+        bounds, origins, coefficients = without_nowhere(self.bounds, self.origins, self.coefficients)
+        return replace(self, bounds=bounds, origins=origins, coefficients=coefficients)
 
 
 Gelu = TableGelu | ShiftGelu | PolynomialGelu | PiecewiseGelu
@@ -145,10 +152,10 @@ def gelu_table(gelu: Gelu, bits_in: int) -> Tensor:
         [2^bits_in], indexed by x + 2^(bits_in-1); for ShiftGelu [2^(bits_in-1), 2^bits_in], indexed by max(0, row
         maximum), which its limit does not cap, and the same (no x is above it; those entries hold the value at it).
     """
-    half = 1 << (bits_in - 1)
-    x = torch.arange(-half, half)
+    half, device = 1 << (bits_in - 1), device_of(gelu)
+    x = torch.arange(-half, half, device=device)
     if isinstance(gelu, ShiftGelu):
-        return _shift_table(gelu, x, torch.arange(half)[:, None])
+        return _shift_table(gelu, x, torch.arange(half, device=device)[:, None])
     return gelu(x).to(container(gelu.bits))
 
 
@@ -156,14 +163,14 @@ def _shift_table(gelu: ShiftGelu, x: Tensor, maximum: Tensor) -> Tensor:
     """`at_maximum` over the (maximum, x) grid, with the exponentials of the 2^bits distances M - z taken once.
 
     They depend on M - z alone, so that the sigmoids of one M are a window that slides over them: a view where a gather
-    would be slow. Lines of a maximum beyond the limit share the window of M = limit, where x > limit has distance 0.
+    would be slow. Lines of a maximum beyond the limit are that of M = limit, where x > limit has distance 0.
     """
     half = maximum.shape[0]
-    exponentials = shift_exponential(-torch.arange(2 * half), gelu.x0, gelu.n, gelu.fraction_bits)
+    exponentials = shift_exponential(-torch.arange(2 * half, device=x.device), gelu.x0, gelu.n, gelu.fraction_bits)
     falling = torch.cat((exponentials.flip(0), exponentials[:1].expand(half - 1)))
     windows = falling.unfold(0, 2 * half, 1).flip(0)  # line M: the exponential of max(M - x, 0)
-    sigmoid = gelu.sigmoid(windows[: gelu.limit + 1], exponentials[: gelu.limit + 1, None])
-    sigmoid = torch.cat((sigmoid, sigmoid[-1:].expand(half - 1 - gelu.limit, -1)))
+    sigmoid = gelu.sigmoid(windows, exponentials[:half, None])
+    sigmoid = sigmoid.index_select(0, maximum[:, 0].clamp(max=gelu.limit))
     value = torch.minimum(x, maximum) * sigmoid
     return requantize(value, gelu.multiplier, gelu.shift, gelu.bits).to(container(gelu.bits))
 

@@ -55,9 +55,9 @@ class Recorder:
             roles[role] = f"{name}.{role}"
             self.constants[roles[role]] = _constant(tensor, width, is_signed)
         self.values[name] = Value(shape, bits, signed, scale if isinstance(scale, float) else None)
-        self.operators.append(
-            Operator(op, name, tuple(value.name for value in inputs), name, dict(attributes or {}), roles)
-        )
+        # a derivation gives its integers as tensors of no axis
+        given = {key: int(v) if isinstance(v, Tensor) else v for key, v in (attributes or {}).items()}
+        self.operators.append(Operator(op, name, tuple(value.name for value in inputs), name, given, roles))
         return Symbol(name, shape, bits, signed, scale, factors, self)
 
 
