@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from intvit.arithmetic import divide
 from intvit.quant.config import QuantConfig
 from intvit.quant.layer import MODES, Layer
 from intvit.quant.layers import GELU, AttentionCore, Linear
+from intvit.quant.observer import all_gather
 from intvit.quant.quantizer import Quantizer
 from intvit.quant.tensor import QTensor
 
@@ -28,7 +30,7 @@ def finish_construction(model: nn.Module, config: QuantConfig) -> None:
     """
     for name, module in model.named_modules():
         if isinstance(module, Layer):
-            module.name, module.compiles = name, config.compile
+            module.name, module.compiles, module.alone = name, config.compile, False
     config.check_overrides()
 
 
@@ -38,6 +40,38 @@ def set_mode(model: nn.Module, mode: str) -> None:
         raise ValueError(f"mode {mode!r}: expected one of {', '.join(MODES)}")
     for layer in quant_layers(model):
         layer.mode = mode
+
+
+@torch.no_grad()
+def move_ranges(model: nn.Module) -> None:
+    """Let the ranges follow what the training batches since the last call had, over all ranks; one exchange for all.
+
+    A step quantizes with the ranges that it finds, and what it sees moves those of the next one.
+    """
+    quantizers = [layer for layer in quant_layers(model) if isinstance(layer, Quantizer) and layer.observed]
+    if not quantizers:
+        return
+    by_method: dict[bool, list[Quantizer]] = {}
+    for quantizer in quantizers:
+        by_method.setdefault(quantizer.method == "minmax", []).append(quantizer)
+    ordered, parts = [], []
+    for largest, group in by_method.items():
+        seen = torch.cat([quantizer.seen() for quantizer in group], 1)  # (images, groups of all)
+        parts.append(seen.amax(0) if largest else seen.mean(0))
+        ordered += group
+    ranks = all_gather(torch.cat(parts)).split([len(part) for part in parts], 1)
+    joined = [
+        part.amax(0) if largest else divide(part.sum(0), len(part))
+        for largest, part in zip(by_method, ranks, strict=True)
+    ]
+    aims = torch.cat(joined).split([quantizer.groups for quantizer in ordered])
+    # In steps that are rounded alike everywhere: lerp_ fuses two on some processors, and ranks would drift apart.
+    statistics = [quantizer.statistic for quantizer in ordered]
+    distances = torch._foreach_sub(list(aims), statistics)
+    torch._foreach_mul_(distances, [1.0 - quantizer.momentum for quantizer in ordered])
+    torch._foreach_add_(statistics, distances)
+    for quantizer in ordered:
+        quantizer.observed = []
 
 
 def freeze_observers(model: nn.Module, frozen: bool) -> None:

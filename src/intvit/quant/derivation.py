@@ -8,12 +8,14 @@ Nothing is read on the host: whether all scales were in their proven ranges is t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from intvit.arithmetic import batched, deferred_checks
 from intvit.errors import IntVitError
@@ -119,6 +121,19 @@ class Derivations:
                 request.function(*request.values(), **request.options)
             except IntVitError as error:
                 raise IntVitError(f"{request.site}: {error}") from error
+
+
+@contextmanager
+def without_hooks(model: nn.Module) -> Iterator[None]:
+    """Hooks of users are for values: inside, those on forward passes are set aside."""
+    kept = [(m, m._forward_hooks, m._forward_pre_hooks) for m in model.modules()]
+    for module, _, _ in kept:
+        module._forward_hooks, module._forward_pre_hooks = OrderedDict(), OrderedDict()
+    try:
+        yield
+    finally:
+        for module, hooks, pre_hooks in kept:
+            module._forward_hooks, module._forward_pre_hooks = hooks, pre_hooks
 
 
 def _derive(group: list[Request]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from intvit.quant.derivation import Derivations
@@ -23,7 +22,7 @@ class Layer(nn.Module):
     name: path in the model; the operator of the program has the same name.
     compiles: whether training steps use compiled kernels.
     mode: `float` computes reals, `calibrate` also feeds the observers, `integer` computes the program's integers.
-    alone: whether integers are derived for this layer when it is called; a model derives those of all its layers before.
+    alone: whether the layer derives its integers when it is called; a model derives those of all its layers before.
     """
 
     def __init__(self) -> None:

@@ -110,6 +110,16 @@ def broadcast(value: Tensor) -> None:
         value.copy_(sent)
 
 
+def all_gather(value: Tensor) -> Tensor:
+    """The (n,) of every rank, in their order: (ranks, n)."""
+    if world_size() == 1:
+        return value[None]
+    sent = value.to("cuda" if torch.distributed.get_backend() == "nccl" else value.device)
+    gathered = [torch.empty_like(sent) for _ in range(world_size())]
+    torch.distributed.all_gather(gathered, sent)
+    return torch.stack(gathered).to(value.device)
+
+
 def all_reduce(value: Tensor, how: str) -> Tensor:
     """`max`, `sum` or `mean` over all ranks; the value itself when there is one rank."""
     if world_size() == 1:

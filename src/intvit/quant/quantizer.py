@@ -60,7 +60,7 @@ class Quantizer(Layer):
         self.register_buffer("statistic", torch.full((groups,), math.nan, dtype=torch.float64))
         self.register_buffer("clip", torch.ones(groups, dtype=torch.float64))
         self.register_buffer("factors", None if channels is None else torch.zeros(channels, dtype=torch.int64))
-        self.parameters: Derived  # of the last pass of `Derivations`
+        self.derived: Derived  # of the last pass of `Derivations`
         self.observed: list[Observed] = []  # since the ranges moved last
         self.collected: list[Collected] = []  # one of each group, until `finish`
 
@@ -163,18 +163,23 @@ class Quantizer(Layer):
             self.observed.pop()  # the same batch once more: a checkpointed block is computed again
         self.observed.append(Observed(magnitudes, scale))
 
+    def seen(self) -> Tensor:
+        """The magnitudes kept since the ranges moved last, as real values: float64 (images, groups)."""
+        parts = [magnitudes * scale for magnitudes, scale in self.observed]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
     # ---------------------------------------------------------------- requantization
 
     def record(self, x: Symbol) -> Symbol:
         """Accumulators to codes: emit `requantize`."""
         derive = x.builder.derive
         scale = self.request_scale(x.builder)
-        self.parameters = derive(
+        self.derived = derive(
             requantization, x.scale, scale, self.factors, channels=x.shape[-1], bits=self.bits, site=self.name
         )
 
         def integers() -> Integers:
-            p = self.parameters.value
+            p = self.derived.value
             return Integers({"bits": self.bits, "signed": True}, multiply_shift(multiplier=p.multiplier, shift=p.shift))
 
         return x.builder.emit(
@@ -192,10 +197,9 @@ class Quantizer(Layer):
         """Accumulators to codes: clamp((acc*m + 2^(e-1)) >> e). The gradient passes through the handle."""
         if isinstance(x, Symbol):
             return self.record(x)
-        p = self.parameters.value
-        values, magnitudes = self.kernels.requantize(
-            x.values, p.multiplier, p.shift, self.bits, self.groups, self.observing
-        )
+        p: Requantization = self.derived.value
+        requantize = self.kernels(x.values).requantize
+        values, magnitudes = requantize(x.values, p.multiplier, p.shift, self.bits, self.groups, self.observing)
         self.observe(magnitudes, p.scale)
         return QTensor(values, x.handle, p.scale, self.bits, self.factors)
 

@@ -9,14 +9,15 @@ A model's forward is written once; what it is given decides what it does. Axes h
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from intvit.arithmetic import to_fields
+
 
 class Derived:
     """What a pass of `intvit.quant.derivation` will compute: a tensor, or a record of tensors."""
@@ -58,7 +59,7 @@ class PartOf(Derived):
     def ready(self) -> bool:
         return self._whole.ready
 
-    @property
+    @property  # type: ignore[misc]  # nobody sets a part
     def value(self) -> Any:
         return self._take(self._whole.value)
 

@@ -1,7 +1,7 @@
 """The kernels of a training step: what the layers compute on integers, and the gradients at integer operands.
 
-Three sets give equal integers, those of `intvit.arithmetic`: eager (torch, any device), compiled (torch.compile, CPUs) and
-accelerator (Triton). Gradients are floats and may differ in the last bit between them.
+Three sets give equal integers, those of `intvit.arithmetic`: eager (torch, any device), compiled (torch.compile, CPUs)
+and accelerator (Triton). Gradients are floats and may differ in the last bit between them.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ class LogitParameters:
 
 
 class Kernels(NamedTuple):
-    """Shapes: B images, T = W * N tokens in W windows, C channels, H heads of width D. acc: int32, or float32 that holds
-    integers. `observe` asks for magnitudes beside the codes: float64 (B, groups), the largest |value| of each image (and
-    group of channels) before rounding and saturation, in steps of the output; None without.
+    """Shapes: B images, T = W * N tokens in W windows, C channels, H heads of width D.
+
+    acc: int32, or float32 that holds integers. observe: asks for magnitudes beside the codes, float64 (B, groups): the
+    largest |value| of each image (and group of channels) before rounding and saturation, in steps of the output.
 
     linear(x int8 (M, K), weight int8 (N, K), bias int32 (N,)) -> int32 (M, N).
     requantize(acc (B, T.., C), m, e, bits, groups, observe) -> codes, magnitudes. m, e: int64 (1,) or (C,).

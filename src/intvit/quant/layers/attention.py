@@ -133,10 +133,12 @@ class AttentionCore(Layer):
         return QTensor(context, gradient, self.ending.value.scale, self.context.bits)
 
     def _attend(self, qkv: QTensor) -> tuple[Tensor, QTensor, Tensor, Tensor]:
-        """Context codes (B, W * N, C), logit codes (B, W, heads, N, N), weights likewise, their step (.., N, 1) or ()."""
+        """Context codes (B, W * N, C), logit codes and weights (B, W, heads, N, N), and the weights' step."""
         with torch.autocast(qkv.values.device.type, enabled=False):  # half precision would round the products
             p, ending, softmax = self.products.value, self.ending.value, self.exponentials.value
-            kernels = EAGER if self.softmax.family == "float" else self.kernels(qkv.values)  # others take integers alone
+            kernels = (
+                EAGER if self.softmax.family == "float" else self.kernels(qkv.values)
+            )  # others take integers alone
             codes, magnitudes = kernels.logits(
                 qkv.values, self.heads, self.windows, p, self.logits.bits, self.excluded, self.logits.observing
             )
@@ -192,7 +194,8 @@ class AttentionCore(Layer):
 
     def _record_part(self, heads: Symbol, index: int, part: str) -> Symbol:
         shape, name = heads.shape[1:], f"{self.name}.{part}"
-        scale = heads.scale[index] if isinstance(heads.scale, Tensor) else heads.scale.part(index)
+        assert heads.scale is not None
+        scale = heads.scale.part(index) if isinstance(heads.scale, Derived) else heads.scale[index]
         kept = heads.move("slice", f"{name}.slice", (1, *shape), axis=0, start=index, stop=index + 1)
         return replace(kept.reshape(name, *shape), scale=scale)
 
@@ -261,7 +264,7 @@ class AttentionCore(Layer):
             integers=integers,
         )
         context = self.context.record(self._record_product("weighted", probabilities, v, False, v.shape, step))
-        self.ending = self.context.parameters
+        self.ending = self.context.derived
         return context
 
     def _record_deferred(self, logits: Symbol, v: Symbol) -> Symbol:
@@ -274,12 +277,12 @@ class AttentionCore(Layer):
         def weights() -> Integers:
             p: Exponentials = self.exponentials.value
             held = fields_for_emit(p.exponent)
-            form = {"bits": bits, "multiplier": int(p.multiplier), "shift": int(p.shift)}
+            form = {"bits": bits, "multiplier": p.multiplier, "shift": p.shift}
             return Integers({**held.attributes, **form}, {**held.constants, **self._mask()})
 
         def mean() -> Integers:
             p: Requantization = self.ending.value
-            return Integers({"bits": self.context.bits, "multiplier": int(p.multiplier), "shift": int(p.shift)})
+            return Integers({"bits": self.context.bits, "multiplier": p.multiplier, "shift": p.shift})
 
         exponential = emit(
             "exponential",
@@ -309,9 +312,7 @@ class AttentionCore(Layer):
         return turned.reshape(self.name, self.windows * tokens, heads * size)
 
 
-def logit_parameters(
-    qkv_scale: Tensor, scale: Tensor, bias: Tensor | None, *, size: int, bits: int
-) -> LogitParameters:
+def logit_parameters(qkv_scale: Tensor, scale: Tensor, bias: Tensor | None, *, size: int, bits: int) -> LogitParameters:
     """From the scales of query, key and value (3,), of the logits (), and a real bias (H, N, N); size: D."""
     step = qkv_scale[0] * qkv_scale[1] * math.sqrt(1 / size)  # the power -0.5 would be libm's
     if bias is None:
@@ -374,7 +375,7 @@ class AttentionGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         codes, logit_codes, probabilities, step = ctx.saved_tensors
-        core, excluded = ctx.core, ctx.core.excluded
+        excluded = ctx.core.excluded
         batch, windows, heads, tokens, _ = logit_codes.shape
         size = codes.shape[2] // (3 * heads)
         scale_q, scale_k, scale_v = ctx.scales

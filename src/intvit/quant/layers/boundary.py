@@ -88,7 +88,7 @@ class Scores(Linear):
 
     def record(self, x: Symbol) -> Symbol:
         """Emit `linear` and the `requantize` to scores."""
-        accumulator, parameters = super().record(x), self.parameters
+        accumulator, parameters = super().record(x), self.derived
         tensors = [parameters.field(name) for name in ("weight", "bias", "scale")]
         self.scaling = x.builder.derive(score_scaling, *tensors, bits=x.bits, site=self.name)
 

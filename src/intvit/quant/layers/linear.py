@@ -23,7 +23,7 @@ LARGEST_BIAS = 2**30  # int32 keeps room for a row of products: 2^30 + 2^16 * 2^
 
 @dataclass(frozen=True)
 class IntegerLinear:
-    """weight int8 (N, K), bias int32 (N,), scale float64 (N,): real value of one accumulator step; weight_scale (N,)."""
+    """weight int8 (N, K); bias int32 (N,); scale of the accumulators, float64 (N,); weight_scale float32 (N,)."""
 
     weight: Tensor
     bias: Tensor
@@ -61,7 +61,7 @@ class Linear(Layer):
         self.corrected = site.observer.bias_correction
         self.mean: _Mean | None = None  # while biases are corrected
         self.output = output
-        self.parameters: Derived  # IntegerLinear
+        self.derived: Derived  # IntegerLinear
 
     def forward(self, x: AnyTensor) -> AnyTensor:
         """Real (B, ..., K) -> (B, ..., N); QTensor likewise; Symbol: emit `linear` (and `requantize`)."""
@@ -87,7 +87,7 @@ class Linear(Layer):
 
     def accumulate(self, x: QTensor) -> QTensor:
         """int32 accumulators (B, ..., N)."""
-        parameters: IntegerLinear = self.parameters.value
+        parameters: IntegerLinear = self.derived.value
         rows = x.values.flatten(0, -2)
         accumulator = self.kernels(rows).linear(rows, parameters.weight, parameters.bias)
         if self.mean is not None:
@@ -130,13 +130,13 @@ class Linear(Layer):
         bias = None if self.bias is None else self.bias.detach()
         tensors = self.matrix().detach(), bias, self.correction, self.clip
         form = {"bits": self.bits, "clipped": self.search_clip}
-        self.parameters = x.builder.derive(integer_linear, *tensors, x.scale, site=self.name, **form)
+        self.derived = x.builder.derive(integer_linear, *tensors, x.scale, site=self.name, **form)
 
         def integers() -> Integers:
-            p: IntegerLinear = self.parameters.value
+            p: IntegerLinear = self.derived.value
             return Integers(constants={"weight": (p.weight, self.bits, True), "bias": (p.bias, 32, True)})
 
-        scale = self.parameters.field("scale")
+        scale = self.derived.field("scale")
         shape = (*x.shape[:-1], len(self.correction))
         return x.builder.emit("linear", self.name, [x], shape=shape, bits=32, scale=scale, integers=integers)
 
@@ -164,7 +164,7 @@ def integer_linear(
     smallest = bias.abs() / (input_scale * (LARGEST_BIAS / 2)).to(bias.dtype)
     scale = torch.maximum(scale, smallest).clamp(min=1e-30)
     codes = (weight / scale[:, None]).round_()  # |w| / scale rounds to `largest` at most unless clipped
-    codes = (codes.clamp_(-largest, largest) if clipped else codes).to(torch.int8)
+    codes = (codes.clamp(-largest, largest) if clipped else codes).to(torch.int8)
     accumulator_scale = scale.double() * input_scale
     rounded = torch.floor(bias.double() / accumulator_scale + 0.5)
     return IntegerLinear(codes, rounded.to(torch.int32), accumulator_scale, scale)

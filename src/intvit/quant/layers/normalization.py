@@ -30,7 +30,7 @@ class LayerNorm(Layer):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.config = site.layernorm
-        self.parameters: Derived  # Normalization
+        self.derived: Derived  # Normalization
         if stream:
             self.output = Quantizer.of_stream(channels, site)
         else:
@@ -49,7 +49,7 @@ class LayerNorm(Layer):
 
     def integer(self, x: QTensor) -> QTensor:
         """Stream codes to activation codes."""
-        p: Normalization = self.parameters.value
+        p: Normalization = self.derived.value
         kernels, output = self.kernels(x.values), self.output
         values, magnitudes = kernels.layernorm(x.values, p.parameters, output.observing)
         output.observe(magnitudes, p.scale)
@@ -61,7 +61,7 @@ class LayerNorm(Layer):
         output = self.output
         scale = output.request_scale(x.builder)
         form = {"method": self.config.family, "bits_in": x.bits, "bits": output.bits}
-        self.parameters = x.builder.derive(
+        self.derived = x.builder.derive(
             normalization,
             self.weight.detach(),
             self.bias.detach(),
@@ -84,7 +84,7 @@ class LayerNorm(Layer):
         )
 
     def _integers(self) -> Integers:
-        parameters: LayerNormParameters = self.parameters.value.parameters
+        parameters: LayerNormParameters = self.derived.value.parameters
         normalizer = parameters.normalizer
         attributes: dict[str, Any] = {
             "method": normalizer.method,
@@ -125,7 +125,7 @@ def normalization(
     bits: int,
     paper: bool,
 ) -> Normalization:
-    """What takes a stream with factors `factors_in` to codes of `scale` () with `factors`; weight, bias: float32 (C,)."""
+    """From a stream with factors `factors_in` to codes of `scale` () with `factors`; weight, bias: float32 (C,)."""
     gamma, beta = weight.double(), bias.double()
     if factors is not None:
         gamma, beta = gamma * power_of_two(factors), beta * power_of_two(factors)

@@ -29,7 +29,7 @@ class GELU(Layer):
         assert self.family.real is not None
         self.real = self.family.real
         self.output = Quantizer(site.bits.activation, site.observer.activation, site.observer)
-        self.parameters: Derived  # Activation
+        self.derived: Derived  # Activation
 
     @staticmethod
     def input_quantizer(site: SiteConfig, function: SiteConfig) -> Quantizer:
@@ -55,7 +55,7 @@ class GELU(Layer):
 
     def integer(self, x: QTensor) -> QTensor:
         """Codes to codes."""
-        p: Activation = self.parameters.value
+        p: Activation = self.derived.value
         kernels = self.kernels(x.values)
         values, extremes = kernels.gelu(x.values, p.table, self.output.observing)
         if extremes is not None:
@@ -72,7 +72,7 @@ class GELU(Layer):
         derive, output = x.builder.derive, self.output
         scale = output.request_scale(x.builder)
         form = {"bits": x.bits, "bits_out": output.bits, "family": self.family, **self.options}
-        self.parameters = derive(activation, x.scale, scale, real=self.real, site=self.name, **form)
+        self.derived = derive(activation, x.scale, scale, real=self.real, site=self.name, **form)
         return x.builder.emit(
             "gelu",
             self.name,
@@ -80,7 +80,7 @@ class GELU(Layer):
             shape=x.shape,
             bits=output.bits,
             scale=scale,
-            integers=lambda: fields_for_emit(self.parameters.value.function),
+            integers=lambda: fields_for_emit(self.derived.value.function),
         )
 
 

@@ -22,7 +22,7 @@ class Add(Layer):
     def __init__(self, channels: int, site: SiteConfig) -> None:
         super().__init__()
         self.output = Quantizer.of_stream(channels, site)
-        self.parameters: Derived  # Addition
+        self.derived: Derived  # Addition
 
     def forward(self, branch: AnyTensor, stream: AnyTensor, joining: Tensor | None = None) -> AnyTensor:
         """(B, N, C) accumulators with per-channel scale, (B, N, C) stream -> stream; Symbols: emit `add`.
@@ -42,7 +42,7 @@ class Add(Layer):
 
     def integer(self, branch: QTensor, stream: QTensor, joining: Tensor | None) -> QTensor:
         """clamp((a*m_a + b*m_b + 2^(e-1)) >> e)."""
-        p: Addition = self.parameters.value
+        p: Addition = self.derived.value
         kernels, output = self.kernels(branch.values), self.output
         multipliers = p.multiplier_a, p.multiplier_b, p.shift
         values, magnitudes = kernels.add(
@@ -59,10 +59,10 @@ class Add(Layer):
         output = self.output
         scale = output.request_scale(branch.builder)
         tensors = branch.scale, stream.scale, stream.factors, scale, output.factors
-        self.parameters = branch.builder.derive(addition, *tensors, bits=output.bits, site=self.name)
+        self.derived = branch.builder.derive(addition, *tensors, bits=output.bits, site=self.name)
 
         def integers() -> Integers:
-            p: Addition = self.parameters.value
+            p: Addition = self.derived.value
             return Integers(
                 {"bits": output.bits},
                 multiply_shift(multiplier_a=p.multiplier_a, multiplier_b=p.multiplier_b, shift=p.shift),
@@ -136,7 +136,7 @@ class LearnedConstant(Layer):
     def __init__(self, site: SiteConfig) -> None:
         super().__init__()
         self.bits = site.bits.residual
-        self.parameters: Derived  # ConstantCodes
+        self.derived: Derived  # ConstantCodes
 
     def forward(self, value: Tensor, like: AnyTensor, own_range: bool = False) -> AnyTensor:
         """value: real (1, N, C), expanded over the batch of `like`.
@@ -148,7 +148,7 @@ class LearnedConstant(Layer):
         bits, factors = (self.bits, None) if own_range else (like.bits, like.factors)
         if isinstance(like, Symbol):
             return self.record(value.detach(), like, None if own_range else like.scale, bits, factors)
-        p: ConstantCodes = self.parameters.value
+        p: ConstantCodes = self.derived.value
         shape = (like.values.shape[0], -1, -1)
         gradient = ConstantGradient.apply(value, p.inside)
         return QTensor(p.codes.expand(shape), gradient.expand(shape), p.scale, bits, factors)
@@ -157,16 +157,16 @@ class LearnedConstant(Layer):
         self, value: Tensor, like: Symbol, scale: Tensor | Derived | None, bits: int, factors: Tensor | None
     ) -> Symbol:
         """Emit `constant`."""
-        self.parameters = like.builder.derive(constant_codes, value, scale, factors, bits=bits, site=self.name)
+        self.derived = like.builder.derive(constant_codes, value, scale, factors, bits=bits, site=self.name)
         return like.builder.emit(
             "constant",
             self.name,
             [],
             shape=tuple(value.shape[1:]),
             bits=bits,
-            scale=self.parameters.field("scale"),
+            scale=self.derived.field("scale"),
             factors=factors,
-            integers=lambda: Integers(constants={"value": (self.parameters.value.codes[0], bits, True)}),
+            integers=lambda: Integers(constants={"value": (self.derived.value.codes[0], bits, True)}),
         )
 
 
