@@ -17,6 +17,7 @@ from intvit.errors import IntVitError
 from intvit.evaluation.entry import evaluate
 from intvit.export.record import record
 from intvit.program import bounds, load_checkpoint, save_checkpoint
+from intvit.quant.kernels.eager import activation_derivative
 from intvit.quant.presets import compose_quant
 from intvit.runtime import RUNTIMES, load_runtime
 from intvit.training.entry import train

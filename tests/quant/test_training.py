@@ -13,6 +13,7 @@ from intvit.errors import IntVitError
 from intvit.models import create_model
 from intvit.quant import freeze_observers, set_mode
 from intvit.quant.config import QuantConfigError
+from intvit.quant.control import move_ranges
 from intvit.quant.presets import compose_quant
 from intvit.quant.quantizer import Quantizer, channel_scale
 from intvit.quant.tensor import QTensor, handle

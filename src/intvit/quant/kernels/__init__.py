@@ -7,9 +7,11 @@ and accelerator (Triton). Gradients are floats and may differ in the last bit be
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -61,3 +63,9 @@ class Kernels(NamedTuple):
     mask: Callable[..., Tensor]
     gelu_gradient: Callable[..., Tensor]
     softmax_gradient: Callable[..., Tensor]
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """No autocast inside: half precision would round products of integers."""
+    kind = device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

@@ -29,7 +29,7 @@ from intvit.arithmetic import (
 from intvit.arithmetic.families import Family
 from intvit.errors import IntVitError
 from intvit.quant.config import SiteConfig, family_options
-from intvit.quant.kernels import LogitParameters
+from intvit.quant.kernels import LogitParameters, full_precision
 from intvit.quant.kernels.eager import EAGER, merge_heads, split_heads
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import SMALLEST_FUNCTION_SCALE, SMALLEST_SCALE, Quantizer, Requantization
@@ -134,7 +134,7 @@ class AttentionCore(Layer):
 
     def _attend(self, qkv: QTensor) -> tuple[Tensor, QTensor, Tensor, Tensor]:
         """Context codes (B, W * N, C), logit codes and weights (B, W, heads, N, N), and the weights' step."""
-        with torch.autocast(qkv.values.device.type, enabled=False):  # half precision would round the products
+        with full_precision(qkv.values.device):
             p, ending, softmax = self.products.value, self.ending.value, self.exponentials.value
             kernels = (
                 EAGER if self.softmax.family == "float" else self.kernels(qkv.values)
