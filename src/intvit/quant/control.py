@@ -54,11 +54,11 @@ def move_ranges(model: nn.Module) -> None:
     by_method: dict[bool, list[Quantizer]] = {}
     for quantizer in quantizers:
         by_method.setdefault(quantizer.method == "minmax", []).append(quantizer)
-    ordered, parts = [], []
+    ordered = [quantizer for group in by_method.values() for quantizer in group]
+    parts = []
     for largest, group in by_method.items():
-        seen = torch.cat([quantizer.seen() for quantizer in group], 1)  # (images, groups of all)
+        seen = _seen(group)
         parts.append(seen.amax(0) if largest else seen.mean(0))
-        ordered += group
     ranks = all_gather(torch.cat(parts)).split([len(part) for part in parts], 1)
     joined = [
         part.amax(0) if largest else divide(part.sum(0), len(part))
@@ -72,6 +72,15 @@ def move_ranges(model: nn.Module) -> None:
     torch._foreach_add_(statistics, distances)
     for quantizer in ordered:
         quantizer.observed = []
+
+
+def _seen(quantizers: list[Quantizer]) -> Tensor:
+    """What all of them kept, as real magnitudes: float64 (images, groups of all)."""
+    batches = []
+    for observed in zip(*(quantizer.observed for quantizer in quantizers), strict=True):
+        scales = torch.cat([each.scale.value.view(-1) for each in observed])
+        batches.append(torch.cat([each.magnitudes for each in observed], 1) * scales)
+    return batches[0] if len(batches) == 1 else torch.cat(batches)
 
 
 def freeze_observers(model: nn.Module, frozen: bool) -> None:

@@ -1,9 +1,10 @@
 """Derivations: all integer parameters of a model from its real scales and weights, in a few batched operations.
 
 A model runs on symbols. Every layer asks for what it will need, with `Derivations.derive`, and gets a `Derived`, which
-may be an argument of what other layers ask for. Nothing is computed until `resolve`: then whatever one function derives
-of equal shapes is stacked over the sites and derived at once, by the definition of `intvit.arithmetic` on every device.
-Nothing is read on the host: whether all scales were in their proven ranges is the device flag `valid`.
+may be an argument of what other layers ask for. Nothing is computed until `resolve`: then what one function derives is
+derived for all sites at once, by the definition of `intvit.arithmetic` on every device: channels of all sites one after
+the other (`rows`), or sites of equal shapes stacked. Nothing is read on the host: whether all scales were in their
+proven ranges is the device flag `valid`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Request:
     arguments: tuple[Tensor | Derived | None, ...]
     options: dict[str, Any]
     site: str
+    rows: int | None = None
     result: Derived = field(default_factory=Derived)
 
     @property
@@ -44,8 +46,16 @@ class Request:
 
     def key(self) -> Any:
         """Equal for requests that can be derived together."""
-        shapes = tuple(None if value is None else (value.shape, value.dtype) for value in self.values())
-        return self.function, tuple(sorted(self.options.items())), shapes
+        first = 0 if self.rows is None else 1
+        shapes = tuple(None if value is None else (value.shape[first:], value.dtype) for value in self.values())
+        return self.function, self.rows is None, tuple(sorted(self.options.items())), shapes
+
+    def compute(self) -> Any:
+        """The result of this site alone."""
+        values = self.values()
+        if self.rows is not None:
+            values = tuple(None if value is None else _joined(_pieces(value, self.rows)) for value in values)
+        return self.function(*values, **self.options)
 
     @property
     def batchable(self) -> bool:
@@ -63,13 +73,20 @@ class Derivations:
         self.valid: Tensor | None = None  # 0-d bool, after `resolve`
 
     def derive(
-        self, function: Callable[..., Any], *arguments: Tensor | Derived | None, site: str, **options: Any
+        self,
+        function: Callable[..., Any],
+        *arguments: Tensor | Derived | None,
+        site: str,
+        rows: int | None = None,
+        **options: Any,
     ) -> Derived:
         """Ask for function(*arguments, **options): a tensor, or a frozen dataclass with tensors in its fields.
 
-        options: hashable. site: name of the layer, for errors.
+        options: hashable. site: name of the layer, for errors. rows: the function treats every row of its arguments by
+        itself, and there are so many here; an argument of no axis is the same for all of them, one of G entries for the
+        rows of each of G equal parts.
         """
-        request = Request(function, arguments, options, site)
+        request = Request(function, arguments, options, site, rows)
         self.requests.append(request)
         return request.result
 
@@ -118,7 +135,7 @@ class Derivations:
         """Derive site by site, and raise the first error."""
         for request in self.requests:
             try:
-                request.function(*request.values(), **request.options)
+                request.compute()
             except IntVitError as error:
                 raise IntVitError(f"{request.site}: {error}") from error
 
@@ -141,9 +158,39 @@ def _derive(group: list[Request]) -> None:
     first = group[0]
     if len(group) == 1 or not first.batchable:
         for request in group:
-            request.result.value = request.function(*request.values(), **request.options)
-        return
-    columns = list(zip(*(request.values() for request in group), strict=True))
+            request.result.value = request.compute()
+    elif first.rows is not None:
+        _derive_rows(group)
+    else:
+        _derive_stacked(group)
+
+
+def _derive_rows(group: list[Request]) -> None:
+    rows = [request.rows or 0 for request in group]
+    arguments: list[Tensor | None] = []
+    for column in zip(*(request.values() for request in group), strict=True):
+        pieces = [_pieces(value, count) for value, count in zip(column, rows, strict=True) if value is not None]
+        arguments.append(torch.cat([piece for several in pieces for piece in several]) if pieces else None)
+    result = group[0].function(*arguments, **group[0].options)
+    start = 0
+    for request, count in zip(group, rows, strict=True):
+        request.result.value = _taken(result, slice(start, start + count))
+        start += count
+
+
+def _pieces(value: Tensor, rows: int) -> list[Tensor]:
+    """Views whose rows, one after the other, are `value` for so many rows."""
+    if not value.dim():
+        return [value.expand(rows)]
+    return [value] if len(value) == rows else [part.expand(rows // len(value)) for part in value.unbind()]
+
+
+def _joined(pieces: list[Tensor]) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+
+def _derive_stacked(group: list[Request]) -> None:
+    first, columns = group[0], list(zip(*(request.values() for request in group), strict=True))
     given = [i for i, column in enumerate(columns) if column[0] is not None]
 
     def of_site(*tensors: Tensor) -> Any:
@@ -154,13 +201,13 @@ def _derive(group: list[Request]) -> None:
 
     result = batched(of_site, *(torch.stack([v for v in columns[i] if v is not None]) for i in given))
     for index, request in enumerate(group):
-        request.result.value = _of_site(result, index)
+        request.result.value = _taken(result, index)
 
 
-def _of_site(result: Any, index: int) -> Any:
-    """One entry of the first axis of every tensor of nested dataclasses."""
+def _taken(result: Any, which: int | slice) -> Any:
+    """Entries of the first axis of every tensor of nested dataclasses."""
     if isinstance(result, Tensor):
-        return result[index]
+        return result[which]
     if is_dataclass(result) and not isinstance(result, type):
-        return replace(result, **{f.name: _of_site(getattr(result, f.name), index) for f in fields(result)})
+        return replace(result, **{f.name: _taken(getattr(result, f.name), which) for f in fields(result)})
     return result

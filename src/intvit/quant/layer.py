@@ -54,4 +54,5 @@ class Layer(nn.Module):
 def _symbol(x: Any, derivations: Derivations) -> Any:
     if not isinstance(x, QTensor):
         return x
-    return Symbol("", tuple(x.values.shape[1:]), x.bits, True, x.scale, x.factors, derivations)
+    shape, per_channel = tuple(x.values.shape[1:]), bool(x.scale.dim())
+    return Symbol("", shape, x.bits, True, x.scale, x.factors, derivations, per_channel)

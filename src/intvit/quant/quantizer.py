@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from intvit.arithmetic import divide, encode_ratios, require
+from intvit.arithmetic import divide, encode_pair, encode_ratios, require
 from intvit.errors import IntVitError
 from intvit.quant.config import ObserverConfig, QuantConfigError, SiteConfig
 from intvit.quant.layer import Layer
@@ -60,7 +60,8 @@ class Quantizer(Layer):
         self.register_buffer("statistic", torch.full((groups,), math.nan, dtype=torch.float64))
         self.register_buffer("clip", torch.ones(groups, dtype=torch.float64))
         self.register_buffer("factors", None if channels is None else torch.zeros(channels, dtype=torch.int64))
-        self.derived: Derived  # of the last pass of `Derivations`
+        self.derived: Derived  # Requantization
+        self._scale: Derived
         self.observed: list[Observed] = []  # since the ranges moved last
         self.collected: list[Collected] = []  # one of each group, until `finish`
 
@@ -77,14 +78,25 @@ class Quantizer(Layer):
     # ---------------------------------------------------------------- ranges
 
     def request_scale(self, builder: Builder) -> Derived:
-        """The range's scale, float64 () or, with several groups, (groups,)."""
-        return builder.derive(range_scale, self.statistic, self.clip, site=self.name, **self._form())
+        """The range's scale, float64 () or, with several groups, (groups,). `step` is its value then."""
+        scales = builder.derive(
+            range_scale, self.statistic, self.clip, site=self.name, rows=self.groups, **self._form()
+        )
+        self._scale = scales if self.groups > 1 else scales.part(0)
+        return self._scale
+
+    @property
+    def step(self) -> Tensor:
+        """Real value of one code, () or (groups,), as derived last."""
+        scale: Tensor = self._scale.value
+        return scale
 
     @torch.no_grad()
     def scale(self) -> Tensor:
         """The range's scale as it is now, float64 () or (groups,). Raises IntVitError where there is no range yet."""
         try:
-            return range_scale(self.statistic, self.clip, **self._form())
+            scales = range_scale(self.statistic, self.clip, **self._form())
+            return scales if self.groups > 1 else scales[0]
         except IntVitError as error:
             raise IntVitError(f"{self.name}: {error}") from error
 
@@ -152,36 +164,25 @@ class Quantizer(Layer):
         """Whether the range follows the data at present."""
         return self.training and not self.frozen
 
-    def observe(self, magnitudes: Tensor | None, scale: Tensor) -> None:
+    def observe(self, magnitudes: Tensor | None) -> None:
         """Keep what a batch had, for `move_ranges`: float64 (B, groups), the largest |value| of each image in steps.
 
-        None, from a kernel that was not asked to look, keeps nothing. scale: of a step, () or (groups,).
+        None, from a kernel that was not asked to look, keeps nothing.
         """
         if magnitudes is None:
             return
-        if self.observed and self.observed[-1].scale is scale:
+        if self.observed and self.observed[-1].scale is self._scale:
             self.observed.pop()  # the same batch once more: a checkpointed block is computed again
-        self.observed.append(Observed(magnitudes, scale))
-
-    def seen(self) -> Tensor:
-        """The magnitudes kept since the ranges moved last, as real values: float64 (images, groups)."""
-        parts = [magnitudes * scale for magnitudes, scale in self.observed]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        self.observed.append(Observed(magnitudes, self._scale))
 
     # ---------------------------------------------------------------- requantization
 
     def record(self, x: Symbol) -> Symbol:
         """Accumulators to codes: emit `requantize`."""
-        derive = x.builder.derive
         scale = self.request_scale(x.builder)
-        self.derived = derive(
-            requantization, x.scale, scale, self.factors, channels=x.shape[-1], bits=self.bits, site=self.name
-        )
-
-        def integers() -> Integers:
-            p = self.derived.value
-            return Integers({"bits": self.bits, "signed": True}, multiply_shift(multiplier=p.multiplier, shift=p.shift))
-
+        rows = x.shape[-1] if self.groups > 1 or self.factors is not None or x.per_channel else 1
+        tensors = x.scale, scale, self.factors
+        self.derived = x.builder.derive(requantization, *tensors, bits=self.bits, site=self.name, rows=rows)
         return x.builder.emit(
             "requantize",
             self.name,
@@ -190,7 +191,7 @@ class Quantizer(Layer):
             bits=self.bits,
             scale=scale,
             factors=self.factors,
-            integers=integers,
+            integers=lambda: self.derived.value.integers(self.bits),
         )
 
     def forward(self, x: QTensor | Symbol) -> QTensor | Symbol:
@@ -200,22 +201,25 @@ class Quantizer(Layer):
         p: Requantization = self.derived.value
         requantize = self.kernels(x.values).requantize
         values, magnitudes = requantize(x.values, p.multiplier, p.shift, self.bits, self.groups, self.observing)
-        self.observe(magnitudes, p.scale)
-        return QTensor(values, x.handle, p.scale, self.bits, self.factors)
+        self.observe(magnitudes)
+        return QTensor(values, x.handle, self.step, self.bits, self.factors)
 
 
 @dataclass(frozen=True)
 class Requantization:
-    """multiplier, shift: int64 (1,) or (C,). scale: of the codes, float64 () or (groups,)."""
+    """multiplier, shift: int64 (1,) or (C,)."""
 
     multiplier: Tensor
     shift: Tensor
-    scale: Tensor
+
+    def integers(self, bits: int) -> Integers:
+        """Of a `requantize` to `bits` bits."""
+        return Integers({"bits": bits, "signed": True}, multiply_shift(multiplier=self.multiplier, shift=self.shift))
 
 
 def range_scale(statistic: Tensor, clip: Tensor, *, largest: int, smallest: float, grid: float | None) -> Tensor:
-    """statistic * clip / largest, at least `smallest`, on the grid of `Quantizer`: (groups,), or () of one group."""
-    limit = statistic * clip if len(statistic) > 1 else (statistic * clip)[0]
+    """statistic * clip / largest, at least `smallest`, on the grid of `Quantizer`: rows of float64."""
+    limit = statistic * clip
     require(~torch.isnan(limit), lambda: "no range yet; calibrate(model, images) comes first")
     scale = divide(limit, largest).clamp(min=smallest)
     if grid is None:
@@ -226,26 +230,43 @@ def range_scale(statistic: Tensor, clip: Tensor, *, largest: int, smallest: floa
     return torch.where(steps < 1, scale, one / ((steps - 2.0**-20).clamp(min=0.5) * grid))
 
 
-def channel_scale(scale: Tensor, factors: Tensor | None, channels: int) -> Tensor:
-    """Real value of one code of each channel, float64 (1,) or (channels,)."""
-    if factors is not None:
-        return scale / power_of_two(factors)
-    return scale.view(1) if scale.dim() == 0 else scale.repeat_interleave(channels // len(scale))
+def channel_scale(scale: Tensor, factors: Tensor | None) -> Tensor:
+    """Real value of one code of each channel."""
+    return scale if factors is None else scale / power_of_two(factors)
 
 
-def requantization(
-    accumulator: Tensor, scale: Tensor, factors: Tensor | None, *, channels: int, bits: int
-) -> Requantization:
-    """What takes accumulators of a scale, () or (channels,), to codes."""
-    multiplier, shift = encode_ratios(accumulator / channel_scale(scale, factors, channels), bits)
-    return Requantization(multiplier, shift, scale)
+def requantization(accumulator: Tensor, scale: Tensor, factors: Tensor | None, *, bits: int) -> Requantization:
+    """What takes accumulators of a scale to codes of another with factors: rows of channels."""
+    return Requantization(*encode_ratios(accumulator / channel_scale(scale, factors), bits))
+
+
+@dataclass(frozen=True)
+class Addition:
+    """multiplier_a, multiplier_b, shift: int64 (C,) or (1,)."""
+
+    multiplier_a: Tensor
+    multiplier_b: Tensor
+    shift: Tensor
+
+    def integers(self, bits: int) -> Integers:
+        """Of an `add` to `bits` bits."""
+        multipliers = {"multiplier_a": self.multiplier_a, "multiplier_b": self.multiplier_b}
+        return Integers({"bits": bits}, multiply_shift(shift=self.shift, **multipliers))
+
+
+def addition(
+    branch: Tensor, stream: Tensor, stream_factors: Tensor | None, scale: Tensor, factors: Tensor | None, *, bits: int
+) -> Addition:
+    """What takes accumulators and a stream, of a scale each, to codes of `scale`: rows of channels."""
+    target = channel_scale(scale, factors)
+    return Addition(*encode_pair(branch / target, channel_scale(stream, stream_factors) / target, bits))
 
 
 class Observed(NamedTuple):
-    """What one batch had: magnitudes float64 (B, groups) in steps of scale, () or (groups,)."""
+    """What one batch had: magnitudes float64 (B, groups) in steps of a scale, () or (groups,)."""
 
     magnitudes: Tensor
-    scale: Tensor
+    scale: Derived
 
 
 class Collected:

@@ -124,7 +124,12 @@ class Builder(Protocol):
     """Takes the operators of a model that runs on symbols: `intvit.export.record`, `intvit.quant.derivation`."""
 
     def derive(
-        self, function: Callable[..., Any], *arguments: Tensor | Derived | None, site: str, **options: Any
+        self,
+        function: Callable[..., Any],
+        *arguments: Tensor | Derived | None,
+        site: str,
+        rows: int | None = None,
+        **options: Any,
     ) -> Derived:
         """See `Derivations.derive`."""
 
@@ -155,6 +160,7 @@ class Symbol:
     scale: Tensor | Derived | None
     factors: Tensor | None
     builder: Builder
+    per_channel: bool = False  # the scale is one of each channel, as of a linear layer's accumulators
 
     def move(self, op: str, name: str, shape: tuple[int, ...], /, **attributes: Any) -> Symbol:
         """Emit a data-movement operator: same integers, same scale, new shape."""

@@ -8,26 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-
-
-@dataclass(frozen=True)
-class LogitParameters:
-    """What takes products of queries and keys to logits: multiplier, shift int64 (1,).
-
-    scale, step: of the logits and of the products, float64 (). bias: int16 (H, N, N) or None, with its multiplier.
-    """
-
-    multiplier: Tensor
-    shift: Tensor
-    scale: Tensor
-    step: Tensor
-    bias: Tensor | None = None
-    bias_multiplier: Tensor | None = None
 
 
 class Kernels(NamedTuple):
@@ -40,8 +24,9 @@ class Kernels(NamedTuple):
     requantize(acc (B, T.., C), m, e, bits, groups, observe) -> codes, magnitudes. m, e: int64 (1,) or (C,).
     add(a acc (B, T.., C), b codes, m_a, m_b, e, bits, observe) -> codes, magnitudes.
     layernorm(x codes (B, T.., C), LayerNormParameters, observe) -> codes, magnitudes.
-    logits(qkv int8 (B, T, 3C), heads, windows, LogitParameters, bits, excluded, observe)
-        -> codes (B, W, H, N, N), magnitudes. excluded: bool (W, 1, N, N) or None; these do not count.
+    logits(qkv int8 (B, T, 3C), heads, windows, scaling, bias, bits, excluded, observe) -> codes (B, W, H, N, N),
+        magnitudes. scaling: of requantize, (1,), or of add with a bias int16 (H, N, N). excluded: bool (W, 1, N, N) or
+        None; these do not count with a bias.
     deferred(logits, table, excluded, qkv, m, e, bits, largest, observe) -> weights uint8 or int32 as logits, their sums
         float32 or int32 (B, W, H, N, 1), context codes (B, T, C), magnitudes. largest: bound of a weight.
     normalized(logits, table, excluded, qkv, m, e, bits, width, normalization, observe) -> probabilities of `width`

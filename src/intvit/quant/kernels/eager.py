@@ -12,7 +12,7 @@ from torch import Tensor
 
 from intvit import arithmetic
 from intvit.arithmetic import LayerNormParameters, float_matmul, real_multiplier
-from intvit.quant.kernels import Kernels, LogitParameters
+from intvit.quant.kernels import Kernels
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -86,7 +86,8 @@ def _logits(
     qkv: Tensor,
     heads: int,
     windows: int,
-    parameters: LogitParameters,
+    scaling: Any,
+    bias: Tensor | None,
     bits: int,
     excluded: Tensor | None = None,
     observe: bool = False,
@@ -94,15 +95,14 @@ def _logits(
     """Products in float32 are exact: |q.k| <= D * 2^14 <= 2^24 for D <= 1024."""
     q, k = split_heads(qkv, heads, windows)[:2].float().flatten(1, 3)
     products = torch.bmm(q, k.transpose(1, 2)).view(len(qkv), windows, heads, q.shape[1], q.shape[1])
-    p = parameters
-    if p.bias is None:
-        return requantize(products, p.multiplier, p.shift, bits, 1, observe)
-    both = p.multiplier, p.bias_multiplier, p.shift, bits
+    if bias is None:
+        return requantize(products, scaling.multiplier, scaling.shift, bits, 1, observe)
+    both = scaling.multiplier_a, scaling.multiplier_b, scaling.shift, bits
     if excluded is None or not observe:
-        return add(products, p.bias, *both, observe)
+        return add(products, bias, *both, observe)
     counted = ~excluded
-    codes, _ = add(products, p.bias, *both, False)
-    return codes, add(products * counted, p.bias * counted, *both, True)[1]
+    codes, _ = add(products, bias, *both, False)
+    return codes, add(products * counted, bias * counted, *both, True)[1]
 
 
 def _values(qkv: Tensor, heads: int, windows: int) -> Tensor:

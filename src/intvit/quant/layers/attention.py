@@ -19,8 +19,6 @@ from intvit.arithmetic import (
     derive_mean,
     derive_weights,
     divide,
-    encode_pair,
-    encode_ratios,
     exact_length,
     exponent_table,
     largest_weight,
@@ -29,11 +27,18 @@ from intvit.arithmetic import (
 from intvit.arithmetic.families import Family
 from intvit.errors import IntVitError
 from intvit.quant.config import SiteConfig, family_options
-from intvit.quant.kernels import LogitParameters, full_precision
+from intvit.quant.kernels import full_precision
 from intvit.quant.kernels.eager import EAGER, merge_heads, split_heads
 from intvit.quant.layer import Layer
-from intvit.quant.quantizer import SMALLEST_FUNCTION_SCALE, SMALLEST_SCALE, Quantizer, Requantization
-from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, fields_for_emit, handle, multiply_shift
+from intvit.quant.quantizer import (
+    SMALLEST_FUNCTION_SCALE,
+    SMALLEST_SCALE,
+    Quantizer,
+    Requantization,
+    addition,
+    requantization,
+)
+from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, fields_for_emit, handle
 
 
 class AttentionCore(Layer):
@@ -66,7 +71,8 @@ class AttentionCore(Layer):
             grid=self.family.grid(self.options),
         )
         self.context = Quantizer(site.bits.activation, site.observer.activation, site.observer)
-        self.products: Derived  # LogitParameters
+        self.scaling: Derived  # Requantization of the products, or, with a bias, Addition
+        self.bias: Derived  # BiasCodes
         self.exponentials: Derived  # Exponentials
         self.ending: Derived  # Requantization
 
@@ -130,19 +136,28 @@ class AttentionCore(Layer):
         """Codes to codes."""
         context, logits, weights, step = self._attend(qkv)
         gradient = AttentionGradient.apply(qkv.handle, bias, qkv, logits, weights, step, self)
-        return QTensor(context, gradient, self.ending.value.scale, self.context.bits)
+        return QTensor(context, gradient, self.context.step, self.context.bits)
 
     def _attend(self, qkv: QTensor) -> tuple[Tensor, QTensor, Tensor, Tensor]:
         """Context codes (B, W * N, C), logit codes and weights (B, W, heads, N, N), and the weights' step."""
         with full_precision(qkv.values.device):
-            p, ending, softmax = self.products.value, self.ending.value, self.exponentials.value
+            scaling, ending, softmax = self.scaling.value, self.ending.value, self.exponentials.value
             kernels = (
                 EAGER if self.softmax.family == "float" else self.kernels(qkv.values)
             )  # others take integers alone
+            form = qkv.values, self.heads, self.windows
+            bias = None if isinstance(scaling, Requantization) else self.bias.value.codes
             codes, magnitudes = kernels.logits(
-                qkv.values, self.heads, self.windows, p, self.logits.bits, self.excluded, self.logits.observing
+                qkv.values,
+                self.heads,
+                self.windows,
+                scaling,
+                bias,
+                self.logits.bits,
+                self.excluded,
+                self.logits.observing,
             )
-            self.logits.observe(magnitudes, p.scale)
+            self.logits.observe(magnitudes)
             attended = codes, softmax.table, self.excluded, qkv.values, ending.multiplier, ending.shift
             width, observe = self.bits.probabilities, self.context.observing
             if self.softmax.normalization == "deferred":
@@ -150,11 +165,11 @@ class AttentionCore(Layer):
                 weights, sums, context, magnitudes = kernels.deferred(*attended, self.context.bits, largest, observe)
                 step = sums.float().reciprocal()
             else:
-                form = self.context.bits, width, self.softmax.normalization, observe
-                weights, context, magnitudes = kernels.normalized(*attended, *form)
+                ending_form = self.context.bits, width, self.softmax.normalization, observe
+                weights, context, magnitudes = kernels.normalized(*attended, *ending_form)
                 step = torch.full((), self.probability_scale, device=codes.device)
-            self.context.observe(magnitudes, ending.scale)
-        return context, QTensor(codes, qkv.handle.detach(), p.scale, self.logits.bits), weights, step
+            self.context.observe(magnitudes)
+        return context, QTensor(codes, qkv.handle.detach(), self.logits.step, self.logits.bits), weights, step
 
     # ---------------------------------------------------------------- recording
 
@@ -171,12 +186,16 @@ class AttentionCore(Layer):
         axes = [len(lead) + 1, *range(len(lead)), len(lead) + 2, len(lead), len(lead) + 3]
         heads = split.move("transpose", f"{self.name}.heads", (3, *lead, self.heads, tokens, size), axes=axes)
         q, k, v = (self._record_part(heads, i, part) for i, part in enumerate(("query", "key", "value")))
+        derive, site, bits = qkv.builder.derive, self.logits.name, self.logits.bits
+        step = derive(logit_step, q.scale, k.scale, size=size, site=site, rows=1)
+        products = self._record_product("products", q, k, True, (*lead, self.heads, tokens, tokens), step.part(0))
         scale = self.logits.request_scale(qkv.builder)
-        tensors = qkv.scale, scale, None if bias is None else bias.detach()
-        form = {"size": size, "bits": self.logits.bits}
-        self.products = qkv.builder.derive(logit_parameters, *tensors, site=self.logits.name, **form)
-        shape = (*lead, self.heads, tokens, tokens)
-        products = self._record_product("products", q, k, True, shape, self.products.field("step"))
+        if bias is None:
+            self.scaling = derive(requantization, step, scale, None, bits=bits, site=site, rows=1)
+        else:
+            self.bias = derive(bias_codes, bias.detach(), site=site)
+            terms = step, self.bias.field("scale"), None, scale, None
+            self.scaling = derive(addition, *terms, bits=bits, site=site, rows=1)
         logits = self._record_logits(products, scale, bias)
         self.exponentials = qkv.builder.derive(
             exponentials,
@@ -216,28 +235,24 @@ class AttentionCore(Layer):
         bits, emit = self.logits.bits, products.builder.emit
         inputs = [products]
         if bias is not None:
-            inputs.append(
-                emit(
-                    "constant",
-                    f"{self.name}.bias",
-                    [],
-                    shape=tuple(bias.shape),
-                    bits=16,
-                    integers=lambda: Integers(constants={"value": (self.products.value.bias, 16, True)}),
-                )
+            table = emit(
+                "constant",
+                f"{self.name}.bias",
+                [],
+                shape=tuple(bias.shape),
+                bits=16,
+                integers=lambda: Integers(constants={"value": (self.bias.value.codes, 16, True)}),
             )
-
-        def integers() -> Integers:
-            p: LogitParameters = self.products.value
-            if p.bias_multiplier is None:
-                multipliers = multiply_shift(multiplier=p.multiplier, shift=p.shift)
-                return Integers({"bits": bits, "signed": True}, multipliers)
-            both = {"multiplier_a": p.multiplier, "multiplier_b": p.bias_multiplier}
-            return Integers({"bits": bits}, multiply_shift(shift=p.shift, **both))
-
-        op = "requantize" if bias is None else "add"
-        shape = products.shape
-        return emit(op, self.logits.name, inputs, shape=shape, bits=bits, scale=scale, integers=integers)
+            inputs.append(table)
+        return emit(
+            "requantize" if bias is None else "add",
+            self.logits.name,
+            inputs,
+            shape=products.shape,
+            bits=bits,
+            scale=scale,
+            integers=lambda: self.scaling.value.integers(bits),
+        )
 
     def _mask(self) -> dict[str, tuple[Tensor, int, bool]]:
         if self.excluded is None:
@@ -271,18 +286,20 @@ class AttentionCore(Layer):
         bits, emit = self.bits.probabilities, logits.builder.emit
         scale = self.context.request_scale(logits.builder)
         self.ending = logits.builder.derive(
-            mean_parameters, v.scale, scale, bits=self.context.bits, site=self.context.name
+            mean_parameters, v.scale, scale, bits=self.context.bits, site=self.context.name, rows=1
         )
 
         def weights() -> Integers:
             p: Exponentials = self.exponentials.value
             held = fields_for_emit(p.exponent)
+            assert p.multiplier is not None
+            assert p.shift is not None
             form = {"bits": bits, "multiplier": p.multiplier, "shift": p.shift}
             return Integers({**held.attributes, **form}, {**held.constants, **self._mask()})
 
         def mean() -> Integers:
             p: Requantization = self.ending.value
-            return Integers({"bits": self.context.bits, "multiplier": p.multiplier, "shift": p.shift})
+            return Integers({"bits": self.context.bits, "multiplier": p.multiplier[0], "shift": p.shift[0]})
 
         exponential = emit(
             "exponential",
@@ -312,15 +329,23 @@ class AttentionCore(Layer):
         return turned.reshape(self.name, self.windows * tokens, heads * size)
 
 
-def logit_parameters(qkv_scale: Tensor, scale: Tensor, bias: Tensor | None, *, size: int, bits: int) -> LogitParameters:
-    """From the scales of query, key and value (3,), of the logits (), and a real bias (H, N, N); size: D."""
-    step = qkv_scale[0] * qkv_scale[1] * math.sqrt(1 / size)  # the power -0.5 would be libm's
-    if bias is None:
-        return LogitParameters(*encode_ratios((step / scale).view(1), bits), scale, step)
-    bias_scale = divide(bias.abs().amax().double(), 2**15 - 1).clamp(min=SMALLEST_SCALE)
-    codes = torch.floor(bias.double() / bias_scale + 0.5).to(torch.int16)
-    multiplier, bias_multiplier, shift = encode_pair((step / scale).view(1), (bias_scale / scale).view(1), bits)
-    return LogitParameters(multiplier, shift, scale, step, codes, bias_multiplier)
+def logit_step(query: Tensor, key: Tensor, *, size: int) -> Tensor:
+    """Real value of one step of the products, from the scales of both operands; size: D."""
+    return query * key * math.sqrt(1 / size)  # the power -0.5 would be libm's
+
+
+@dataclass(frozen=True)
+class BiasCodes:
+    """codes: int16 (H, N, N). scale: of its own, float64 ()."""
+
+    codes: Tensor
+    scale: Tensor
+
+
+def bias_codes(bias: Tensor) -> BiasCodes:
+    """Of a real bias (H, N, N)."""
+    scale = divide(bias.abs().amax().double(), 2**15 - 1).clamp(min=SMALLEST_SCALE)
+    return BiasCodes(torch.floor(bias.double() / scale + 0.5).to(torch.int16), scale)
 
 
 @dataclass(frozen=True)
@@ -348,8 +373,8 @@ def exponentials(
 
 
 def mean_parameters(value_scale: Tensor, scale: Tensor, *, bits: int) -> Requantization:
-    """Of `weighted_mean`, from the scales of the values and of the context, ()."""
-    return Requantization(*derive_mean(value_scale / scale, bits), scale)
+    """Of `weighted_mean`, from the scales of the values and of the context: rows."""
+    return Requantization(*derive_mean(value_scale / scale, bits))
 
 
 class AttentionGradient(torch.autograd.Function):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from intvit.arithmetic import divide, encode_ratios, input_parameters, quantize_input, requantize
+from intvit.arithmetic import divide, input_parameters, quantize_input, requantize
 from intvit.quant.config import SiteConfig
 from intvit.quant.layer import Layer
 from intvit.quant.layers.linear import Linear
-from intvit.quant.quantizer import Quantizer, Requantization
-from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, handle, multiply_shift
+from intvit.quant.quantizer import Quantizer, requantization
+from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, handle
 
 SCORE_LIMIT = 2**30  # scores keep one bit of room below int32
 
@@ -70,6 +70,7 @@ class Scores(Linear):
         """Everything but the parameters."""
         super().configure(outputs, site, output)
         self.scaling: Derived  # Requantization
+        self.step: Derived  # of the scores
         self.corrected = False  # calibration images need not hold the classes in equal shares
 
     def forward(self, x: AnyTensor) -> AnyTensor:
@@ -84,37 +85,34 @@ class Scores(Linear):
         """int32 scores (B, classes) of codes (B, K)."""
         accumulator, p = self.accumulate(x), self.scaling.value
         values = requantize(accumulator.values, p.multiplier, p.shift, 32)
-        return QTensor(values.to(torch.int32), accumulator.handle, p.scale, 32)
+        return QTensor(values.to(torch.int32), accumulator.handle, self.step.value, 32)
 
     def record(self, x: Symbol) -> Symbol:
         """Emit `linear` and the `requantize` to scores."""
         accumulator, parameters = super().record(x), self.derived
         tensors = [parameters.field(name) for name in ("weight", "bias", "scale")]
-        self.scaling = x.builder.derive(score_scaling, *tensors, bits=x.bits, site=self.name)
-
-        def integers() -> Integers:
-            p: Requantization = self.scaling.value
-            return Integers({"bits": 32, "signed": True}, multiply_shift(multiplier=p.multiplier, shift=p.shift))
-
+        derive, site = x.builder.derive, self.name
+        self.step = derive(score_step, *tensors, bits=x.bits, site=site)
+        rows = accumulator.shape[-1]
+        self.scaling = derive(requantization, tensors[2], self.step, None, bits=32, site=site, rows=rows)
         return x.builder.emit(
             "requantize",
             f"{self.name}.scores",
             [accumulator],
             shape=accumulator.shape,
             bits=32,
-            scale=self.scaling.field("scale"),
-            integers=integers,
+            scale=self.step,
+            integers=lambda: self.scaling.value.integers(32),
         )
 
 
-def score_scaling(weight: Tensor, bias: Tensor, scale: Tensor, *, bits: int) -> Requantization:
-    """Takes accumulators to scores of one scale: the largest possible |accumulator| of any input maps to SCORE_LIMIT.
+def score_step(weight: Tensor, bias: Tensor, scale: Tensor, *, bits: int) -> Tensor:
+    """Real value of one score step, (): the largest possible |accumulator| of any input maps to SCORE_LIMIT.
 
     weight: int8 (N, K). bias: int32 (N,). scale: of the accumulators, float64 (N,). bits: of the input.
     """
     largest = (weight.double().abs().sum(1) * 2 ** (bits - 1) + bias.double().abs()) * scale
-    step = divide(largest.amax().clamp(min=1e-30), SCORE_LIMIT)  # a head of zeros scores 0
-    return Requantization(*encode_ratios(scale / step, 32), step)
+    return divide(largest.amax().clamp(min=1e-30), SCORE_LIMIT)  # a head of zeros scores 0
 
 
 class MeanScores(Scores):

@@ -129,7 +129,7 @@ class Linear(Layer):
         """Emit `linear`."""
         bias = None if self.bias is None else self.bias.detach()
         tensors = self.matrix().detach(), bias, self.correction, self.clip
-        form = {"bits": self.bits, "clipped": self.search_clip}
+        form = {"bits": self.bits, "clipped": self.search_clip, "rows": len(self.correction)}
         self.derived = x.builder.derive(integer_linear, *tensors, x.scale, site=self.name, **form)
 
         def integers() -> Integers:
@@ -138,7 +138,8 @@ class Linear(Layer):
 
         scale = self.derived.field("scale")
         shape = (*x.shape[:-1], len(self.correction))
-        return x.builder.emit("linear", self.name, [x], shape=shape, bits=32, scale=scale, integers=integers)
+        output = x.builder.emit("linear", self.name, [x], shape=shape, bits=32, scale=scale, integers=integers)
+        return replace(output, per_channel=True)
 
 
 @torch.no_grad()
@@ -154,8 +155,8 @@ def integer_linear(
 ) -> IntegerLinear:
     """Integer weight and bias; only IEEE-exact operations, so that every device finds the same integers.
 
-    weight: float32 (N, K). bias, correction, clip: float32 (N,). input_scale: float64 (). clipped: whether the clip may
-    be below 1.
+    weight: float32 (N, K). bias, correction, clip: float32 (N,). input_scale: float64 () or (N,). clipped: whether the
+    clip may be below 1.
     """
     largest = 2 ** (bits - 1) - 1
     scale = divide(weight.abs().amax(1) * clip, largest)

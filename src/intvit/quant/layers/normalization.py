@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from intvit.arithmetic import LayerNormParameters, derive_layernorm
+from intvit.arithmetic import LayerNormParameters, derive_affine, derive_normalizer
 from intvit.quant.config import SiteConfig
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import Quantizer
@@ -30,7 +29,7 @@ class LayerNorm(Layer):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.config = site.layernorm
-        self.derived: Derived  # Normalization
+        self.derived: Derived  # LayerNormParameters
         if stream:
             self.output = Quantizer.of_stream(channels, site)
         else:
@@ -49,18 +48,17 @@ class LayerNorm(Layer):
 
     def integer(self, x: QTensor) -> QTensor:
         """Stream codes to activation codes."""
-        p: Normalization = self.derived.value
         kernels, output = self.kernels(x.values), self.output
-        values, magnitudes = kernels.layernorm(x.values, p.parameters, output.observing)
-        output.observe(magnitudes, p.scale)
+        values, magnitudes = kernels.layernorm(x.values, self.derived.value, output.observing)
+        output.observe(magnitudes)
         gradient = LayerNormGradient.apply(x.handle, self.weight, self.bias, x, self.epsilon, kernels.mask)
-        return QTensor(values, gradient, p.scale, output.bits, output.factors)
+        return QTensor(values, gradient, output.step, output.bits, output.factors)
 
     def record(self, x: Symbol) -> Symbol:
         """Emit `layernorm`."""
         output = self.output
         scale = output.request_scale(x.builder)
-        form = {"method": self.config.family, "bits_in": x.bits, "bits": output.bits}
+        form = {"method": self.config.family, "bits_in": x.bits, "bits": output.bits, "channels": len(self.weight)}
         self.derived = x.builder.derive(
             normalization,
             self.weight.detach(),
@@ -69,6 +67,7 @@ class LayerNorm(Layer):
             x.factors,
             output.factors,
             site=self.name,
+            rows=len(self.weight),
             paper=bool(self.config.paper),  # null: a family without a published form of its own
             **form,
         )
@@ -84,7 +83,7 @@ class LayerNorm(Layer):
         )
 
     def _integers(self) -> Integers:
-        parameters: LayerNormParameters = self.derived.value.parameters
+        parameters: LayerNormParameters = self.derived.value
         normalizer = parameters.normalizer
         attributes: dict[str, Any] = {
             "method": normalizer.method,
@@ -105,14 +104,6 @@ class LayerNorm(Layer):
         return Integers(attributes, constants)
 
 
-@dataclass(frozen=True)
-class Normalization:
-    """The operator's parameters, and the scale of its output, float64 ()."""
-
-    parameters: LayerNormParameters
-    scale: Tensor
-
-
 def normalization(
     weight: Tensor,
     bias: Tensor,
@@ -123,15 +114,16 @@ def normalization(
     method: str,
     bits_in: int,
     bits: int,
+    channels: int,
     paper: bool,
-) -> Normalization:
-    """From a stream with factors `factors_in` to codes of `scale` () with `factors`; weight, bias: float32 (C,)."""
+) -> LayerNormParameters:
+    """From a stream with factors `factors_in` to codes of `scale` with `factors`: rows of channels."""
     gamma, beta = weight.double(), bias.double()
     if factors is not None:
         gamma, beta = gamma * power_of_two(factors), beta * power_of_two(factors)
     shift = None if factors_in is None else 3 - factors_in
-    derived = derive_layernorm(method, gamma, beta, scale, bits_in, bits, channel_shift=shift, paper=paper)
-    return Normalization(derived, scale)
+    normalizer = derive_normalizer(method, channels, bits_in, channel_shift=shift, paper=paper)
+    return derive_affine(normalizer, gamma, beta, scale, bits)
 
 
 class LayerNormGradient(torch.autograd.Function):

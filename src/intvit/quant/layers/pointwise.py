@@ -63,9 +63,9 @@ class GELU(Layer):
             low, high = extremes.long()[:, :, None].unbind(1)
             codes = torch.arange(len(p.magnitudes), device=low.device) - len(p.magnitudes) // 2
             seen = torch.where((codes >= low) & (codes <= high), p.magnitudes, 0.0)
-            self.output.observe(seen.amax(1, keepdim=True), p.scale)
+            self.output.observe(seen.amax(1, keepdim=True))
         gradient = ActivationGradient.apply(x.handle, x, p.derivative, kernels)
-        return QTensor(values, gradient, p.scale, self.output.bits)
+        return QTensor(values, gradient, self.output.step, self.output.bits)
 
     def record(self, x: Symbol) -> Symbol:
         """Emit `gelu`."""
@@ -86,7 +86,7 @@ class GELU(Layer):
 
 @dataclass(frozen=True)
 class Activation:
-    """function: the family's parameters of the operator; scale: of the output, float64 ().
+    """function: the family's parameters of the operator.
 
     table: the operator over all codes, see `gelu_table`. derivative, magnitudes: of the float function at every code,
     float32 (2^bits,), zero at both ends; float64 (2^bits,), its absolute value in steps of the output.
@@ -96,7 +96,6 @@ class Activation:
     table: Tensor
     derivative: Tensor
     magnitudes: Tensor
-    scale: Tensor
 
 
 def activation(
@@ -114,7 +113,7 @@ def activation(
     codes = torch.arange(-(2 ** (bits - 1)), 2 ** (bits - 1), device=scale_in.device)
     magnitudes = real(codes.double() * scale_in).abs() / scale_out
     derivative = activation_derivative(scale_in, real=real, bits=bits)
-    return Activation(function, gelu_table(function, bits), derivative, magnitudes, scale_out)
+    return Activation(function, gelu_table(function, bits), derivative, magnitudes)
 
 
 class ActivationGradient(torch.autograd.Function):

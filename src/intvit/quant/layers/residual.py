@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from intvit.arithmetic import container, divide, encode_pair, limits
+from intvit.arithmetic import container, divide, limits
 from intvit.quant.config import SiteConfig
 from intvit.quant.kernels import Kernels
 from intvit.quant.layer import Layer
-from intvit.quant.quantizer import SMALLEST_SCALE, Quantizer, channel_scale
-from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, handle, multiply_shift, power_of_two
+from intvit.quant.quantizer import SMALLEST_SCALE, Addition, Quantizer, addition
+from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, handle, power_of_two
 
 
 class Add(Layer):
@@ -49,25 +49,18 @@ class Add(Layer):
             branch.values, stream.values, *multipliers, output.bits, observe=output.observing
         )
         if joining is not None and magnitudes is not None:
-            magnitudes = torch.maximum(magnitudes, _largest(joining.detach(), p.scale, output.factors))
-        output.observe(magnitudes, p.scale)
+            magnitudes = torch.maximum(magnitudes, _largest(joining.detach(), output.step, output.factors))
+        output.observe(magnitudes)
         gradient = AddGradient.apply(branch.handle, stream.handle, stream, kernels)
-        return QTensor(values, gradient, p.scale, output.bits, output.factors)
+        return QTensor(values, gradient, output.step, output.bits, output.factors)
 
     def record(self, branch: Symbol, stream: Symbol) -> Symbol:
         """Emit `add`."""
         output = self.output
         scale = output.request_scale(branch.builder)
         tensors = branch.scale, stream.scale, stream.factors, scale, output.factors
-        self.derived = branch.builder.derive(addition, *tensors, bits=output.bits, site=self.name)
-
-        def integers() -> Integers:
-            p: Addition = self.derived.value
-            return Integers(
-                {"bits": output.bits},
-                multiply_shift(multiplier_a=p.multiplier_a, multiplier_b=p.multiplier_b, shift=p.shift),
-            )
-
+        rows = branch.shape[-1]
+        self.derived = branch.builder.derive(addition, *tensors, bits=output.bits, site=self.name, rows=rows)
         return branch.builder.emit(
             "add",
             self.name,
@@ -76,28 +69,8 @@ class Add(Layer):
             bits=output.bits,
             scale=scale,
             factors=output.factors,
-            integers=integers,
+            integers=lambda: self.derived.value.integers(output.bits),
         )
-
-
-@dataclass(frozen=True)
-class Addition:
-    """multiplier_a, multiplier_b, shift: int64 (C,). scale: of the sum, float64 ()."""
-
-    multiplier_a: Tensor
-    multiplier_b: Tensor
-    shift: Tensor
-    scale: Tensor
-
-
-def addition(
-    branch: Tensor, stream: Tensor, stream_factors: Tensor | None, scale: Tensor, factors: Tensor | None, *, bits: int
-) -> Addition:
-    """What takes accumulators of scales `branch` (C,) and a stream to codes of `scale` (), both with their factors."""
-    channels = len(branch)
-    target = channel_scale(scale, factors, channels)
-    ratio_b = (channel_scale(stream, stream_factors, channels) / target).expand(channels)
-    return Addition(*encode_pair(branch / target, ratio_b, bits), scale)
 
 
 def _largest(rows: Tensor, scale: Tensor, factors: Tensor | None) -> Tensor:
