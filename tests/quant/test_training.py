@@ -184,7 +184,7 @@ def test_the_range_of_the_first_sum_holds_the_class_token() -> None:
     model = small_model("lut8_true8")
     model.cls_token.data[0, 0, 3] = 50.0
     calibrated(model)
-    limit = channel_scale(model.embed.output.scale(), model.embed.output.factors, 24) * 127
+    limit = channel_scale(model.embed.output.scale(), model.embed.output.factors) * 127
     assert (model.cls_token + model.pos_embed[:, :1]).abs()[0, 0, 3] <= limit[3] * 1.0001
 
 

@@ -14,7 +14,7 @@ from intvit.arithmetic.chunks import by_rows
 from intvit.arithmetic.dyadic import container, divide, encode_ratios, limits, real_multiplier, requantize, shift_cap
 from intvit.arithmetic.elementary import exponent as exponent_of
 from intvit.arithmetic.elementary import power_of_two, reals
-from intvit.arithmetic.exponent import Exponent, exponent_table
+from intvit.arithmetic.exponent import Exponent
 from intvit.arithmetic.validity import require
 
 
@@ -23,13 +23,13 @@ def largest_weight(bits: int, row_length: int) -> int:
     return min((1 << bits) - 1, ((1 << 31) - 1) // (128 * row_length))
 
 
-def derive_weights(exponent: Exponent, logit_bits: int, bits: int, row_length: int) -> tuple[Tensor, Tensor]:
-    """(m, e) that take the largest exponential of logits of `logit_bits` bits to `largest_weight`; int64 of no axis.
+def derive_weights(exponentials: Tensor, bits: int, row_length: int) -> tuple[Tensor, Tensor]:
+    """(m, e) that take the largest of an exponent's `exponent_table` to `largest_weight`; int64 of no axis.
 
     It belongs to the row's maximum, but for coarse piecewise polynomials, which may be a little higher beside it.
     """
-    largest = exponent_table(exponent, logit_bits).amax()
-    return encode_ratios(divide(float(largest_weight(bits, row_length)), largest), bits, signed=False)
+    ratio = divide(float(largest_weight(bits, row_length)), exponentials.amax())
+    return encode_ratios(ratio, bits, signed=False)
 
 
 def exponential(
@@ -56,10 +56,10 @@ def lowered(logits: Tensor, mask: Tensor | None) -> Tensor:
     return logits if mask is None else torch.where(mask, logits.amin(), logits)
 
 
-def weight_table(exponent: Exponent, logit_bits: int, m: int | Tensor, e: int | Tensor, bits: int) -> Tensor:
-    """`exponential` at every distance from the maximum: [2^logit_bits], uint8 up to 8 bits, else int32."""
+def weight_table(exponentials: Tensor, m: int | Tensor, e: int | Tensor, bits: int) -> Tensor:
+    """`exponential` at every distance from the maximum, of `exponent_table`: uint8 up to 8 bits, else int32."""
     # as in `requantize_float64`, but for its chunks
-    weights = torch.floor(exponent_table(exponent, logit_bits) * real_multiplier(m, e) + 0.5)
+    weights = torch.floor(exponentials * real_multiplier(m, e) + 0.5)
     return weights.clamp(*limits(bits, signed=False)).to(container(bits, signed=False))
 
 

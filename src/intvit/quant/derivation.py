@@ -116,16 +116,18 @@ class Derivations:
         waiting = self.requests
         with deferred_checks() as checks:
             while waiting:
+                ready = [request for request in waiting if request.ready]
+                later = [request for request in waiting if not request.ready]
+                # What will have to wait for others of its kind waits for them, so that they are derived together.
+                kinds = {(request.function, request.options.get("bits")) for request in later}
+                alone = [r for r in ready if (r.function, r.options.get("bits")) not in kinds]
                 groups: dict[Any, list[Request]] = {}
-                later = []
-                for request in waiting:
-                    if request.ready:
-                        groups.setdefault(request.key(), []).append(request)
-                    else:
-                        later.append(request)
+                for request in alone or ready:
+                    groups.setdefault(request.key(), []).append(request)
                 for group in groups.values():
                     _derive(group)
-                waiting = later
+                done = set(map(id, alone or ready))
+                waiting = [request for request in waiting if id(request) not in done]
         self.valid = checks.valid()
         if self.valid.device.type == "cpu" and not self.valid:
             self.explain()

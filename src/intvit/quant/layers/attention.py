@@ -142,20 +142,12 @@ class AttentionCore(Layer):
         """Context codes (B, W * N, C), logit codes and weights (B, W, heads, N, N), and the weights' step."""
         with full_precision(qkv.values.device):
             scaling, ending, softmax = self.scaling.value, self.ending.value, self.exponentials.value
-            kernels = (
-                EAGER if self.softmax.family == "float" else self.kernels(qkv.values)
-            )  # others take integers alone
+            # the others take integers alone
+            kernels = EAGER if self.softmax.family == "float" else self.kernels(qkv.values)
             form = qkv.values, self.heads, self.windows
             bias = None if isinstance(scaling, Requantization) else self.bias.value.codes
             codes, magnitudes = kernels.logits(
-                qkv.values,
-                self.heads,
-                self.windows,
-                scaling,
-                bias,
-                self.logits.bits,
-                self.excluded,
-                self.logits.observing,
+                *form, scaling, bias, self.logits.bits, self.excluded, self.logits.observing
             )
             self.logits.observe(magnitudes)
             attended = codes, softmax.table, self.excluded, qkv.values, ending.multiplier, ending.shift
@@ -366,10 +358,11 @@ def exponentials(
 ) -> Exponentials:
     """For logits of a scale () in rows of `tokens`."""
     exponent = family(scale, tokens, logit_bits, **options)
+    table = exponent_table(exponent, logit_bits)
     if not deferred:
-        return Exponentials(exponent, exponent_table(exponent, logit_bits))
-    m, e = derive_weights(exponent, logit_bits, bits, tokens)
-    return Exponentials(exponent, weight_table(exponent, logit_bits, m, e, bits), m, e)
+        return Exponentials(exponent, table)
+    m, e = derive_weights(table, bits, tokens)
+    return Exponentials(exponent, weight_table(table, m, e, bits), m, e)
 
 
 def mean_parameters(value_scale: Tensor, scale: Tensor, *, bits: int) -> Requantization:
