@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from intvit.quant.config import QuantConfig
 from intvit.quant.layer import MODES, Layer
 from intvit.quant.layers import GELU, AttentionCore, Linear
 from intvit.quant.observer import all_gather
-from intvit.quant.quantizer import Quantizer
+from intvit.quant.quantizer import Observed, Quantizer
 from intvit.quant.tensor import QTensor
 
 
@@ -79,8 +79,22 @@ def _seen(quantizers: list[Quantizer]) -> Tensor:
     batches = []
     for observed in zip(*(quantizer.observed for quantizer in quantizers), strict=True):
         scales = torch.cat([each.scale.value.view(-1) for each in observed])
-        batches.append(torch.cat([each.magnitudes for each in observed], 1) * scales)
+        batches.append(torch.cat(_magnitudes(observed), 1) * scales)
     return batches[0] if len(batches) == 1 else torch.cat(batches)
+
+
+def _magnitudes(observed: Sequence[Observed]) -> list[Tensor]:
+    """float64 (images, groups) of each."""
+    tables = [each.table for each in observed if each.table is not None]
+    if not tables:
+        return [each.magnitudes for each in observed]
+    # The largest |value| of any code between an image's smallest and largest: (sites, images).
+    extremes = torch.stack([each.magnitudes for each in observed if each.table is not None]).long()
+    table = torch.stack(tables)[:, None]
+    codes = torch.arange(table.shape[2], device=table.device) - table.shape[2] // 2
+    within = (codes >= extremes[:, :, :1]) & (codes <= extremes[:, :, 1:])
+    largest = iter(torch.where(within, table, 0.0).amax(2)[:, :, None].unbind())
+    return [each.magnitudes if each.table is None else next(largest) for each in observed]
 
 
 def freeze_observers(model: nn.Module, frozen: bool) -> None:

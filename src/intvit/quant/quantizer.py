@@ -164,16 +164,17 @@ class Quantizer(Layer):
         """Whether the range follows the data at present."""
         return self.training and not self.frozen
 
-    def observe(self, magnitudes: Tensor | None) -> None:
+    def observe(self, magnitudes: Tensor | None, table: Tensor | None = None) -> None:
         """Keep what a batch had, for `move_ranges`: float64 (B, groups), the largest |value| of each image in steps.
 
-        None, from a kernel that was not asked to look, keeps nothing.
+        None, from a kernel that was not asked to look, keeps nothing. With a table (2^bits,) of |value| at every code,
+        `magnitudes` are the smallest and the largest code of each image instead, int8 (B, 2).
         """
         if magnitudes is None:
             return
         if self.observed and self.observed[-1].scale is self._scale:
             self.observed.pop()  # the same batch once more: a checkpointed block is computed again
-        self.observed.append(Observed(magnitudes, self._scale))
+        self.observed.append(Observed(magnitudes, self._scale, table))
 
     # ---------------------------------------------------------------- requantization
 
@@ -267,6 +268,7 @@ class Observed(NamedTuple):
 
     magnitudes: Tensor
     scale: Derived
+    table: Tensor | None
 
 
 class Collected:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -32,9 +33,17 @@ class Kernels(NamedTuple):
     normalized(logits, table, excluded, qkv, m, e, bits, width, normalization, observe) -> probabilities of `width`
         bits, context codes, magnitudes.
     gelu(x int8 (B, T.., C), table, observe) -> codes, int8 (B, 2): smallest and largest input of each image.
-    mask(gradient, codes, bits): zero where a code stands at either end of its width: its quantizer saturates there.
+
+    Gradients are masked: zero where the code that they belong to stands at either end of its width, for there its
+    quantizer saturates. Every reader of a code masks what it sends back, so that no mask needs to be stored.
+
+    mask(gradient, codes, bits).
+    linear_gradient(gradient (M, N), x int8 (M, K), weight int8 (N, K), weight_scale (N,), scale (), bits, needs)
+        -> of x, weight and bias, None where `needs` has False.
+    layernorm_gradient(gradient, codes, factors, scale, weight, epsilon, bits) -> of x, weight and bias.
+    attention_gradient(gradient (B, T, C), AttentionOperands, bias) -> of qkv (B, T, 3C), and of the bias (H, N, N)
+        where it is asked for.
     gelu_gradient(gradient, codes, derivative float32 (2^bits,)).
-    softmax_gradient(gradient, codes, scale, bits, excluded).
     """
 
     linear: Callable[..., Tensor]
@@ -46,8 +55,30 @@ class Kernels(NamedTuple):
     normalized: Callable[..., tuple[Tensor, Tensor, Tensor | None]]
     gelu: Callable[..., tuple[Tensor, Tensor | None]]
     mask: Callable[..., Tensor]
+    linear_gradient: Callable[..., tuple[Tensor | None, Tensor | None, Tensor | None]]
+    layernorm_gradient: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    attention_gradient: Callable[..., tuple[Tensor, Tensor | None]]
     gelu_gradient: Callable[..., Tensor]
-    softmax_gradient: Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class AttentionOperands:
+    """What attention read: codes of qkv (B, T, 3C) and of the logits (B, W, H, N, N), weights as the logits.
+
+    sums: of the weights (B, W, H, N, 1), or None where they are probabilities, multiples of `step`. scales: of query,
+    key and value, float64 (3,); logit_scale: float64 (). excluded: bool (W, 1, N, N) or None.
+    """
+
+    qkv: Tensor
+    logits: Tensor
+    weights: Tensor
+    sums: Tensor | None
+    step: float
+    scales: Tensor
+    logit_scale: Tensor
+    bits: int
+    logit_bits: int
+    excluded: Tensor | None
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:

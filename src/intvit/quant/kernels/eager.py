@@ -12,7 +12,8 @@ from torch import Tensor
 
 from intvit import arithmetic
 from intvit.arithmetic import LayerNormParameters, float_matmul, real_multiplier
-from intvit.quant.kernels import Kernels
+from intvit.quant.kernels import AttentionOperands, Kernels
+from intvit.quant.tensor import power_of_two
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -160,9 +161,75 @@ def gelu(x: Tensor, table: Tensor, observe: bool = False) -> tuple[Tensor, Tenso
 
 
 def mask(gradient: Tensor, codes: Tensor, bits: int) -> Tensor:
-    """Every reader of a code masks the gradient that it sends back, so that no mask needs to be stored."""
     limit = 2.0 ** (bits - 1)
     return torch.ops.aten.hardtanh_backward(gradient, codes.to(gradient.dtype), -limit, limit - 1)
+
+
+def linear_gradient(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    scale: Tensor,
+    bits: int,
+    needs: tuple[bool, ...],
+    mask: Callable[..., Tensor] = mask,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    codes = x.float()
+    dx = mask(gradient @ weight.float().mul_(weight_scale[:, None]), codes, bits) if needs[0] else None
+    dw = (gradient.t() @ codes).mul_(scale) if needs[1] else None
+    return dx, dw, gradient.sum(0) if needs[2] else None
+
+
+def layernorm_gradient(
+    gradient: Tensor,
+    codes: Tensor,
+    factors: Tensor | None,
+    scale: Tensor,
+    weight: Tensor,
+    epsilon: float,
+    bits: int,
+    mask: Callable[..., Tensor] = mask,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the float LayerNorm at the stream's real values, recomputed from its codes."""
+    x = codes.float()
+    real = x * scale if factors is None else x * (scale / power_of_two(factors)).float()
+    shape = [len(weight)]
+    _, mean, rstd = torch.native_layer_norm(real, shape, None, None, epsilon)
+    dx, dw, db = torch.ops.aten.native_layer_norm_backward(
+        gradient.contiguous(), real, shape, mean, rstd, weight, weight, [True, True, True]
+    )
+    return mask(dx, x, bits), dw, db
+
+
+def _attention_gradient(
+    softmax_gradient: Callable[..., Tensor],
+    mask: Callable[..., Tensor],
+    gradient: Tensor,
+    operands: AttentionOperands,
+    bias: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Of float attention at the quantized operands."""
+    o = operands
+    batch, windows, heads, tokens, _ = o.logits.shape
+    size = o.qkv.shape[2] // (3 * heads)
+    codes = split_heads(o.qkv, heads, windows).float().reshape(3, -1, tokens, size)  # (3, B * W * heads, N, D)
+    q, k, v = codes
+    scale_q, scale_k, scale_v = o.scales.unbind()
+    g = gradient.reshape(batch, windows, tokens, heads, size).transpose(2, 3).reshape(-1, tokens, size)
+    result = torch.empty_like(codes)
+    d_weights = torch.bmm(g, v.transpose(1, 2)).mul_(scale_v)
+    weighted = g * o.step if o.sums is None else g * o.sums.float().reciprocal().flatten(0, 2)
+    torch.bmm(o.weights.float().flatten(0, 2).transpose(1, 2), weighted, out=result[2])
+    excluded = () if o.excluded is None else (o.excluded,)
+    d_logits = softmax_gradient(d_weights.view(o.logits.shape), o.logits, o.logit_scale, o.logit_bits, *excluded)
+    d_bias = d_logits.sum((0, 1)) if bias else None
+    d_logits = d_logits.view(-1, tokens, tokens)
+    root = math.sqrt(1 / size)
+    torch.bmm(d_logits, k, out=result[0]).mul_(scale_k * root)
+    torch.bmm(d_logits.transpose(1, 2), q, out=result[1]).mul_(scale_q * root)
+    masked = mask(result, codes, o.bits).view(3, batch, windows, heads, tokens, size)
+    return masked.permute(1, 2, 4, 0, 3, 5).reshape(o.qkv.shape), d_bias
 
 
 def gelu_gradient(gradient: Tensor, codes: Tensor, derivative: Tensor) -> Tensor:
@@ -213,8 +280,10 @@ def kernels(
         partial(_normalized, softmax, requantize),
         gelu,
         mask,
+        partial(linear_gradient, mask=mask),
+        partial(layernorm_gradient, mask=mask),
+        partial(_attention_gradient, softmax_gradient, mask),
         gelu_gradient,
-        softmax_gradient,
     )
 
 

@@ -27,7 +27,7 @@ from intvit.arithmetic import (
 from intvit.arithmetic.families import Family
 from intvit.errors import IntVitError
 from intvit.quant.config import SiteConfig, family_options
-from intvit.quant.kernels import full_precision
+from intvit.quant.kernels import AttentionOperands, Kernels, full_precision
 from intvit.quant.kernels.eager import EAGER, merge_heads, split_heads
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import (
@@ -97,13 +97,15 @@ class AttentionCore(Layer):
         if isinstance(qkv, Tensor):
             q, k, _ = split_heads(qkv, self.heads, self.windows)
             return self._real_probabilities(self._real_logits(q, k, bias))
-        _, _, weights, step = self._attend(qkv)
-        return weights * step
+        _, operands = self._attend(qkv)
+        sums = operands.sums
+        return operands.weights * operands.step if sums is None else operands.weights / sums
 
     @torch.no_grad()
     def logit_codes(self, qkv: QTensor, bias: Tensor | None = None) -> QTensor:
         """What the softmax reads for an input of `forward`: codes (B, W, heads, N, N)."""
-        return self._attend(qkv)[1]
+        codes = self._attend(qkv)[1].logits
+        return QTensor(codes, handle(*codes.shape, device=codes.device), self.logits.step, self.logits.bits)
 
     @staticmethod
     def _real_logits(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
@@ -134,34 +136,35 @@ class AttentionCore(Layer):
 
     def integer(self, qkv: QTensor, bias: Tensor | None) -> QTensor:
         """Codes to codes."""
-        context, logits, weights, step = self._attend(qkv)
-        gradient = AttentionGradient.apply(qkv.handle, bias, qkv, logits, weights, step, self)
+        context, operands = self._attend(qkv)
+        gradient = AttentionGradient.apply(qkv.handle, bias, operands, self._kernels(qkv))
         return QTensor(context, gradient, self.context.step, self.context.bits)
 
-    def _attend(self, qkv: QTensor) -> tuple[Tensor, QTensor, Tensor, Tensor]:
-        """Context codes (B, W * N, C), logit codes and weights (B, W, heads, N, N), and the weights' step."""
+    def _kernels(self, qkv: QTensor) -> Kernels:
+        # all but plain torch take integers alone
+        return EAGER if self.softmax.family == "float" else self.kernels(qkv.values)
+
+    def _attend(self, qkv: QTensor) -> tuple[Tensor, AttentionOperands]:
+        """Context codes (B, W * N, C), and what they were made of."""
+        kernels, excluded = self._kernels(qkv), self.excluded
+        scaling, ending, softmax = self.scaling.value, self.ending.value, self.exponentials.value
+        bias = None if isinstance(scaling, Requantization) else self.bias.value.codes
+        form = qkv.values, self.heads, self.windows
         with full_precision(qkv.values.device):
-            scaling, ending, softmax = self.scaling.value, self.ending.value, self.exponentials.value
-            # the others take integers alone
-            kernels = EAGER if self.softmax.family == "float" else self.kernels(qkv.values)
-            form = qkv.values, self.heads, self.windows
-            bias = None if isinstance(scaling, Requantization) else self.bias.value.codes
-            codes, magnitudes = kernels.logits(
-                *form, scaling, bias, self.logits.bits, self.excluded, self.logits.observing
-            )
+            logits, magnitudes = kernels.logits(*form, scaling, bias, self.logits.bits, excluded, self.logits.observing)
             self.logits.observe(magnitudes)
-            attended = codes, softmax.table, self.excluded, qkv.values, ending.multiplier, ending.shift
-            width, observe = self.bits.probabilities, self.context.observing
+            attended = logits, softmax.table, excluded, qkv.values, ending.multiplier, ending.shift, self.context.bits
+            width, observe, sums = self.bits.probabilities, self.context.observing, None
             if self.softmax.normalization == "deferred":
-                largest = largest_weight(width, codes.shape[-1])
-                weights, sums, context, magnitudes = kernels.deferred(*attended, self.context.bits, largest, observe)
-                step = sums.float().reciprocal()
+                largest = largest_weight(width, logits.shape[-1])
+                weights, sums, context, magnitudes = kernels.deferred(*attended, largest, observe)
             else:
-                ending_form = self.context.bits, width, self.softmax.normalization, observe
-                weights, context, magnitudes = kernels.normalized(*attended, *ending_form)
-                step = torch.full((), self.probability_scale, device=codes.device)
+                normalization = self.softmax.normalization
+                weights, context, magnitudes = kernels.normalized(*attended, width, normalization, observe)
             self.context.observe(magnitudes)
-        return context, QTensor(codes, qkv.handle.detach(), self.logits.step, self.logits.bits), weights, step
+        scales = qkv.scale, self.logits.step, qkv.bits, self.logits.bits
+        operands = qkv.values, logits, weights, sums, self.probability_scale, *scales, excluded
+        return context, AttentionOperands(*operands)
 
     # ---------------------------------------------------------------- recording
 
@@ -375,47 +378,16 @@ class AttentionGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        qkv_handle: Tensor,
-        bias: Tensor | None,
-        qkv: QTensor,
-        logits: QTensor,
-        probabilities: Tensor,
-        step: Tensor,
-        core: AttentionCore,
+        ctx: Any, qkv_handle: Tensor, bias: Tensor | None, operands: AttentionOperands, kernels: Kernels
     ) -> Tensor:
-        ctx.save_for_backward(qkv.values, logits.values, probabilities, step)
-        ctx.scales, ctx.bits, ctx.core, ctx.kernels = qkv.scale, qkv.bits, core, core.kernels(qkv.values)
-        ctx.logit_scale, ctx.logit_bits = logits.scale, logits.bits
-        batch, tokens, width = qkv.values.shape
-        return handle(batch, tokens, width // 3, device=qkv.values.device)
+        o = operands
+        ctx.save_for_backward(o.qkv, o.logits, o.weights, o.sums)
+        ctx.kernels = kernels
+        ctx.form = o.step, o.scales, o.logit_scale, o.bits, o.logit_bits, o.excluded
+        batch, tokens, width = o.qkv.shape
+        return handle(batch, tokens, width // 3, device=o.qkv.device)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        codes, logit_codes, probabilities, step = ctx.saved_tensors
-        excluded = ctx.core.excluded
-        batch, windows, heads, tokens, _ = logit_codes.shape
-        size = codes.shape[2] // (3 * heads)
-        scale_q, scale_k, scale_v = ctx.scales
-        operands = split_heads(codes, heads, windows).float().reshape(3, -1, tokens, size)  # (3, B * W * heads, N, D)
-        q, k, v = operands
-        g = gradient.reshape(batch, windows, tokens, heads, size).transpose(2, 3).reshape(-1, tokens, size)
-        result = torch.empty_like(operands)
-        d_probabilities = torch.bmm(g, v.transpose(1, 2)).mul_(scale_v)
-        step = step.flatten(0, 2) if step.dim() else step
-        torch.bmm(probabilities.float().flatten(0, 2).transpose(1, 2), g * step, out=result[2])
-        d_probabilities = d_probabilities.view(logit_codes.shape)
-        masks = () if excluded is None else (excluded,)
-        d_logits = ctx.kernels.softmax_gradient(d_probabilities, logit_codes, ctx.logit_scale, ctx.logit_bits, *masks)
-        d_bias = d_logits.sum((0, 1)) if ctx.needs_input_grad[1] else None
-        d_logits = d_logits.view(-1, tokens, tokens)
-        root = math.sqrt(size)
-        torch.bmm(d_logits, k, out=result[0]).mul_(scale_k / root)
-        torch.bmm(d_logits.transpose(1, 2), q, out=result[1]).mul_(scale_q / root)
-        result = (
-            ctx.kernels.mask(result, operands, ctx.bits)
-            .view(3, batch, windows, heads, tokens, size)
-            .permute(1, 2, 4, 0, 3, 5)
-            .reshape(codes.shape)
-        )
-        return result, d_bias, None, None, None, None, None
+        operands = AttentionOperands(*ctx.saved_tensors, *ctx.form)
+        return *ctx.kernels.attention_gradient(gradient, operands, ctx.needs_input_grad[1]), None, None

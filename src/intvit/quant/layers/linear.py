@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from intvit.arithmetic import divide
 from intvit.quant.config import SiteConfig
+from intvit.quant.kernels import Kernels
 from intvit.quant.layer import Layer
 from intvit.quant.observer import all_reduce, weight_clip
 from intvit.quant.quantizer import Quantizer
@@ -89,11 +89,11 @@ class Linear(Layer):
         """int32 accumulators (B, ..., N)."""
         parameters: IntegerLinear = self.derived.value
         rows = x.values.flatten(0, -2)
-        accumulator = self.kernels(rows).linear(rows, parameters.weight, parameters.bias)
+        kernels = self.kernels(rows)
+        accumulator = kernels.linear(rows, parameters.weight, parameters.bias)
         if self.mean is not None:
             accumulator, parameters = self._correct(accumulator, parameters, x.scale)
-        mask = self.kernels(rows).mask
-        gradient = LinearGradient.apply(x.handle, self.weight, self.bias, x, parameters, self.search_clip, mask)
+        gradient = LinearGradient.apply(x.handle, self.weight, self.bias, x, parameters, self.search_clip, kernels)
         return QTensor(accumulator.view(*x.values.shape[:-1], -1), gradient, parameters.scale, 32)
 
     def integer_parameters(self, input_scale: Tensor) -> IntegerLinear:
@@ -191,28 +191,24 @@ class LinearGradient(torch.autograd.Function):
         x: QTensor,
         parameters: IntegerLinear,
         clipped: bool,
-        mask: Callable[..., Tensor],
+        kernels: Kernels,
     ) -> Tensor:
         ctx.save_for_backward(x.values, parameters.weight, parameters.weight_scale, weight if clipped else None)
-        ctx.scale, ctx.x_bits, ctx.weight_shape = x.scale, x.bits, weight.shape
-        ctx.mask = mask
+        ctx.scale, ctx.x_bits, ctx.weight_shape, ctx.kernels = x.scale, x.bits, weight.shape, kernels
         return handle(*x.values.shape[:-1], parameters.weight.shape[0], device=x.values.device)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         codes, weight, weight_scale, real_weight = ctx.saved_tensors
-        g = gradient.reshape(-1, gradient.shape[-1])
-        x = codes.flatten(0, -2).float()
-        dx = dw = None
-        if ctx.needs_input_grad[0]:
-            dx = ctx.mask(g @ weight.float().mul_(weight_scale[:, None]), x, ctx.x_bits).view(codes.shape)
-        if ctx.needs_input_grad[1]:
-            dw = (g.t() @ x).mul_(ctx.scale)
+        g, x = gradient.reshape(-1, gradient.shape[-1]), codes.flatten(0, -2)
+        operands = x, weight, weight_scale, ctx.scale, ctx.x_bits
+        dx, dw, db = ctx.kernels.linear_gradient(g, *operands, ctx.needs_input_grad[:3])
+        if dw is not None:
             if real_weight is not None:  # weights beyond the clip limit get none
                 limit = weight_scale * (weight.abs().amax() + 0.5)
                 dw.masked_fill_(real_weight.flatten(1).abs() > limit[:, None], 0.0)
             dw = dw.view(ctx.weight_shape)
-        return dx, dw, g.sum(0) if ctx.needs_input_grad[2] else None, None, None, None, None
+        return None if dx is None else dx.view(codes.shape), dw, db, None, None, None, None
 
 
 class PatchEmbed(Linear):

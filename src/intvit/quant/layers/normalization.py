@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from intvit.arithmetic import LayerNormParameters, derive_affine, derive_normalizer
 from intvit.quant.config import SiteConfig
+from intvit.quant.kernels import Kernels
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import Quantizer
 from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, handle, power_of_two
@@ -51,7 +51,7 @@ class LayerNorm(Layer):
         kernels, output = self.kernels(x.values), self.output
         values, magnitudes = kernels.layernorm(x.values, self.derived.value, output.observing)
         output.observe(magnitudes)
-        gradient = LayerNormGradient.apply(x.handle, self.weight, self.bias, x, self.epsilon, kernels.mask)
+        gradient = LayerNormGradient.apply(x.handle, self.weight, self.bias, x, self.epsilon, kernels)
         return QTensor(values, gradient, output.step, output.bits, output.factors)
 
     def record(self, x: Symbol) -> Symbol:
@@ -137,21 +137,15 @@ class LayerNormGradient(torch.autograd.Function):
         bias: Tensor,
         x: QTensor,
         epsilon: float,
-        mask: Callable[..., Tensor],
+        kernels: Kernels,
     ) -> Tensor:
         ctx.save_for_backward(x.values, weight, x.factors)
         ctx.scale, ctx.bits, ctx.epsilon = x.scale, x.bits, epsilon
-        ctx.mask = mask
+        ctx.kernels = kernels
         return handle(*x.values.shape, device=x.values.device)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         codes, weight, factors = ctx.saved_tensors
-        codes = codes.float()
-        real = codes * ctx.scale if factors is None else codes * (ctx.scale / power_of_two(factors)).float()
-        shape = [weight.shape[0]]
-        _, mean, rstd = torch.native_layer_norm(real, shape, None, None, ctx.epsilon)
-        dx, dw, db = torch.ops.aten.native_layer_norm_backward(
-            gradient.contiguous(), real, shape, mean, rstd, weight, weight, [True, True, True]
-        )
-        return ctx.mask(dx, codes, ctx.bits), dw, db, None, None, None
+        operands = codes, factors, ctx.scale, weight, ctx.epsilon, ctx.bits
+        return *ctx.kernels.layernorm_gradient(gradient, *operands), None, None, None

@@ -58,12 +58,7 @@ class GELU(Layer):
         p: Activation = self.derived.value
         kernels = self.kernels(x.values)
         values, extremes = kernels.gelu(x.values, p.table, self.output.observing)
-        if extremes is not None:
-            # The largest |value| of any code between an image's smallest and largest.
-            low, high = extremes.long()[:, :, None].unbind(1)
-            codes = torch.arange(len(p.magnitudes), device=low.device) - len(p.magnitudes) // 2
-            seen = torch.where((codes >= low) & (codes <= high), p.magnitudes, 0.0)
-            self.output.observe(seen.amax(1, keepdim=True))
+        self.output.observe(extremes, p.magnitudes)
         gradient = ActivationGradient.apply(x.handle, x, p.derivative, kernels)
         return QTensor(values, gradient, self.output.step, self.output.bits)
 
