@@ -1,0 +1,125 @@
+"""Tokens to heads and back, for the float products of attention's gradient.
+
+Tokens are (B, W * N, parts * C), the last axis (part, head, D); heads are (parts, B * W * heads, N, D).
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from intvit.quant.triton_kernels.operators import block_of, launch, operator, rows_of
+
+
+@triton.jit
+def _tile(heads, tokens, SIZE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Of one program's head: offsets among tokens without its part, row by row of one part; among heads; the mask."""
+    sequence, head = tl.program_id(0) // heads, tl.program_id(0) % heads
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
+    valid = (row < tokens)[:, None] & (column < SIZE)[None, :]
+    token = (sequence.to(tl.int64) * tokens + row)[:, None]
+    entry = head * SIZE + column[None, :]
+    return token, entry, (tl.program_id(0).to(tl.int64) * tokens + row)[:, None] * SIZE + column[None, :], valid
+
+
+@triton.jit
+def _split(x, out, heads, tokens, PARTS: tl.constexpr, SIZE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """One program: ROWS tokens of one head of every part."""
+    token, entry, place, valid = _tile(heads, tokens, SIZE, ROWS, COLUMNS)
+    width = heads * SIZE
+    part_size = tl.num_programs(0).to(tl.int64) * tokens * SIZE
+    for part in tl.static_range(PARTS):
+        value = tl.load(x + token * PARTS * width + part * width + entry, mask=valid, other=0)
+        tl.store(out + part * part_size + place, value.to(out.dtype.element_ty), mask=valid)
+
+
+def _by_heads(x: Tensor, parts: int, heads: int, windows: int, dtype: torch.dtype) -> Tensor:
+    images, tokens, width = x.shape
+    shape = (parts, images * windows * heads, tokens // windows, width // (parts * heads))
+    return x.new_empty(shape, dtype=dtype)
+
+
+@operator(_by_heads)
+def split_heads(x: Tensor, parts: int, heads: int, windows: int, dtype: torch.dtype) -> Tensor:
+    """(B, W * N, parts * C) of codes or floats -> (parts, B * W * heads, N, D) of `dtype`, float32 or bfloat16."""
+    out = _by_heads(x, parts, heads, windows, dtype)
+    _, count, tokens, size = out.shape
+    columns = block_of(size, 128)
+    rows = rows_of(columns, 2048, tokens)
+    launch(
+        _split,
+        (count, triton.cdiv(tokens, rows), triton.cdiv(size, columns)),
+        *(x, out, heads, tokens),
+        PARTS=parts,
+        SIZE=size,
+        ROWS=rows,
+        COLUMNS=columns,
+    )
+    return out
+
+
+@triton.jit
+def _merge(
+    query,
+    key,
+    value,
+    codes,
+    scales,
+    out,
+    heads,
+    tokens,
+    SIZE: tl.constexpr,
+    BITS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """One program: ROWS tokens of one head of the three gradients."""
+    token, entry, place, valid = _tile(heads, tokens, SIZE, ROWS, COLUMNS)
+    target = token * 3 * heads * SIZE + entry
+    _merge_part(query, codes, scales, out, place, target, valid, BITS)
+    _merge_part(key, codes, scales + 1, out, place, target + heads * SIZE, valid, BITS)
+    _merge_part(value, codes, scales + 2, out, place, target + 2 * heads * SIZE, valid, BITS)
+
+
+@triton.jit
+def _merge_part(gradient, codes, scale, out, place, target, valid, BITS: tl.constexpr):
+    code = tl.load(codes + target, mask=valid, other=0).to(tl.int32)
+    kept = (code > -(1 << (BITS - 1))) & (code < (1 << (BITS - 1)) - 1)
+    g = tl.load(gradient + place, mask=valid & kept, other=0.0).to(tl.float32)
+    d = tl.where(kept, g * tl.load(scale).to(tl.float32), 0.0)
+    tl.store(out + target, d.to(out.dtype.element_ty), mask=valid)
+
+
+def _merged(query: Tensor, key: Tensor, value: Tensor, codes: Tensor, scales: Tensor, heads: int, bits: int) -> Tensor:
+    return query.new_empty(codes.shape)
+
+
+@operator(_merged)
+def merge_heads(
+    query: Tensor, key: Tensor, value: Tensor, codes: Tensor, scales: Tensor, heads: int, bits: int
+) -> Tensor:
+    """Gradients of query, key and value, each times its scale in float32, as one of qkv; zero at codes that saturate.
+
+    Args:
+        query, key, value: float32 or bfloat16 (B * W * heads, N, D).
+        codes: int8 (B, W * N, 3C) of `bits` bits, what the gradients are of.
+        scales: float32 or float64 (3,).
+
+    Returns:
+        (B, W * N, 3C) of the gradients' dtype.
+    """
+    out = _merged(query, key, value, codes, scales, heads, bits)
+    count, tokens, size = query.shape
+    columns = block_of(size, 128)
+    rows = rows_of(columns, 2048, tokens)
+    launch(
+        _merge,
+        (count, triton.cdiv(tokens, rows), triton.cdiv(size, columns)),
+        *(query, key, value, codes, scales, out, heads, tokens),
+        SIZE=size,
+        BITS=bits,
+        ROWS=rows,
+        COLUMNS=columns,
+    )
+    return out
