@@ -27,3 +27,10 @@ def _on(device: str, argument: Any) -> Any:
 def _same_form(output: Tensor, fake: Tensor) -> None:
     assert fake.device.type == "meta"
     assert (output.shape, output.dtype, output.stride()) == (fake.shape, fake.dtype, fake.stride())
+
+
+def stored(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """A float32 as a kernel stores it: a GPU rounds it to the nearest bfloat16, Triton's interpreter cuts it off."""
+    if dtype == torch.bfloat16 and DEVICE == "cpu":
+        value = (value.view(torch.int32) & -(1 << 16)).view(torch.float32)
+    return value.to(dtype)

@@ -31,7 +31,7 @@ def _split(x, out, heads, tokens, PARTS: tl.constexpr, SIZE: tl.constexpr, ROWS:
     part_size = tl.num_programs(0).to(tl.int64) * tokens * SIZE
     for part in tl.static_range(PARTS):
         value = tl.load(x + token * PARTS * width + part * width + entry, mask=valid, other=0)
-        tl.store(out + part * part_size + place, value.to(out.dtype.element_ty), mask=valid)
+        tl.store(out + part * part_size + place, value.to(tl.float32).to(out.dtype.element_ty), mask=valid)
 
 
 def _by_heads(x: Tensor, parts: int, heads: int, windows: int, dtype: torch.dtype) -> Tensor:
