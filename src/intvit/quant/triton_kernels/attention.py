@@ -15,7 +15,7 @@ from intvit.quant.triton_kernels.operators import block_of, launch, operator
 from intvit.runtime.cuda.kernels import integers
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["m", "e", "m_b"])
 def _logits(
     qkv,
     m,
@@ -58,8 +58,8 @@ def _logits(
     else:
         y = integers.requantize(acc, multiplier, shift)
     y = integers.clamp(y, -(1 << (BITS - 1)), (1 << (BITS - 1)) - 1)
-    base = tl.program_id(0).to(tl.int64) * tokens * tokens
-    tl.store(logits + base + place, y.to(logits.dtype.element_ty), mask=valid)
+    logits += tl.program_id(0).to(tl.int64) * tokens * tokens
+    tl.store(logits + place, y.to(logits.dtype.element_ty), mask=valid)
     if OBSERVE:
         counted = valid
         if excluded is not None:
@@ -141,7 +141,7 @@ def _low_byte(weight):
     return ((weight & 255) - 128).to(tl.int8)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["m", "e"])
 def _context(
     weights,
     qkv,
@@ -187,16 +187,16 @@ def _context(
         sums += 256 * high_sums + 128 * 257 * offset[None, :]
     shift = tl.load(e).to(tl.int32)
     if total is not None:
-        line = tl.program_id(0).to(tl.int64) * tokens + row
-        factor = integers.quotient(tl.load(m), tl.load(total + line, mask=row < tokens, other=1))
+        total += tl.program_id(0).to(tl.int64) * tokens
+        factor = integers.quotient(tl.load(m), tl.load(total + row, mask=row < tokens, other=1))
         y = integers.round_shift(sums.to(tl.int64) * factor[:, None], shift)
     else:
         factor = tl.zeros((ROWS,), tl.int64) + tl.load(m)
         y = integers.requantize(sums, tl.load(m).to(tl.int32), shift)
     y = integers.clamp(y, -(1 << (BITS - 1)), (1 << (BITS - 1)) - 1)
     valid = (row < tokens)[:, None] & inside[None, :]
-    place = (sequence.to(tl.int64) * tokens + row)[:, None] * width + head * SIZE + column[None, :]
-    tl.store(context + place, y.to(context.dtype.element_ty), mask=valid)
+    context += sequence.to(tl.int64) * tokens * width + head * SIZE
+    tl.store(context + row[:, None] * width + column[None, :], y.to(context.dtype.element_ty), mask=valid)
     if OBSERVE:
         sums = tl.where(valid, sums, 0)
         largest = magnitude(tl.min(sums, 1), tl.max(sums, 1)) * tl.abs(real_factor(factor, shift))
@@ -209,18 +209,20 @@ def _launch_context(
     context, magnitudes = _context_codes(weights, qkv, m, e, bits, observe)
     _, windows, heads, tokens, _ = weights.shape
     size = context.shape[-1] // heads
-    rows, columns = max(16, min(64, triton.next_power_of_2(tokens))), block_of(size, 128, least=16)
+    weight_bytes = {torch.int8: 0, torch.uint8: 1, torch.int16: 2, torch.int32: 2}[weights.dtype]
+    rows = max(16, min(64, triton.next_power_of_2(tokens)))
+    columns = block_of(size, 64 if weight_bytes == 2 else 128, least=16)  # two bytes have two sums
     launch(
         _context,
         (weights.numel() // (tokens * tokens), triton.cdiv(tokens, rows), triton.cdiv(size, columns)),
         *(weights, qkv, total, m, e, context, magnitudes.view(torch.int64), heads, windows, tokens),
         SIZE=size,
-        BYTES={torch.int8: 0, torch.uint8: 1, torch.int16: 2, torch.int32: 2}[weights.dtype],
+        BYTES=weight_bytes,
         BITS=bits,
         OBSERVE=observe,
         ROWS=rows,
         COLUMNS=columns,
-        INNER=max(32, min(64, triton.next_power_of_2(tokens))),
+        INNER=32 if weight_bytes == 2 else max(32, min(64, triton.next_power_of_2(tokens))),
     )
     return context, magnitudes
 

@@ -12,26 +12,28 @@ from intvit.quant.triton_kernels.operators import block_of, launch, operator, ro
 
 
 @triton.jit
-def _tile(heads, tokens, SIZE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Of one program's head: offsets among tokens without its part, row by row of one part; among heads; the mask."""
-    sequence, head = tl.program_id(0) // heads, tl.program_id(0) % heads
+def _tile(heads, tokens, PARTS: tl.constexpr, SIZE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Of one program's head: where it begins among tokens (first part) and among heads, its places in both, which are.
+
+    Places fit int32: N * 3C < 2^31.
+    """
+    sequence, head = (tl.program_id(0) // heads).to(tl.int64), tl.program_id(0) % heads
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
-    valid = (row < tokens)[:, None] & (column < SIZE)[None, :]
-    token = (sequence.to(tl.int64) * tokens + row)[:, None]
-    entry = head * SIZE + column[None, :]
-    return token, entry, (tl.program_id(0).to(tl.int64) * tokens + row)[:, None] * SIZE + column[None, :], valid
+    there = (row < tokens)[:, None] & (column < SIZE)[None, :]
+    line = PARTS * heads * SIZE
+    first_token, first = sequence * tokens * line + head * SIZE, tl.program_id(0).to(tl.int64) * tokens * SIZE
+    return first_token, first, row[:, None] * line + column[None, :], row[:, None] * SIZE + column[None, :], there
 
 
 @triton.jit
 def _split(x, out, heads, tokens, PARTS: tl.constexpr, SIZE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """One program: ROWS tokens of one head of every part."""
-    token, entry, place, valid = _tile(heads, tokens, SIZE, ROWS, COLUMNS)
-    width = heads * SIZE
+    first_token, first, token, place, there = _tile(heads, tokens, PARTS, SIZE, ROWS, COLUMNS)
     part_size = tl.num_programs(0).to(tl.int64) * tokens * SIZE
     for part in tl.static_range(PARTS):
-        value = tl.load(x + token * PARTS * width + part * width + entry, mask=valid, other=0)
-        tl.store(out + part * part_size + place, value.to(tl.float32).to(out.dtype.element_ty), mask=valid)
+        value = tl.load(x + first_token + part * heads * SIZE + token, mask=there, other=0).to(tl.float32)
+        tl.store(out + part * part_size + first + place, value.to(out.dtype.element_ty), mask=there)
 
 
 def _by_heads(x: Tensor, parts: int, heads: int, windows: int, dtype: torch.dtype) -> Tensor:
@@ -46,7 +48,7 @@ def split_heads(x: Tensor, parts: int, heads: int, windows: int, dtype: torch.dt
     out = _by_heads(x, parts, heads, windows, dtype)
     _, count, tokens, size = out.shape
     columns = block_of(size, 128)
-    rows = rows_of(columns, 2048, tokens)
+    rows = rows_of(columns, 1024, tokens)
     launch(
         _split,
         (count, triton.cdiv(tokens, rows), triton.cdiv(size, columns)),
@@ -59,7 +61,7 @@ def split_heads(x: Tensor, parts: int, heads: int, windows: int, dtype: torch.dt
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["scales"])
 def _merge(
     query,
     key,
@@ -75,20 +77,15 @@ def _merge(
     COLUMNS: tl.constexpr,
 ):
     """One program: ROWS tokens of one head of the three gradients."""
-    token, entry, place, valid = _tile(heads, tokens, SIZE, ROWS, COLUMNS)
-    target = token * 3 * heads * SIZE + entry
-    _merge_part(query, codes, scales, out, place, target, valid, BITS)
-    _merge_part(key, codes, scales + 1, out, place, target + heads * SIZE, valid, BITS)
-    _merge_part(value, codes, scales + 2, out, place, target + 2 * heads * SIZE, valid, BITS)
-
-
-@triton.jit
-def _merge_part(gradient, codes, scale, out, place, target, valid, BITS: tl.constexpr):
-    code = tl.load(codes + target, mask=valid, other=0).to(tl.int32)
-    kept = (code > -(1 << (BITS - 1))) & (code < (1 << (BITS - 1)) - 1)
-    g = tl.load(gradient + place, mask=valid & kept, other=0.0).to(tl.float32)
-    d = tl.where(kept, g * tl.load(scale).to(tl.float32), 0.0)
-    tl.store(out + target, d.to(out.dtype.element_ty), mask=valid)
+    first_token, first, token, place, there = _tile(heads, tokens, 3, SIZE, ROWS, COLUMNS)
+    for part in tl.static_range(3):
+        target = first_token + part * heads * SIZE
+        code = tl.load(codes + target + token, mask=there, other=0).to(tl.int32)
+        kept = (code > -(1 << (BITS - 1))) & (code < (1 << (BITS - 1)) - 1)
+        gradient = query if part == 0 else key if part == 1 else value
+        g = tl.load(gradient + first + place, mask=there & kept, other=0.0).to(tl.float32)
+        d = tl.where(kept, g * tl.load(scales + part).to(tl.float32), 0.0)
+        tl.store(out + target + token, d.to(out.dtype.element_ty), mask=there)
 
 
 def _merged(query: Tensor, key: Tensor, value: Tensor, codes: Tensor, scales: Tensor, heads: int, bits: int) -> Tensor:
@@ -112,7 +109,7 @@ def merge_heads(
     out = _merged(query, key, value, codes, scales, heads, bits)
     count, tokens, size = query.shape
     columns = block_of(size, 128)
-    rows = rows_of(columns, 2048, tokens)
+    rows = rows_of(columns, 1024, tokens)
     launch(
         _merge,
         (count, triton.cdiv(tokens, rows), triton.cdiv(size, columns)),

@@ -35,7 +35,7 @@ def _newton_root(variance, STEPS: tl.constexpr):
     return root
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["m", "bias", "e"])
 def _layernorm(
     x,
     channel_shift,
@@ -57,9 +57,10 @@ def _layernorm(
 ):
     """One program: ROWS tokens of one image, whose channels it walks two or three times, COLUMNS at once."""
     image = tl.program_id(1).to(tl.int64)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    there = (row < tokens)[:, None]
-    place = (image * tokens + row)[:, None] * CHANNELS
+    first, row = tl.program_id(0) * ROWS, tl.arange(0, ROWS)
+    there, place = (first + row < tokens)[:, None], row[:, None] * CHANNELS
+    x += (image * tokens + first) * CHANNELS
+    codes += (image * tokens + first) * CHANNELS
     total, variance = tl.zeros((ROWS,), tl.int64), tl.zeros((ROWS,), tl.int64)
     for start in range(0, CHANNELS, COLUMNS):
         column = start + tl.arange(0, COLUMNS)
@@ -180,7 +181,7 @@ def layernorm(
     return codes, magnitudes
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["scale"])
 def _layernorm_gradient(
     gradient,
     codes,

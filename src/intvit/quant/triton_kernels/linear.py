@@ -26,20 +26,24 @@ def _linear(
     first = tl.program_id(0) // (BAND * tiles) * BAND
     high = tl.minimum(tl.cdiv(rows, ROWS) - first, BAND)
     within = tl.program_id(0) % (BAND * tiles)
-    row = (first + within % high) * ROWS + tl.arange(0, ROWS)
-    column = within // high * COLUMNS + tl.arange(0, COLUMNS)
-    x_line = x + row.to(tl.int64)[:, None] * INNER_SIZE
-    weight_line = weight + column.to(tl.int64)[None, :] * INNER_SIZE
+    first_row, first_column = (first + within % high).to(tl.int64) * ROWS, (within // high).to(tl.int64) * COLUMNS
+    row, column = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
+    row_inside, column_inside = first_row + row < rows, first_column + column < columns
+    x_line = x + first_row * INNER_SIZE + row[:, None] * INNER_SIZE
+    weight_line = weight + first_column * INNER_SIZE + column[None, :] * INNER_SIZE
     acc = tl.zeros((ROWS, COLUMNS), tl.int32)
     for start in range(0, INNER_SIZE, INNER):
         k = start + tl.arange(0, INNER)
-        x_tile = tl.load(x_line + k[None, :], mask=(row < rows)[:, None] & (k < INNER_SIZE)[None, :], other=0)
-        w_tile = tl.load(
-            weight_line + k[:, None], mask=(column < columns)[None, :] & (k < INNER_SIZE)[:, None], other=0
-        )
+        if INNER_SIZE % INNER == 0:
+            x_tile = tl.load(x_line + k[None, :], mask=row_inside[:, None], other=0)
+            w_tile = tl.load(weight_line + k[:, None], mask=column_inside[None, :], other=0)
+        else:
+            inside = k < INNER_SIZE
+            x_tile = tl.load(x_line + k[None, :], mask=row_inside[:, None] & inside[None, :], other=0)
+            w_tile = tl.load(weight_line + k[:, None], mask=column_inside[None, :] & inside[:, None], other=0)
         acc = tl.dot(x_tile, w_tile, acc, out_dtype=tl.int32)
-    place = row.to(tl.int64)[:, None] * columns + column[None, :]
-    tl.store(out + place, acc, mask=(row < rows)[:, None] & (column < columns)[None, :])
+    out += first_row * columns + first_column
+    tl.store(out + row[:, None] * columns + column[None, :], acc, mask=row_inside[:, None] & column_inside[None, :])
 
 
 def _accumulators(x: Tensor, weight: Tensor) -> Tensor:

@@ -3,6 +3,9 @@
 Every operator is `torch.ops.intvit.NAME`, takes contiguous and other tensors alike, mutates nothing, reads nothing on
 the host, and has a fake form for device="meta" and torch.compile. Under Triton's interpreter (TRITON_INTERPRET=1 when
 triton is imported) it takes tensors of the CPU, else those of a CUDA device.
+
+Kernels are not compiled anew for addresses of single numbers (`do_not_specialize_on_alignment`): they may lie anywhere
+in a tensor of all sites' parameters.
 """
 
 from collections.abc import Callable, Iterator

@@ -26,13 +26,15 @@ def _gelu(
 ):
     """One program: ROWS tokens of one image, in blocks of COLUMNS channels. `extremes` keeps ~low and high."""
     image = tl.program_id(1).to(tl.int64)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    place = (image * tokens + row)[:, None] * channels
+    first, row = tl.program_id(0) * ROWS, tl.arange(0, ROWS)
+    there, place = (first + row < tokens)[:, None], row[:, None] * channels
+    x += (image * tokens + first) * channels
+    codes += (image * tokens + first) * channels
     low, high = tl.full((ROWS,), 127, tl.int32), tl.full((ROWS,), -128, tl.int32)
     if BY_MAXIMUM:
         for start in range(0, channels, COLUMNS):
             column = start + tl.arange(0, COLUMNS)
-            valid = (row < tokens)[:, None] & (column < channels)[None, :]
+            valid = there & (column < channels)[None, :]
             high = tl.maximum(
                 high, tl.max(tl.load(x + place + column[None, :], mask=valid, other=-128).to(tl.int32), 1)
             )
@@ -41,7 +43,7 @@ def _gelu(
         entries = tl.load(table + tl.arange(0, SIZE))
     for start in range(0, channels, COLUMNS):
         column = start + tl.arange(0, COLUMNS)
-        valid = (row < tokens)[:, None] & (column < channels)[None, :]
+        valid = there & (column < channels)[None, :]
         value = tl.load(x + place + column[None, :], mask=valid, other=0).to(tl.int32)
         if BY_MAXIMUM:
             entry = tl.load(table + line[:, None] + value, mask=valid, other=0)

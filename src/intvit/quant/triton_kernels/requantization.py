@@ -11,7 +11,7 @@ from intvit.quant.triton_kernels.operators import block_of, launch, operator, ro
 from intvit.runtime.cuda.kernels import integers
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["m", "e"])
 def _requantize(
     acc,
     bias,
@@ -35,17 +35,17 @@ def _requantize(
     group = tl.program_id(1) // blocks
     column = tl.program_id(1) % blocks * COLUMNS + tl.arange(0, COLUMNS)
     channel, inside = group * width + column, column < width
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    valid = (row < tokens)[:, None] & inside[None, :]
-    place = (image * tokens + row)[:, None] * channels + channel[None, :]
-    x = tl.load(acc + place, mask=valid, other=0)
+    first, row = tl.program_id(0) * ROWS, tl.arange(0, ROWS)
+    valid = (first + row < tokens)[:, None] & inside[None, :]
+    start, place = (image * tokens + first) * channels, row[:, None] * channels + channel[None, :]
+    x = tl.load(acc + start + place, mask=valid, other=0)
     if bias is not None:
         x = tl.where(valid, x + tl.load(bias + channel, mask=inside, other=0)[None, :], 0)
     multiplier = tl.load(m + channel * STRIDE, mask=inside, other=0).to(tl.int32)
     shift = tl.load(e + channel * STRIDE, mask=inside, other=1).to(tl.int32)
     y = integers.requantize(x, multiplier[None, :], shift[None, :])
     y = integers.clamp(y, -(1 << (BITS - 1)), (1 << (BITS - 1)) - 1)
-    tl.store(codes + place, y.to(codes.dtype.element_ty), mask=valid)
+    tl.store(codes + start + place, y.to(codes.dtype.element_ty), mask=valid)
     if OBSERVE:
         # Rounding is monotone: the largest of a channel's products is the product of its largest accumulator.
         largest = magnitude(tl.min(x, 0), tl.max(x, 0)) * tl.abs(real_factor(multiplier, shift))
@@ -78,7 +78,7 @@ def requantize(
     images, tokens, channels = acc.shape
     width = channels // groups
     columns = block_of(width, 128)
-    rows = rows_of(columns, 4096, tokens)
+    rows = rows_of(columns, 2048, tokens)
     launch(
         _requantize,
         (triton.cdiv(tokens, rows), groups * triton.cdiv(width, columns), images),
@@ -93,7 +93,7 @@ def requantize(
     return codes, magnitudes
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["m_a", "m_b", "e"])
 def _add(
     a,
     bias,
@@ -113,12 +113,13 @@ def _add(
 ):
     """One program: ROWS tokens of one image times COLUMNS channels."""
     image = tl.program_id(2).to(tl.int64)
-    row, channel = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    first, row = tl.program_id(0) * ROWS, tl.arange(0, ROWS)
+    channel = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = channel < channels
-    valid = (row < tokens)[:, None] & inside[None, :]
-    place = (image * tokens + row)[:, None] * channels + channel[None, :]
-    x = tl.load(a + place, mask=valid, other=0)
-    stream = tl.load(b + place, mask=valid, other=0).to(tl.int32)
+    valid = (first + row < tokens)[:, None] & inside[None, :]
+    start, place = (image * tokens + first) * channels, row[:, None] * channels + channel[None, :]
+    x = tl.load(a + start + place, mask=valid, other=0)
+    stream = tl.load(b + start + place, mask=valid, other=0).to(tl.int32)
     if bias is not None:
         x = tl.where(valid, x + tl.load(bias + channel, mask=inside, other=0)[None, :], 0)
     multiplier = tl.load(m_a + channel * STRIDE, mask=inside, other=0).to(tl.int32)
@@ -126,7 +127,7 @@ def _add(
     shift = tl.load(e + channel * STRIDE, mask=inside, other=1).to(tl.int32)
     y = integers.add(x, stream, multiplier[None, :], multiplier_b[None, :], shift[None, :])
     y = integers.clamp(y, -(1 << (BITS - 1)), (1 << (BITS - 1)) - 1)
-    tl.store(codes + place, y.to(codes.dtype.element_ty), mask=valid)
+    tl.store(codes + start + place, y.to(codes.dtype.element_ty), mask=valid)
     if OBSERVE:
         value = x.to(tl.float64) * real_factor(multiplier, shift)[None, :]
         value += stream.to(tl.float64) * real_factor(multiplier_b, shift)[None, :]

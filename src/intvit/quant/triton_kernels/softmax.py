@@ -18,22 +18,26 @@ LOWEST = tl.constexpr(-(1 << 16))
 
 
 @triton.jit
-def _load_logits(logits, excluded, row, rows, start, heads, windows, tokens, COLUMNS: tl.constexpr):
-    """Codes as int32 (ROWS, COLUMNS) from column `start` on, and which of them count; LOWEST where they do not."""
-    column = start + tl.arange(0, COLUMNS)
-    counted = (row < rows)[:, None] & (column < tokens)[None, :]
-    x = tl.load(logits + row.to(tl.int64)[:, None] * tokens + column[None, :], mask=counted, other=0).to(tl.int32)
+def _load_logits(
+    logits, excluded, first, rows, start, heads, windows, tokens, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):
+    """Of rows from `first` on, which `logits` points to, and columns from `start` on: codes as int32 (ROWS, COLUMNS),
+    LOWEST where they do not count; which count; their places from `first` on; which places there are."""
+    row, column = tl.arange(0, ROWS), start + tl.arange(0, COLUMNS)
+    place, there = row[:, None] * tokens + column[None, :], (first + row < rows)[:, None] & (column < tokens)[None, :]
+    x = tl.load(logits + place, mask=there, other=0).to(tl.int32)
+    counted = there
     if excluded is not None:
-        line = row // (tokens * heads) % windows * tokens + row % tokens
-        counted = counted & (tl.load(excluded + line[:, None] * tokens + column[None, :], mask=counted, other=1) == 0)
-    return tl.where(counted, x, LOWEST), counted
+        line = (first + row) // (tokens * heads) % windows * tokens + (first + row) % tokens
+        counted = there & (tl.load(excluded + line[:, None] * tokens + column[None, :], mask=there, other=1) == 0)
+    return tl.where(counted, x, LOWEST), counted, place, there
 
 
 @triton.jit
-def _row_maximum(logits, excluded, row, rows, heads, windows, tokens, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def _row_maximum(logits, excluded, first, rows, heads, windows, tokens, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     largest = tl.full((ROWS,), LOWEST, tl.int32)
     for start in range(0, tokens, COLUMNS):
-        x, _ = _load_logits(logits, excluded, row, rows, start, heads, windows, tokens, COLUMNS)
+        x, _, _, _ = _load_logits(logits, excluded, first, rows, start, heads, windows, tokens, ROWS, COLUMNS)
         largest = tl.maximum(largest, tl.max(x, 1))
     return largest
 
@@ -64,16 +68,19 @@ def _weights(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    largest = _row_maximum(logits, excluded, row, rows, heads, windows, tokens, ROWS, COLUMNS)
+    first = tl.program_id(0) * ROWS
+    logits += first.to(tl.int64) * tokens
+    weights += first.to(tl.int64) * tokens
+    largest = _row_maximum(logits, excluded, first, rows, heads, windows, tokens, ROWS, COLUMNS)
     sums = tl.zeros((ROWS,), tl.int32)
     for start in range(0, tokens, COLUMNS):
-        x, counted = _load_logits(logits, excluded, row, rows, start, heads, windows, tokens, COLUMNS)
+        x, counted, place, there = _load_logits(
+            logits, excluded, first, rows, start, heads, windows, tokens, ROWS, COLUMNS
+        )
         weight = _from_table(table, largest, x, counted, SIZE, ROWS, COLUMNS)
         sums += tl.sum(weight.to(tl.int32), 1)
-        column = start + tl.arange(0, COLUMNS)
-        place = row.to(tl.int64)[:, None] * tokens + column[None, :]
-        tl.store(weights + place, weight, mask=(row < rows)[:, None] & (column < tokens)[None, :])
+        tl.store(weights + place, weight, mask=there)
+    row = first + tl.arange(0, ROWS)
     tl.store(total + row, sums, mask=row < rows)
 
 
@@ -134,29 +141,29 @@ def _probabilities(
     COLUMNS: tl.constexpr,
 ):
     """In float64, like `normalize_float64`, which says why that is exact."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    largest = _row_maximum(logits, excluded, row, rows, heads, windows, tokens, ROWS, COLUMNS)
+    first = tl.program_id(0) * ROWS
+    logits += first.to(tl.int64) * tokens
+    codes += first.to(tl.int64) * tokens
+    largest = _row_maximum(logits, excluded, first, rows, heads, windows, tokens, ROWS, COLUMNS)
     sums = tl.zeros((ROWS,), tl.float64)
     for start in range(0, tokens, COLUMNS):
-        x, counted = _load_logits(logits, excluded, row, rows, start, heads, windows, tokens, COLUMNS)
+        x, counted, _, _ = _load_logits(logits, excluded, first, rows, start, heads, windows, tokens, ROWS, COLUMNS)
         sums += tl.sum(_from_table(table, largest, x, counted, SIZE, ROWS, COLUMNS).to(tl.float64), 1)
-    sums = tl.where(row < rows, sums, 1.0)
+    sums = tl.where(first + tl.arange(0, ROWS) < rows, sums, 1.0)
     if ROUNDED:
         factor = tl.floor(tl.full((ROWS,), (1 << 46) - 1, tl.float64) / sums) * (2.0 ** (BITS - 46))
     else:
         factor = tl.floor(tl.full((ROWS,), (1 << 31) - 1, tl.float64) / sums) * (2.0 ** (BITS - 32))
     for start in range(0, tokens, COLUMNS):
-        x, counted = _load_logits(logits, excluded, row, rows, start, heads, windows, tokens, COLUMNS)
+        x, counted, place, there = _load_logits(
+            logits, excluded, first, rows, start, heads, windows, tokens, ROWS, COLUMNS
+        )
         product = _from_table(table, largest, x, counted, SIZE, ROWS, COLUMNS).to(tl.float64) * factor[:, None]
         if ROUNDED:
             code = tl.minimum(tl.floor(product + 0.5).to(tl.int32), (1 << BITS) - 1)
         else:
             code = tl.floor(product).to(tl.int32)
-        column = start + tl.arange(0, COLUMNS)
-        place = row.to(tl.int64)[:, None] * tokens + column[None, :]
-        tl.store(
-            codes + place, code.to(codes.dtype.element_ty), mask=(row < rows)[:, None] & (column < tokens)[None, :]
-        )
+        tl.store(codes + place, code.to(codes.dtype.element_ty), mask=there)
 
 
 def _probability_codes(
@@ -187,7 +194,7 @@ def probabilities(
     return codes
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["scale"])
 def _softmax_gradient(
     gradient,
     logits,
@@ -202,28 +209,30 @@ def _softmax_gradient(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    first = tl.program_id(0) * ROWS
+    logits += first.to(tl.int64) * tokens
+    gradient += first.to(tl.int64) * tokens
+    out += first.to(tl.int64) * tokens
     step = tl.load(scale).to(tl.float32)
-    largest = _row_maximum(logits, excluded, row, rows, heads, windows, tokens, ROWS, COLUMNS)
+    largest = _row_maximum(logits, excluded, first, rows, heads, windows, tokens, ROWS, COLUMNS)
     sums, products = tl.zeros((ROWS,), tl.float32), tl.zeros((ROWS,), tl.float32)
     for start in range(0, tokens, COLUMNS):
-        x, counted = _load_logits(logits, excluded, row, rows, start, heads, windows, tokens, COLUMNS)
-        place = row.to(tl.int64)[:, None] * tokens + (start + tl.arange(0, COLUMNS))[None, :]
+        x, counted, place, _ = _load_logits(logits, excluded, first, rows, start, heads, windows, tokens, ROWS, COLUMNS)
         g = tl.load(gradient + place, mask=counted, other=0.0).to(tl.float32)
         exponential = tl.where(counted, tl.exp((x - largest[:, None]).to(tl.float32) * step), 0.0)
         sums += tl.sum(exponential, 1)
         products += tl.sum(exponential * g, 1)
-    sums = tl.where(row < rows, sums, 1.0)
+    sums = tl.where(first + tl.arange(0, ROWS) < rows, sums, 1.0)
     mean = (products / sums)[:, None]
     for start in range(0, tokens, COLUMNS):
-        x, counted = _load_logits(logits, excluded, row, rows, start, heads, windows, tokens, COLUMNS)
-        column = start + tl.arange(0, COLUMNS)
-        place = row.to(tl.int64)[:, None] * tokens + column[None, :]
+        x, counted, place, there = _load_logits(
+            logits, excluded, first, rows, start, heads, windows, tokens, ROWS, COLUMNS
+        )
         g = tl.load(gradient + place, mask=counted, other=0.0).to(tl.float32)
         softmax = tl.exp((x - largest[:, None]).to(tl.float32) * step) / sums[:, None]
         kept = counted & (x > -(1 << (BITS - 1))) & (x < (1 << (BITS - 1)) - 1)
         d = tl.where(kept, softmax * (g - mean), 0.0)
-        tl.store(out + place, d.to(out.dtype.element_ty), mask=(row < rows)[:, None] & (column < tokens)[None, :])
+        tl.store(out + place, d.to(out.dtype.element_ty), mask=there)
 
 
 @operator(like_gradient)

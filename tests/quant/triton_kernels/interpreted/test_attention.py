@@ -12,12 +12,9 @@ from intvit.quant import triton_kernels
 from tests.support.draws import draw
 from tests.support.triton_operators import called
 
-SHAPES = [
-    (2, 1, 3, 5, 4),
-    (1, 4, 2, 9, 17),
-    (1, 1, 2, 70, 8),
-    (1, 1, 1, 3, 200),
-]  # images, windows, heads, tokens, size
+# images, windows, heads, tokens, size: tiny; windows of odd heads; more than one tile of tokens, and of a head
+SHAPES = [(2, 1, 3, 5, 4), (1, 4, 2, 9, 17), (1, 1, 2, 70, 8), (1, 1, 1, 3, 200)]
+MASKED = pytest.mark.parametrize("masked", [False, True])
 
 
 def operands(shape: tuple[int, ...], bits: int = 8) -> tuple[Tensor, Tensor]:
@@ -52,12 +49,11 @@ def largest(value: Tensor) -> Tensor:
     return value.abs().flatten(1).amax(1, keepdim=True)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("bits", "ratio"), [(2, 1e-6), (8, 3e-3), (8, 0.7), (13, 0.4), (16, 3.0)])
-@pytest.mark.parametrize("masked", [False, True])
-def test_logits_are_the_requantized_product_and_excluded_ones_have_no_magnitude(
-    shape: tuple[int, ...], bits: int, ratio: float, masked: bool
-) -> None:
+@pytest.mark.parametrize("bits", range(2, 17))
+@MASKED
+def test_logits_are_the_requantized_product_and_excluded_ones_have_no_magnitude(bits: int, masked: bool) -> None:
+    """Ratios from where all logits are 0 or -1 to where all saturate."""
+    shape, ratio = SHAPES[bits % 4], 2.0 ** (bits - 20 + 7 * (bits % 3))
     qkv, (q, k, _) = operands(shape)
     m, e = arithmetic.encode_ratios(torch.tensor([ratio], dtype=torch.float64), bits)
     excluded = exclusions(shape) if masked else None
@@ -72,14 +68,14 @@ def test_logits_are_the_requantized_product_and_excluded_ones_have_no_magnitude(
     assert called(triton_kernels.attention_logits, *arguments)[1].shape == (0, 1)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("bits", "ratio"), [(4, 1e-5), (8, 3e-3), (16, 3.0)])
-@pytest.mark.parametrize("masked", [False, True])
-def test_logits_with_a_bias_have_one_rounding(shape: tuple[int, ...], bits: int, ratio: float, masked: bool) -> None:
+@pytest.mark.parametrize("bits", range(2, 17))
+@MASKED
+def test_logits_with_a_bias_have_one_rounding(bits: int, masked: bool) -> None:
+    shape, ratio = SHAPES[bits % 4], 2.0 ** (bits - 20 + 7 * (bits % 3))
     qkv, (q, k, _) = operands(shape)
     _, windows, heads, tokens, _ = shape
     bias = draw(11, -(2**15) + 1, 2**15 - 1, heads, tokens, tokens).to(torch.int16)
-    ratios = torch.tensor([[ratio], [ratio * 0.3]], dtype=torch.float64)
+    ratios = torch.tensor([[ratio], [2.0 ** (bits - 17)]], dtype=torch.float64)
     m, m_b, e = arithmetic.encode_pair(*ratios, bits)
     excluded = exclusions(shape) if masked else None
     arguments = (qkv, heads, windows, m, e, bits, bias, m_b, excluded, True)
@@ -90,12 +86,12 @@ def test_logits_with_a_bias_have_one_rounding(shape: tuple[int, ...], bits: int,
     assert torch.equal(magnitudes, largest(value if excluded is None else value.masked_fill(excluded, 0.0)))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("weight_bits", [4, 8, 12, 16])
-@pytest.mark.parametrize(("bits", "ratio"), [(4, 0.01), (8, 1.7), (8, 2.0**-50), (16, 300.0)])
-def test_the_weighted_mean_is_the_definition_and_its_magnitude_the_float64_form(
-    shape: tuple[int, ...], weight_bits: int, bits: int, ratio: float
-) -> None:
+@pytest.mark.parametrize("bits", range(2, 17))
+@pytest.mark.parametrize("weight_bits", [8, 16])
+def test_the_weighted_mean_is_the_definition_and_its_magnitude_the_float64_form(bits: int, weight_bits: int) -> None:
+    """Ratios from where all codes are 0 or -1, the shift at its cap, to where all saturate."""
+    weight_bits -= bits % 5
+    shape, ratio = SHAPES[bits % 4], 2.0 ** (bits - [7, 57, -7][bits % 3])
     qkv, (_, _, v) = operands(shape)
     images, windows, heads, tokens, _ = shape
     limit = arithmetic.largest_weight(weight_bits, tokens)
