@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from intvit.arithmetic import container
-from intvit.quant.triton_kernels.observation import empty_magnitudes, keep_largest, magnitude, real_factor
+from intvit.quant.triton_kernels.codes import empty_magnitudes, keep_largest, magnitude, real_factor, saturate
 from intvit.quant.triton_kernels.operators import block_of, launch, operator
 from intvit.runtime.cuda.kernels import integers
 
@@ -57,7 +57,7 @@ def _logits(
         y = integers.add(acc, joined, multiplier, multiplier_b, shift)
     else:
         y = integers.requantize(acc, multiplier, shift)
-    y = integers.clamp(y, -(1 << (BITS - 1)), (1 << (BITS - 1)) - 1)
+    y = saturate(y, BITS)
     logits += tl.program_id(0).to(tl.int64) * tokens * tokens
     tl.store(logits + place, y.to(logits.dtype.element_ty), mask=valid)
     if OBSERVE:
@@ -109,7 +109,7 @@ def attention_logits(
     """requantize(q k^T, m, e), or with a bias add(q k^T, bias, m, m_b, e), and the largest magnitudes.
 
     Args:
-        qkv: int8 (B, W * N, 3C), the last axis (3, heads, D), D <= 2^17 / heads so that sums fit int32.
+        qkv: int8 (B, W * N, 3C), the last axis (3, heads, D), D < 2^17: sums fit int32.
         m, e, m_b: int64 of one entry.
         bits: 2 to 16.
         bias: int16 (heads, N, N) or None, together with m_b.
@@ -193,7 +193,7 @@ def _context(
     else:
         factor = tl.zeros((ROWS,), tl.int64) + tl.load(m)
         y = integers.requantize(sums, tl.load(m).to(tl.int32), shift)
-    y = integers.clamp(y, -(1 << (BITS - 1)), (1 << (BITS - 1)) - 1)
+    y = saturate(y, BITS)
     valid = (row < tokens)[:, None] & inside[None, :]
     context += sequence.to(tl.int64) * tokens * width + head * SIZE
     tl.store(context + row[:, None] * width + column[None, :], y.to(context.dtype.element_ty), mask=valid)

@@ -111,21 +111,16 @@ class Compiled:
 
 def compiled(launch: Launch, arch: int) -> Compiled:
     """Compile for compute capability `arch`, for example 80 or 90, with the compiler that comes with triton."""
-    names = launch.kernel.arg_names
-    signature, constants, attributes = {}, dict(launch.constants), {}
-    for index, (parameter, value) in enumerate(zip(launch.kernel.params, launch.arguments, strict=False)):
-        name = parameter.name
-        signature[name] = _type_of(value)
-        if signature[name] == "constexpr":
-            constants[name] = value
+    signature, constants, attributes = {}, {}, {}
+    for index, parameter in enumerate(launch.kernel.params):
+        value = launch.arguments[parameter.name]
+        kind = "constexpr" if parameter.is_constexpr else _type_of(value)
+        signature[parameter.name] = kind
+        if kind == "constexpr":
+            constants[index,] = value
         elif (isinstance(value, Tensor) or value % 16 == 0) and not parameter.do_not_specialize_on_alignment:
-            attributes[(index,)] = [["tt.divisibility", 16]]
-    source = ASTSource(
-        fn=launch.kernel,
-        signature={name: signature.get(name, "constexpr") for name in names},
-        constexprs={(names.index(name),): value for name, value in constants.items()},
-        attrs=attributes,
-    )
+            attributes[index,] = [["tt.divisibility", 16]]
+    source = ASTSource(fn=launch.kernel, signature=signature, constexprs=constants, attrs=attributes)
     options = {"num_warps": launch.warps, "num_stages": launch.stages, "enable_fp_fusion": False}
     built = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     usage = re.search(r"REG:(\d+)", _cuobjdump(built.asm["cubin"], "--dump-resource-usage"))

@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from intvit.quant.triton_kernels.codes import unsaturated
 from intvit.quant.triton_kernels.operators import block_of, launch, operator, rows_of
 
 
@@ -81,7 +82,7 @@ def _merge(
     for part in tl.static_range(3):
         target = first_token + part * heads * SIZE
         code = tl.load(codes + target + token, mask=there, other=0).to(tl.int32)
-        kept = (code > -(1 << (BITS - 1))) & (code < (1 << (BITS - 1)) - 1)
+        kept = unsaturated(code, BITS)
         gradient = query if part == 0 else key if part == 1 else value
         g = tl.load(gradient + first + place, mask=there & kept, other=0.0).to(tl.float32)
         d = tl.where(kept, g * tl.load(scales + part).to(tl.float32), 0.0)

@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from intvit.arithmetic import container
-from intvit.quant.triton_kernels.observation import empty_magnitudes, keep_largest, real_factor
+from intvit.quant.triton_kernels.codes import empty_magnitudes, keep_largest, real_factor, saturate, unsaturated
 from intvit.quant.triton_kernels.operators import block_of, launch, operator, rows_of
 from intvit.runtime.cuda.kernels import integers
 
@@ -100,11 +100,7 @@ def _layernorm(
         shift = tl.load(e + column, mask=inside, other=1)
         constant = tl.load(bias + column, mask=inside, other=0)
         product = n.to(tl.int64) * multiplier.to(tl.int64)[None, :]
-        y = integers.clamp(
-            integers.round_shift(product + constant[None, :], shift[None, :]),
-            -(1 << (BITS - 1)),
-            (1 << (BITS - 1)) - 1,
-        )
+        y = saturate(integers.round_shift(product + constant[None, :], shift[None, :]), BITS)
         tl.store(codes + place + column[None, :], y.to(codes.dtype.element_ty), mask=valid)
         if OBSERVE:
             half = tl.full((COLUMNS,), 1, tl.int64) << (shift - 1)
@@ -226,7 +222,7 @@ def _layernorm_gradient(
         g = g * gamma
         mean, projection = tl.sum(g, 1) / CHANNELS, tl.sum(g * normal, 1) / CHANNELS
         d = (g - mean[:, None] - normal * projection[:, None]) * reciprocal
-        kept = (code > -(1 << (BITS - 1))) & (code < (1 << (BITS - 1)) - 1)
+        kept = unsaturated(code, BITS)
         tl.store(dx + place, tl.where(kept, d, 0.0).to(dx.dtype.element_ty), mask=valid)
     place = tl.program_id(0) * CHANNELS + column
     tl.store(dweight + place, tl.sum(sum_w, 0), mask=inside)

@@ -59,11 +59,11 @@ def _contiguous(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel with what it was launched with: arguments by position, compile-time constants by name."""
+    """A kernel with its arguments by name, constants of the compiler among them."""
 
     kernel: Any
-    arguments: tuple[Any, ...]
-    constants: dict[str, Any]
+    grid: tuple[int, ...]
+    arguments: dict[str, Any]
     warps: int
     stages: int
 
@@ -80,7 +80,8 @@ def launch(
     """
     record = _record.get()
     if record is not None:
-        record.append(Launch(kernel, arguments, constants, warps, stages))
+        named = dict(zip(kernel.arg_names, arguments, strict=False))
+        record.append(Launch(kernel, grid, {**named, **constants}, warps, stages))
         return
     with torch.cuda.device_of(arguments[0]):
         kernel[grid](*arguments, **constants, num_warps=warps, num_stages=stages, enable_fp_fusion=False)

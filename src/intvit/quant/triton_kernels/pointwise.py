@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from intvit.quant.triton_kernels.codes import unsaturated
 from intvit.quant.triton_kernels.operators import block_of, launch, like_gradient, operator, rows_of
 from intvit.runtime.cuda.kernels import integers
 
@@ -35,9 +36,8 @@ def _gelu(
         for start in range(0, channels, COLUMNS):
             column = start + tl.arange(0, COLUMNS)
             valid = there & (column < channels)[None, :]
-            high = tl.maximum(
-                high, tl.max(tl.load(x + place + column[None, :], mask=valid, other=-128).to(tl.int32), 1)
-            )
+            value = tl.load(x + place + column[None, :], mask=valid, other=-128).to(tl.int32)
+            high = tl.maximum(high, tl.max(value, 1))
     line = tl.maximum(high, 0) * SIZE + SIZE // 2
     if not BY_MAXIMUM:
         entries = tl.load(table + tl.arange(0, SIZE))
@@ -95,7 +95,7 @@ def _mask(gradient, codes, out, count, BITS: tl.constexpr, BLOCK: tl.constexpr):
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < count
     code = tl.load(codes + place, mask=inside, other=0).to(tl.int32)
-    kept = (code > -(1 << (BITS - 1))) & (code < (1 << (BITS - 1)) - 1)
+    kept = unsaturated(code, BITS)
     # what is not kept is not read
     tl.store(out + place, tl.load(gradient + place, mask=inside & kept, other=0.0), mask=inside)
 

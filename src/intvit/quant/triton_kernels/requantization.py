@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from intvit.arithmetic import container
-from intvit.quant.triton_kernels.observation import empty_magnitudes, keep_largest, magnitude, real_factor
+from intvit.quant.triton_kernels.codes import empty_magnitudes, keep_largest, magnitude, real_factor, saturate
 from intvit.quant.triton_kernels.operators import block_of, launch, operator, rows_of
 from intvit.runtime.cuda.kernels import integers
 
@@ -44,7 +44,7 @@ def _requantize(
     multiplier = tl.load(m + channel * STRIDE, mask=inside, other=0).to(tl.int32)
     shift = tl.load(e + channel * STRIDE, mask=inside, other=1).to(tl.int32)
     y = integers.requantize(x, multiplier[None, :], shift[None, :])
-    y = integers.clamp(y, -(1 << (BITS - 1)), (1 << (BITS - 1)) - 1)
+    y = saturate(y, BITS)
     tl.store(codes + start + place, y.to(codes.dtype.element_ty), mask=valid)
     if OBSERVE:
         # Rounding is monotone: the largest of a channel's products is the product of its largest accumulator.
@@ -126,7 +126,7 @@ def _add(
     multiplier_b = tl.load(m_b + channel * STRIDE, mask=inside, other=0).to(tl.int32)
     shift = tl.load(e + channel * STRIDE, mask=inside, other=1).to(tl.int32)
     y = integers.add(x, stream, multiplier[None, :], multiplier_b[None, :], shift[None, :])
-    y = integers.clamp(y, -(1 << (BITS - 1)), (1 << (BITS - 1)) - 1)
+    y = saturate(y, BITS)
     tl.store(codes + start + place, y.to(codes.dtype.element_ty), mask=valid)
     if OBSERVE:
         value = x.to(tl.float64) * real_factor(multiplier, shift)[None, :]

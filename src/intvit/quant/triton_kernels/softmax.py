@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from intvit.arithmetic import container
+from intvit.quant.triton_kernels.codes import unsaturated
 from intvit.quant.triton_kernels.operators import launch, like_gradient, operator, rows_of
 from intvit.runtime.cuda.kernels import integers
 
@@ -230,7 +231,7 @@ def _softmax_gradient(
         )
         g = tl.load(gradient + place, mask=counted, other=0.0).to(tl.float32)
         softmax = tl.exp((x - largest[:, None]).to(tl.float32) * step) / sums[:, None]
-        kept = counted & (x > -(1 << (BITS - 1))) & (x < (1 << (BITS - 1)) - 1)
+        kept = counted & unsaturated(x, BITS)
         d = tl.where(kept, softmax * (g - mean), 0.0)
         tl.store(out + place, d.to(out.dtype.element_ty), mask=there)
 

@@ -56,7 +56,12 @@ def test_weights_are_the_definition_and_total_is_the_sum_of_each_row(
 
 @pytest.mark.parametrize(
     ("shape", "logit_bits", "bits", "family"),
-    [*((SHAPES[bits % 3], 8, bits, "ivit") for bits in range(2, 17)), (SHAPES[1], 4, 8, "ibert"), (LONG, 16, 9, "lut")],
+    [
+        *((SHAPES[bits % 3], 8, bits, "ivit") for bits in range(2, 17)),
+        (SHAPES[1], 4, 8, "ibert"),
+        (SHAPES[0], 16, 9, "lut"),
+        (LONG, 8, 9, "lut"),
+    ],
 )
 @pytest.mark.parametrize("normalization", ["rounded", "floor"])
 def test_probabilities_are_the_definition(
@@ -67,10 +72,16 @@ def test_probabilities_are_the_definition(
     exponent = exponent_of(family, 12.0 / 2**logit_bits, shape[-1], logit_bits)
     table = arithmetic.exponent_table(exponent, logit_bits)
     expected = arithmetic.softmax(logits, exponent, bits, normalization, excluded)
-    for entries in (table, table.long()):
-        result = called(triton_kernels.probabilities, logits, entries, bits, normalization, excluded)
-        assert result.dtype == arithmetic.container(bits, normalization == "floor")
-        assert torch.equal(result.long(), expected)
+    result = called(triton_kernels.probabilities, logits, table, bits, normalization, excluded)
+    assert result.dtype == arithmetic.container(bits, normalization == "floor")
+    assert torch.equal(result.long(), expected)
+
+
+def test_probabilities_take_a_table_of_integers_too() -> None:
+    logits, _ = operands(SHAPES[0], 8, False)
+    table = arithmetic.exponent_table(exponent_of("ivit", 0.05, 5, 8), 8)
+    expected = arithmetic.softmax_from_table(logits, table, 8)
+    assert torch.equal(called(triton_kernels.probabilities, logits, table.long(), 8, "rounded"), expected)
 
 
 def test_probabilities_of_real_exponentials_are_those_of_torch() -> None:

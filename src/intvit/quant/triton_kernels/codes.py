@@ -1,4 +1,4 @@
-"""What kernels share beside integers: the real factor of a dyadic number, and the largest magnitudes of an image.
+"""What kernels share beside integers: saturation, the real factor of a dyadic number, the largest magnitudes of images.
 
 A magnitude is a float64 that is not negative, so that its bits, read as an int64, have its order: an atomic maximum of
 integers keeps the largest one, whatever the order of the programs.
@@ -9,10 +9,24 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from intvit.runtime.cuda.kernels import integers
+
 
 def empty_magnitudes(images: int, groups: int, observe: bool, like: Tensor) -> Tensor:
     """float64 (images, groups) of zeros, for kernels to raise; (0, groups) where nothing is observed."""
     return torch.zeros((images if observe else 0, groups), dtype=torch.float64, device=like.device)
+
+
+@triton.jit
+def saturate(y, BITS: tl.constexpr):
+    """y limited to signed BITS bits, as int32."""
+    return integers.clamp(y, -(1 << (BITS - 1)), (1 << (BITS - 1)) - 1)
+
+
+@triton.jit
+def unsaturated(code, BITS: tl.constexpr):
+    """Whether codes stand at neither end of their BITS bits: where a gradient passes their quantizer."""
+    return (code > -(1 << (BITS - 1))) & (code < (1 << (BITS - 1)) - 1)
 
 
 @triton.jit
