@@ -82,10 +82,9 @@ def _merge(
     for part in tl.static_range(3):
         target = first_token + part * heads * SIZE
         code = tl.load(codes + target + token, mask=there, other=0).to(tl.int32)
-        kept = unsaturated(code, BITS)
         gradient = query if part == 0 else key if part == 1 else value
-        g = tl.load(gradient + first + place, mask=there & kept, other=0.0).to(tl.float32)
-        d = tl.where(kept, g * tl.load(scales + part).to(tl.float32), 0.0)
+        g = tl.load(gradient + first + place, mask=there, other=0.0).to(tl.float32)
+        d = tl.where(unsaturated(code, BITS), g * tl.load(scales + part).to(tl.float32), 0.0)
         tl.store(out + target + token, d.to(out.dtype.element_ty), mask=there)
 
 

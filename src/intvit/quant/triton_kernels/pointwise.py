@@ -95,9 +95,8 @@ def _mask(gradient, codes, out, count, BITS: tl.constexpr, BLOCK: tl.constexpr):
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < count
     code = tl.load(codes + place, mask=inside, other=0).to(tl.int32)
-    kept = unsaturated(code, BITS)
-    # what is not kept is not read
-    tl.store(out + place, tl.load(gradient + place, mask=inside & kept, other=0.0), mask=inside)
+    g = tl.load(gradient + place, mask=inside, other=0.0)
+    tl.store(out + place, tl.where(unsaturated(code, BITS), g, 0.0), mask=inside)
 
 
 @operator(like_gradient)
@@ -124,7 +123,7 @@ def _gelu_gradient(gradient, codes, derivative, out, count, SIZE: tl.constexpr, 
     inside = place < count
     index = tl.load(codes + place, mask=inside, other=0).to(tl.int32) + SIZE // 2
     kept = (index > 0) & (index < SIZE - 1)
-    g = tl.load(gradient + place, mask=inside & kept, other=0.0).to(tl.float32)
+    g = tl.load(gradient + place, mask=inside, other=0.0).to(tl.float32)
     d = g * tl.gather(tl.load(derivative + tl.arange(0, SIZE)), index, 0)
     tl.store(out + place, tl.where(kept, d, 0.0).to(out.dtype.element_ty), mask=inside)
 

@@ -20,7 +20,7 @@ def _requantize(
     codes,
     magnitudes,
     tokens,
-    channels,
+    width,
     STRIDE: tl.constexpr,
     GROUPS: tl.constexpr,
     BITS: tl.constexpr,
@@ -30,8 +30,7 @@ def _requantize(
 ):
     """One program: ROWS tokens of one image times COLUMNS channels of one group. STRIDE of m and e: 1 (C,), 0 (1,)."""
     image = tl.program_id(2).to(tl.int64)
-    width = channels // GROUPS
-    blocks = tl.cdiv(width, COLUMNS)
+    channels, blocks = GROUPS * width, tl.cdiv(width, COLUMNS)
     group = tl.program_id(1) // blocks
     column = tl.program_id(1) % blocks * COLUMNS + tl.arange(0, COLUMNS)
     channel, inside = group * width + column, column < width
@@ -82,7 +81,7 @@ def requantize(
     launch(
         _requantize,
         (triton.cdiv(tokens, rows), groups * triton.cdiv(width, columns), images),
-        *(acc, bias, m, e, codes, magnitudes.view(torch.int64), tokens, channels),
+        *(acc, bias, m, e, codes, magnitudes.view(torch.int64), tokens, width),
         STRIDE=int(m.numel() > 1),
         GROUPS=groups,
         BITS=bits,
