@@ -47,7 +47,7 @@ class Layer(nn.Module):
     def kernels(self, x: Tensor) -> Kernels:
         """Those of x's device; on a CPU compiled ones in training, if so configured: evaluation meets many shapes."""
         if x.device.type != "cpu":
-            return accelerator(x.device)
+            return accelerator()
         return compiled() if self.compiles and self.training else EAGER
 
 
