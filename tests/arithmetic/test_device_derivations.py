@@ -6,8 +6,11 @@ waiting for it.
 
 import math
 import random
+import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -70,9 +73,11 @@ def column(generator: random.Random, low: float, high: float, *extremes: float) 
 
 
 def input_scales(generator: random.Random) -> Tensor:
-    """Of a function's input: from end to end of what is proven, and where a fit's reach is a power of two or its end."""
+    """Of a function's input: all that is proven, both ends of it, and where a fit's reach is a power of two or ends."""
     ends = (2.0**-14, 2.0**10, math.nextafter(2.0**-14, 1), math.nextafter(2.0**10, 1), 2.5, 1.0)
-    return column(generator, -14, 10, *ends, *(value / codes for value in (4.5, 8.0, 10.0) for codes in (127, 128, 255)))
+    return column(
+        generator, -14, 10, *ends, *(value / codes for value in (4.5, 8.0, 10.0) for codes in (127, 128, 255))
+    )
 
 
 def softmax(family: str, options: dict[str, Any], row: int, bits: int, width: int) -> Case:
@@ -119,7 +124,9 @@ def others() -> list[Case]:
                 shift = None if shift is None else shift.to(scale.device)
                 return derive_layernorm(method, gamma, beta, scale, bits, 8, channel_shift=shift, site="blocks.3")
 
-            cases.append(Case(f"layernorm {method} {bits}", layernorm, lambda g: (signed(g), signed(g), column(g, -10, 4))))
+            cases.append(
+                Case(f"layernorm {method} {bits}", layernorm, lambda g: (signed(g), signed(g), column(g, -10, 4)))
+            )
     cases += [
         Case("ratios", lambda r: encode_ratios(r, 8), lambda g: (signed(g) * 2.0**20,)),
         Case("ratio", lambda r: encode_ratios(r, 16, signed=False), lambda g: (column(g, -60, 29.9, 2.0**-1074),)),
@@ -176,3 +183,146 @@ def test_nothing_is_read_on_the_host(case):
     assert checks.valid().device.type == "meta"
     shapes = [leaf.shape for leaf in leaves(case.derive(*(s[0] for s in alone))) if isinstance(leaf, Tensor)]
     assert [result.shape for result in results if isinstance(result, Tensor)][: len(shapes)] == shapes
+
+
+# ---------------------------------------------------------------- checks
+
+NO_SCALE = [0.0, math.inf, math.nan, -0.1, 2.0**-15, 2.0**11, 1e-320, 1e308]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A derivation, arguments that it takes, others that it refuses, and what the error says."""
+
+    name: str
+    derive: Callable[..., Any]
+    valid: tuple[Any, ...]
+    invalid: tuple[Any, ...]
+    message: str
+
+
+def refusals() -> list[Refused]:
+    cases = []
+    for kind, family in OURS:
+        options = preset_options(kind, family)
+        for bad in NO_SCALE:
+            case = softmax(family, options, 197, 8, 8) if kind == "softmax" else gelu(family, options, 8, 8)
+            others = (0.1,) if kind == "gelu" else ()
+            cases.append(
+                Refused(f"{case.name} {bad}", case.derive, (0.1, *others), (bad, *others), r"blocks\.3: input scale")
+            )
+        for bad in NO_SCALE[:4] if kind == "gelu" else ():
+            cases.append(
+                Refused(f"{case.name} to {bad}", case.derive, (0.1, 0.1), (0.1, bad), r"blocks\.3: output scale")
+            )
+    for bad in (0.0, math.inf, math.nan, -1.0, 2.0**51):
+        cases.append(Refused(f"mean {bad}", lambda r: derive_mean(r, 8), (0.5,), (bad,), "ratio of scales"))
+    for bad in (math.inf, math.nan, 2.0**30, -(2.0**30)):
+        cases.append(Refused(f"ratio {bad}", lambda r: encode_ratios(r, 8), (0.5,), (bad,), "ratio of scales"))
+    weights = torch.ones(5).double()
+    for bad in (0.0, math.inf, math.nan, -1.0, 1e-30):
+        layernorm = partial(derive_layernorm, "exact", weights, weights, bits_in=16, bits_out=8, site="blocks.3")
+        cases.append(Refused(f"layernorm {bad}", layernorm, (0.1,), (bad,), r"blocks\.3: .*output scale"))
+    image = partial(input_parameters, (0.5,), (0.5,), bits=8)
+    cases += [Refused(f"input {bad}", image, (0.1,), (bad,), "ratio of scales") for bad in (0.0, math.nan, 1e-300)]
+    return cases
+
+
+REFUSALS = refusals()
+
+
+@pytest.mark.parametrize("case", REFUSALS, ids=[case.name for case in REFUSALS])
+def test_what_has_no_integers_is_refused_at_once_or_when_the_step_asks(case):
+    good, bad = (torch.tensor([arguments], dtype=torch.float64) for arguments in (case.valid, case.invalid))
+    for arguments in (case.invalid, bad[0]):
+        with pytest.raises(IntVitError, match=case.message) as raised:
+            case.derive(*arguments)
+        assert "\n" not in str(raised.value)
+    with deferred_checks() as checks:
+        case.derive(*bad[0])
+    assert not checks.valid()
+    with deferred_checks() as checks:
+        case.derive(*good[0])
+    assert checks.valid()
+
+
+@pytest.mark.parametrize("case", REFUSALS, ids=[case.name for case in REFUSALS])
+def test_one_refused_site_leaves_the_others_their_integers_and_says_what_is_wrong(case):
+    rows = [case.valid, case.invalid, case.valid]
+    scales = torch.tensor(rows, dtype=torch.float64).unbind(1)
+    with deferred_checks() as checks:
+        together = leaves(batched(case.derive, *scales))
+    assert not checks.valid()
+    for one, all_sites in zip(
+        leaves(case.derive(*torch.tensor(case.valid, dtype=torch.float64))), together, strict=True
+    ):
+        if isinstance(one, Tensor) and one is not all_sites:
+            assert torch.equal(one, all_sites[0])
+            assert torch.equal(one, all_sites[2])
+    with pytest.raises(IntVitError, match=case.message):
+        batched(case.derive, *scales)
+
+
+def test_conditions_are_kept_by_block_and_thread_and_read_at_once_outside():
+    yes, no = torch.tensor(True), torch.tensor([True, False])
+    with deferred_checks() as outer:
+        require(yes, lambda: "outer")
+        with deferred_checks() as inner:
+            require(no, lambda: "inner")
+        thread = threading.Thread(target=lambda: raised.append(_raised(no)))
+        raised: list[str] = []
+        thread.start()
+        thread.join()
+    assert outer.valid()
+    assert not inner.valid()
+    assert raised == ["at once"] == [_raised(no)]
+    require(yes, lambda: "not raised")
+    with deferred_checks() as none:
+        pass
+    assert none.valid()
+
+
+def _raised(condition: Tensor) -> str:
+    with pytest.raises(IntVitError) as raised:
+        require(condition, lambda: "at once")
+    return str(raised.value)
+
+
+def test_asking_takes_two_operations_however_many_conditions_there_are():
+    with deferred_checks() as checks:
+        for count in (1, 5, 64):
+            require(torch.ones(count, 2, dtype=torch.bool), lambda: "")
+            require(torch.ones((), dtype=torch.bool), lambda: "")
+    with torch.profiler.profile() as profile:
+        checks.valid()
+    assert sum(event.count for event in profile.key_averages() if event.key in ("aten::cat", "aten::all")) == 2
+
+
+# ---------------------------------------------------------------- functions of one's own
+
+
+def test_a_function_of_ones_own_sees_pythons_numbers_on_the_cpu_and_is_not_batchable(tmp_path, monkeypatch):
+    (tmp_path / "numbers_of_mine.py").write_text(
+        "import math\n"
+        "seen = []\n"
+        "def double(codes, scale, output_scale):\n"
+        "    seen.append((codes.device.type, type(scale), type(output_scale), scale))\n"
+        "    return codes * math.floor(2 * scale / output_scale)\n"
+        "def falling(distances, scale, largest):\n"
+        "    seen.append((distances.device.type, type(scale), type(largest), scale))\n"
+        "    return (largest - distances * (largest >> 8)).clamp(min=0)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    gelu, softmax = GELU_FAMILIES["numbers_of_mine:double"], SOFTMAX_FAMILIES["numbers_of_mine:falling"]
+    monkeypatch.delitem(GELU_FAMILIES._families, gelu.name)
+    monkeypatch.delitem(SOFTMAX_FAMILIES._families, softmax.name)
+    scale = torch.tensor(0.1, dtype=torch.float64)
+    assert not gelu.batchable
+    assert torch.equal(gelu(scale, scale, 8, 8).table, gelu(0.1, 0.1, 8, 8).table)
+    assert torch.equal(softmax(scale, 197, 8).table, softmax(0.1, 197, 8).table)
+    with deferred_checks() as checks:
+        gelu(scale * math.nan, scale, 8, 8)
+    assert not checks.valid()
+    seen = sys.modules["numbers_of_mine"].seen
+    assert {kinds[:2] for kinds in seen} == {("cpu", float)}
+    assert {kinds[3] for kinds in seen} == {0.1, 2.0**-14}  # a scale that is refused is one that it can be called with
