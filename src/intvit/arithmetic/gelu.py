@@ -89,7 +89,7 @@ class PolynomialGelu:
 
     y = x << fraction_bits; a = min(|y|, -b); L = sign(y) * ((a + b)^2 + c); out = requantize(y * (L + one)).
     b, c and one are negative, like the parabola's leading coefficient, whose sign the multiplier carries.
-    |y * (L + one) * multiplier| < 2^62 by the multiplier's length (`encode_ratio`, operand_bits).
+    |y * (L + one) * multiplier| < 2^62 by the multiplier's length (`encode_ratios`, operand_bits).
     """
 
     kind: ClassVar[str] = "polynomial"

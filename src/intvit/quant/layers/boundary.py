@@ -47,7 +47,7 @@ class InputQuantize(Layer):
             return self.record(images)
         if self.mode != "integer":
             mean, std = (value.float().view(-1, 1, 1) for value in (self.mean, self.std))
-            return (images.float() / 255.0 - mean) / std
+            return (divide(images.float(), 255.0) - mean) / std
         multiplier, bias, shift = self.integer_parameters()
         codes = quantize_input(images, multiplier, bias, shift, self.bits)
         return QTensor(codes.to(torch.int8), handle(*codes.shape, device=codes.device), self.scale(), self.bits)
@@ -128,7 +128,7 @@ class MeanScores(Scores):
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]  # made of its parts, where Linear has a parameter
-        return torch.cat([part.weight for part in self.parts], 1) / len(self.parts)
+        return divide(torch.cat([part.weight for part in self.parts], 1), len(self.parts))
 
     @property
     def bias(self) -> Tensor:  # type: ignore[override]  # likewise

@@ -124,7 +124,7 @@ class Linear(Layer):
         self.mean.batches += 1
         mean = (products.double().mean(0) + parameters.bias) * parameters.scale
         difference = all_reduce(self.mean.value - mean, "mean")
-        self.correction.add_((difference / self.mean.batches).to(self.correction.dtype))
+        self.correction.add_(divide(difference, self.mean.batches).to(self.correction.dtype))
 
     def record(self, x: Symbol) -> Symbol:
         """Emit `linear`."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from intvit.arithmetic import divide
 from intvit.quant.config import SiteConfig
 from intvit.quant.kernels import mask
 from intvit.quant.layer import Layer
@@ -62,5 +63,5 @@ class MeanGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (codes,) = ctx.saved_tensors
-        share = (gradient / codes.shape[1])[:, None].expand(codes.shape)
+        share = divide(gradient, codes.shape[1])[:, None].expand(codes.shape)
         return mask(share.contiguous(), codes, ctx.bits), None
