@@ -112,6 +112,22 @@ def test_one_that_can_not_be_had_is_said_before_any_work(tmp_path: Path, command
     assert not (tmp_path / "out").exists()
 
 
+def test_a_family_that_was_only_asked_for_is_not_measured_by_a_later_command(run: Path, tmp_path: Path) -> None:
+    """One process may run several commands, a notebook many: each lists ours and its own --family."""
+    for families, name in ((GELU_FAMILIES, GELU), (SOFTMAX_FAMILIES, SOFTMAX)):
+        assert families[name].foreign
+        assert name not in list(families)
+        with families.listing([name]):
+            assert list(families).count(name) == 1
+            assert name in dict(families)
+        assert name not in list(families)
+    out = tmp_path / "out"
+    assert main(["analyze", "operators", "--out", str(out), "--family", f"gelu={GELU}"]) == 0
+    assert GELU in column(out / "functions.csv", "family")
+    assert main(["analyze", "operators", "--out", str(out)]) == 0
+    assert {GELU, SOFTMAX}.isdisjoint(column(out / "functions.csv", "family"))
+
+
 def test_a_family_of_ones_own_keeps_its_colour() -> None:
     own, other = family_color("a:b"), family_color("c:d")
     assert own != other

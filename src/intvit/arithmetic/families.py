@@ -26,7 +26,8 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -119,6 +120,7 @@ class Families(Mapping[str, Family]):
         self._as_table, self._real = as_table, real
         self._families: dict[str, Family] = {}
         self._points: dict[str, EntryPoint] = {}  # of installed packages, loaded when they are asked for
+        self._listed: tuple[str, ...] = ()  # names MODULE:FUNCTION that stand beside ours at present
         self._complete = False
         self._lock = threading.RLock()
 
@@ -171,9 +173,19 @@ class Families(Mapping[str, Family]):
         return isinstance(name, str) and (name in iter(self) or (":" in name and self[name] is not None))
 
     def __iter__(self) -> Iterator[str]:
-        """Ours, those of installed packages, and those that were asked for."""
+        """Ours, those of installed packages, and inside `listing` its names; not all that were ever asked for."""
         self._load()
-        return iter(dict.fromkeys((*self._families, *self._points)))
+        ours = (name for name in self._families if ":" not in name)
+        return iter(dict.fromkeys((*ours, *self._points, *self._listed)))
+
+    @contextmanager
+    def listing(self, names: Iterable[str]) -> Iterator[None]:
+        """Inside, the families MODULE:FUNCTION of `names` stand beside ours, wherever all are gone through."""
+        before, self._listed = self._listed, (*self._listed, *names)
+        try:
+            yield
+        finally:
+            self._listed = before
 
     def __len__(self) -> int:
         return sum(1 for _ in iter(self))

@@ -15,7 +15,7 @@ from intvit.analysis.block_cache import blocks
 from intvit.analysis.layer_error import layer_errors
 from intvit.analysis.sensitivity import Sensitivity, changes
 from intvit.commands.argument_types import positive
-from intvit.commands.family_option import add_families, family_option
+from intvit.commands.family_option import family_option, listed_families
 from intvit.commands.model_options import model_options, model_source, out_option, preset_option, width
 from intvit.progress import Phases, stepped
 from intvit.reports.model_page import model_report
@@ -47,8 +47,7 @@ def main(arguments: list[str]) -> int:
     """Analyze, write the report, say in a few lines what it found."""
     options = _parser().parse_args(arguments)
     logger, began = logger_config(options.logger), time.perf_counter()
-    add_families(options.family)
-    with Phases() as phases:
+    with listed_families(options.family), Phases() as phases:
         with phases.begin("calibrating", 1) as step:
             analyzed = open_calibrated(model_source(options, options.quant, options.data))
             step()

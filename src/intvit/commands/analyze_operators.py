@@ -17,7 +17,7 @@ from intvit.analysis.analyzed_model import BATCH, open_calibrated
 from intvit.analysis.operator_inputs import layer_inputs, layer_table
 from intvit.analysis.operator_tables import gelu_rows, layernorm_rows, softmax_rows
 from intvit.analysis.operator_widths import widths
-from intvit.commands.family_option import add_families, family_option
+from intvit.commands.family_option import family_option, listed_families
 from intvit.commands.model_options import model_options, model_source, out_option, preset_option
 from intvit.progress import Phases, stepped
 from intvit.reports.operator_page import findings, parts
@@ -42,9 +42,12 @@ def main(arguments: list[str]) -> int:
     """Measure, write the report, say in a few lines what it found."""
     options = _parser().parse_args(arguments)
     logger, began = logger_config(options.logger), time.perf_counter()
-    add_families(options.family)
     report = Report("Operators: integer against float", shlex.join(["intvit", "analyze", "operators", *arguments]))
-    with Phases() as phases, phases.begin("operators", 5 + (2 if options.checkpoint else 0)) as step:
+    with (
+        listed_families(options.family),
+        Phases() as phases,
+        phases.begin("operators", 5 + (2 if options.checkpoint else 0)) as step,
+    ):
         curves = [make() for make in operator_curves.ALL]
         step()
         softmax, gelu, layernorm = (stepped(step, rows()) for rows in (softmax_rows, gelu_rows, layernorm_rows))

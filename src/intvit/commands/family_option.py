@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from intvit.arithmetic import GELU_FAMILIES, SOFTMAX_FAMILIES
@@ -25,20 +26,21 @@ def family_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_families(texts: Sequence[str]) -> dict[str, str]:
-    """Import the functions: from here on they are listed. Returns text -> hash of the function's module.
+@contextmanager
+def listed_families(texts: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Import the functions and list them beside ours inside. Gives text -> hash of the function's module.
 
     Worker processes, train.py and every runtime find them again by the name in the config. Raises IntVitError.
     """
-    return {text: _module_hash(_imported(text)) for text in texts}
-
-
-def _imported(text: str) -> str:
-    kind, _, name = text.partition("=")
-    if kind not in FAMILIES or ":" not in name:
-        raise IntVitError(f"--family {text}: expected gelu=MODULE:FUNCTION or softmax=MODULE:FUNCTION")
-    _ = FAMILIES[kind][name]  # looking it up imports it
-    return name
+    names: dict[str, list[str]] = {kind: [] for kind in FAMILIES}
+    for text in texts:
+        kind, _, name = text.partition("=")
+        if kind not in FAMILIES or ":" not in name:
+            raise IntVitError(f"--family {text}: expected gelu=MODULE:FUNCTION or softmax=MODULE:FUNCTION")
+        _ = FAMILIES[kind][name]  # looking it up imports it
+        names[kind].append(name)
+    with GELU_FAMILIES.listing(names["gelu"]), SOFTMAX_FAMILIES.listing(names["softmax"]):
+        yield {text: _module_hash(text.partition("=")[2]) for text in texts}
 
 
 def _module_hash(name: str) -> str:

@@ -25,7 +25,7 @@ from torch import Tensor
 from intvit import __version__
 from intvit.analysis.analyzed_model import AnalyzedModel, read_model
 from intvit.commands.argument_types import at_least, positive
-from intvit.commands.family_option import add_families, family_option
+from intvit.commands.family_option import family_option, listed_families
 from intvit.commands.model_options import model_options, model_source, out_option, several, width
 from intvit.files import holding, write_json, write_text
 from intvit.progress import Phases, stepped
@@ -97,8 +97,8 @@ def main(arguments: list[str]) -> int:
 
 def _search(options: argparse.Namespace, arguments: list[str]) -> int:
     logger, began = logger_config(options.logger), time.perf_counter()
-    limits, families = parse(options.budget, integer_presets()), add_families(options.family)
-    with holding(options.out, patience=1.0), Phases() as phases:
+    limits = parse(options.budget, integer_presets())
+    with listed_families(options.family) as families, holding(options.out, patience=1.0), Phases() as phases:
         with phases.begin("calibrating", 3) as step:
             analyzed = stepped(step, read_model(model_source(options, ANY_PRESET)))
             count = options.search_images + options.final_images
