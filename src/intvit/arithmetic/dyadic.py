@@ -43,7 +43,8 @@ def shift_cap(bits: int, signed: bool = True) -> int:
 def divide(value: Tensor | float, divisor: Tensor | float) -> Tensor:
     """value / divisor of a tensor and a number or two tensors, correctly rounded on every device.
 
-    CUDA multiplies by the reciprocal of a Python number, and every device by that of a tensor under one.
+    CUDA multiplies by the reciprocal of a Python number, and a Python number over a tensor is one times the tensor's
+    reciprocal on every device: two roundings.
     """
     if not isinstance(value, Tensor):
         assert isinstance(divisor, Tensor)

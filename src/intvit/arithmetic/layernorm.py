@@ -147,7 +147,7 @@ def derive_affine(
     ratio = gamma * divide(normalizer.scale, scale)
     offset = beta / scale
     require(
-        torch.isfinite(ratio) & torch.isfinite(offset),
+        torch.isfinite(ratio) & torch.isfinite(offset) & torch.isfinite(scale) & (scale > 0),
         lambda: f"{site}: gamma, beta or the output scale {float(scale)} is not finite and positive",
     )
     length = elementary.exponent(ratio)

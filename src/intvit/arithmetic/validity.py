@@ -83,8 +83,9 @@ def batched(function: Callable[..., Any], *arguments: Tensor) -> Any:
     tensors, conditions = torch.func.vmap(of_site)(*arguments)
     if _present.checks is not None:
         _present.checks.conditions += conditions
-    else:
-        for site in torch.stack([~c.flatten(1).all(1) for c in conditions]).any(0).nonzero() if conditions else ():
+    elif conditions:
+        met = torch.cat([condition.reshape(len(condition), -1) for condition in conditions], 1).all(1)
+        for site in (~met).nonzero():
             function(*(argument[int(site)] for argument in arguments))  # raises
     return _with_tensors(result, iter(tensors))
 

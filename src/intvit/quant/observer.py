@@ -66,7 +66,7 @@ def mse_limit(histogram: Histogram, bits: int) -> float:
     values, counts = histogram.centers()[:used], histogram.counts[:used]
     steps = 2 ** (bits - 1) - 1
     limits = float(values[-1]) * torch.linspace(1 / 128, 1.0, 128, dtype=torch.float64)
-    scale = (limits / steps)[:, None]
+    scale = divide(limits, steps)[:, None]
     error = torch.round(values / scale).clamp_(max=steps).mul_(scale).sub_(values).square_()
     return float(limits[(error @ counts).argmin()])
 

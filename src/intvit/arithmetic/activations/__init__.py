@@ -25,7 +25,7 @@ def proven_output(scale_out: Tensor, site: str) -> Tensor:
         IntVitError: it is not finite and positive.
     """
     possible = torch.isfinite(scale_out) & (scale_out > 0)
-    require(possible, lambda: f"{site}: output scale {float(scale_out):g} is not finite and positive; calibrate it")
+    require(possible, lambda: f"{site}: output scale {scale_out.item():g} is not finite and positive; calibrate it")
     return torch.where(possible, scale_out, 1.0)
 
 

@@ -1,5 +1,7 @@
 """Piecewise polynomials of the distance from the row's maximum."""
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -38,7 +40,7 @@ def derive(
     pieces = exponential_pieces(scale * float(last), last * SCALE_RANGE[0], segments, degree)
     limit = (1 << max(16, coefficient_bits)) - 1
     quantum = 1 << max(0, 16 - coefficient_bits)
-    amplitudes = torch.tensor(_amplitudes(min(largest, limit)), dtype=torch.float64).to(scale.device)
+    amplitudes = _amplitudes(min(largest, limit), scale.device)
     integers = integerize(pieces, scale, 0, last, amplitudes, limit, quantum)
     require(
         integers.found,
@@ -53,7 +55,8 @@ def derive(
     return exponent
 
 
-def _amplitudes(largest: int) -> list[float]:
+@functools.cache
+def _amplitudes(largest: int, device: torch.device) -> Tensor:
     """Of values below `largest` and of 16 bits, smaller where a steep piece's coefficients outgrow their limit.
 
     1/32 of headroom for the fit's error and the rounding of coefficients, which the derivation proves value by value.
@@ -62,4 +65,4 @@ def _amplitudes(largest: int) -> list[float]:
     while amplitude >= 1 << 15:
         candidates.append(amplitude)
         amplitude *= 15 / 16
-    return candidates
+    return torch.tensor(candidates, dtype=torch.float64, device=device)
