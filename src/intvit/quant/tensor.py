@@ -69,9 +69,16 @@ Scale = Tensor
 per channel, of an accumulator."""
 
 
-def handle(*shape: int, device: torch.device | None = None) -> Tensor:
-    """Float32 tensor of any shape that stores one element: it carries gradients, not values."""
-    return torch.empty(1, device=device).expand(*shape)
+def handle(*shape: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Tensor of any shape that stores one element: it carries gradients, of its dtype, not values."""
+    return torch.empty(1, device=device, dtype=dtype).expand(*shape)
+
+
+def gradient_dtype(device: torch.device) -> torch.dtype:
+    """Of the gradients between layers: on an accelerator, under autocast to bfloat16, the latter. Streams keep float32."""
+    kind = device.type
+    usable = kind != "cpu" and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.bfloat16 if usable and torch.get_autocast_dtype(kind) is torch.bfloat16 else torch.float32
 
 
 def power_of_two(exponent: Tensor) -> Tensor:

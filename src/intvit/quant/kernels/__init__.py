@@ -39,7 +39,7 @@ class Kernels(NamedTuple):
 
     mask(gradient, codes, bits).
     linear_gradient(gradient (M, N), x int8 (M, K), weight int8 (N, K), weight_scale (N,), scale (), bits, needs)
-        -> of x, weight and bias, None where `needs` has False.
+        -> of x, weight and bias, None where `needs` has False. scale: of x.
     layernorm_gradient(gradient, codes, factors, scale, weight, epsilon, bits) -> of x, weight and bias.
     attention_gradient(gradient (B, T, C), AttentionOperands, bias) -> of qkv (B, T, 3C), and of the bias (H, N, N)
         where it is asked for.
@@ -65,8 +65,9 @@ class Kernels(NamedTuple):
 class AttentionOperands:
     """What attention read: codes of qkv (B, T, 3C) and of the logits (B, W, H, N, N), weights as the logits.
 
-    sums: of the weights (B, W, H, N, 1), or None where they are probabilities, multiples of `step`. scales: of query,
-    key and value, float64 (3,); logit_scale: float64 (). excluded: bool (W, 1, N, N) or None.
+    sums: of the weights (B, W, H, N, 1), or None where they are probabilities, multiples of `step`. scale: of the values,
+    float64 (); gradient_scales: float64 (3,), what the gradients of query and key, taken at codes and divided by that of
+    the values, are multiples of, and 1; logit_scale: float64 (). excluded: bool (W, 1, N, N) or None.
     """
 
     qkv: Tensor
@@ -74,7 +75,8 @@ class AttentionOperands:
     weights: Tensor
     sums: Tensor | None
     step: float
-    scales: Tensor
+    scale: Tensor
+    gradient_scales: Tensor
     logit_scale: Tensor
     bits: int
     logit_bits: int

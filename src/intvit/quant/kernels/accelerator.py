@@ -46,13 +46,6 @@ def accelerator() -> Kernels:
 ops = torch.ops.intvit
 
 
-def product_dtype(x: Tensor) -> torch.dtype:
-    """Of the operands of float products on x's device."""
-    kind = x.device.type
-    usable = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    return torch.bfloat16 if usable and torch.get_autocast_dtype(kind) is torch.bfloat16 else torch.float32
-
-
 def _tokens(x: Tensor) -> Tensor:
     """(B, .., C) -> (B, T, C)."""
     return x.reshape(len(x), -1, x.shape[-1])
@@ -161,13 +154,17 @@ def _linear_gradient(
     bits: int,
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    dtype = gradient.dtype
     dx = dw = None
     if needs[0]:
-        dx = ops.mask(gradient @ ops.dequantize(weight, weight_scale, dtype), x, bits)
+        dx = ops.mask(gradient @ ops.dequantize(weight, weight_scale, gradient.dtype), x, bits)
     if needs[1]:
-        dw = (gradient.t() @ x.to(dtype)).float().mul_(scale)
+        dw = _product(gradient.t(), x.to(gradient.dtype)).mul_(scale)
     return dx, dw, gradient.sum(0, dtype=torch.float32) if needs[2] else None
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b in float32, whose operands may be shorter."""
+    return a @ b if a.dtype is torch.float32 else torch.mm(a, b, out_dtype=torch.float32)
 
 
 def _layernorm_gradient(
@@ -187,14 +184,11 @@ def _attention_gradient(gradient: Tensor, operands: AttentionOperands, bias: boo
     _, windows, heads, tokens, _ = o.logits.shape
     q, k, v = ops.split_heads(o.qkv, 3, heads, windows, dtype)
     (g,) = ops.split_heads(gradient, 1, heads, windows, dtype)
-    scale_q, scale_k, scale_v = o.scales.unbind()
     weighted = g * o.step if o.sums is None else g / o.sums.flatten(0, 2)
     dv = torch.bmm(o.weights.to(dtype).flatten(0, 2).transpose(1, 2), weighted)
     d_weights = torch.bmm(g, v.transpose(1, 2)).view(o.logits.shape)  # in units of the values' scale
     d_logits = ops.softmax_gradient(d_weights, o.logits, o.logit_scale, o.logit_bits, o.excluded)
-    d_bias = d_logits.sum((0, 1), dtype=torch.float32).mul_(scale_v) if bias else None
+    d_bias = d_logits.sum((0, 1), dtype=torch.float32).mul_(o.scale) if bias else None
     d_logits = d_logits.view(-1, tokens, tokens)
     dq, dk = torch.bmm(d_logits, k), torch.bmm(d_logits.transpose(1, 2), q)
-    scales = torch.stack((scale_k * scale_v, scale_q * scale_v, torch.ones_like(scale_v)))
-    root = q.shape[-1] ** -0.5
-    return ops.merge_heads(dq * root, dk * root, dv, o.qkv, scales, heads, o.bits), d_bias
+    return ops.merge_heads(dq, dk, dv, o.qkv, o.gradient_scales, heads, o.bits), d_bias

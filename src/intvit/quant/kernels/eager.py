@@ -215,19 +215,17 @@ def _attention_gradient(
     size = o.qkv.shape[2] // (3 * heads)
     codes = split_heads(o.qkv, heads, windows).float().reshape(3, -1, tokens, size)  # (3, B * W * heads, N, D)
     q, k, v = codes
-    scale_q, scale_k, scale_v = o.scales.unbind()
     g = gradient.reshape(batch, windows, tokens, heads, size).transpose(2, 3).reshape(-1, tokens, size)
     result = torch.empty_like(codes)
-    d_weights = torch.bmm(g, v.transpose(1, 2)).mul_(scale_v)
+    d_weights = torch.bmm(g, v.transpose(1, 2))
     weighted = g * o.step if o.sums is None else g * o.sums.float().reciprocal().flatten(0, 2)
     torch.bmm(o.weights.float().flatten(0, 2).transpose(1, 2), weighted, out=result[2])
     excluded = () if o.excluded is None else (o.excluded,)
     d_logits = softmax_gradient(d_weights.view(o.logits.shape), o.logits, o.logit_scale, o.logit_bits, *excluded)
-    d_bias = d_logits.sum((0, 1)) if bias else None
+    d_bias = d_logits.sum((0, 1)).mul_(o.scale) if bias else None
     d_logits = d_logits.view(-1, tokens, tokens)
-    root = math.sqrt(1 / size)
-    torch.bmm(d_logits, k, out=result[0]).mul_(scale_k * root)
-    torch.bmm(d_logits.transpose(1, 2), q, out=result[1]).mul_(scale_q * root)
+    torch.bmm(d_logits, k, out=result[0]).mul_(o.gradient_scales[0])
+    torch.bmm(d_logits.transpose(1, 2), q, out=result[1]).mul_(o.gradient_scales[1])
     masked = mask(result, codes, o.bits).view(3, batch, windows, heads, tokens, size)
     return masked.permute(1, 2, 4, 0, 3, 5).reshape(o.qkv.shape), d_bias
 

@@ -73,6 +73,7 @@ class AttentionCore(Layer):
         self.context = Quantizer(site.bits.activation, site.observer.activation, site.observer)
         self.scaling: Derived  # Requantization of the products, or, with a bias, Addition
         self.bias: Derived  # BiasCodes
+        self.gradient_scales: Derived
         self.exponentials: Derived  # Exponentials
         self.ending: Derived  # Requantization
 
@@ -162,9 +163,18 @@ class AttentionCore(Layer):
                 normalization = self.softmax.normalization
                 weights, context, magnitudes = kernels.normalized(*attended, width, normalization, observe)
             self.context.observe(magnitudes)
-        scales = qkv.scale, self.logits.step, qkv.bits, self.logits.bits
-        operands = qkv.values, logits, weights, sums, self.probability_scale, *scales, excluded
-        return context, AttentionOperands(*operands)
+        scales = qkv.scale[2], self.gradient_scales.value, self.logits.step
+        return context, AttentionOperands(
+            qkv.values,
+            logits,
+            weights,
+            sums,
+            self.probability_scale,
+            *scales,
+            qkv.bits,
+            self.logits.bits,
+            excluded,
+        )
 
     # ---------------------------------------------------------------- recording
 
@@ -183,6 +193,7 @@ class AttentionCore(Layer):
         q, k, v = (self._record_part(heads, i, part) for i, part in enumerate(("query", "key", "value")))
         derive, site, bits = qkv.builder.derive, self.logits.name, self.logits.bits
         step = derive(logit_step, q.scale, k.scale, size=size, site=site, rows=1)
+        self.gradient_scales = derive(gradient_scales, qkv.scale, size=size, site=site)
         products = self._record_product("products", q, k, True, (*lead, self.heads, tokens, tokens), step.part(0))
         scale = self.logits.request_scale(qkv.builder)
         if bias is None:
@@ -329,6 +340,12 @@ def logit_step(query: Tensor, key: Tensor, *, size: int) -> Tensor:
     return query * key * math.sqrt(1 / size)  # the power -0.5 would be libm's
 
 
+def gradient_scales(scales: Tensor, *, size: int) -> Tensor:
+    """See `AttentionOperands`, from the scales of query, key and value (3,); size: D."""
+    query, key, value = scales.unbind()
+    return torch.stack((key * value, query * value, torch.ones_like(value) * math.sqrt(size))) * math.sqrt(1 / size)
+
+
 @dataclass(frozen=True)
 class BiasCodes:
     """codes: int16 (H, N, N). scale: of its own, float64 ()."""
@@ -383,9 +400,9 @@ class AttentionGradient(torch.autograd.Function):
         o = operands
         ctx.save_for_backward(o.qkv, o.logits, o.weights, o.sums)
         ctx.kernels = kernels
-        ctx.form = o.step, o.scales, o.logit_scale, o.bits, o.logit_bits, o.excluded
+        ctx.form = o.step, o.scale, o.gradient_scales, o.logit_scale, o.bits, o.logit_bits, o.excluded
         batch, tokens, width = o.qkv.shape
-        return handle(batch, tokens, width // 3, device=o.qkv.device)
+        return handle(batch, tokens, width // 3, device=o.qkv.device, dtype=qkv_handle.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

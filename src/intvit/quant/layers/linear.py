@@ -16,7 +16,7 @@ from intvit.quant.kernels import Kernels
 from intvit.quant.layer import Layer
 from intvit.quant.observer import all_reduce, weight_clip
 from intvit.quant.quantizer import Quantizer
-from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, handle
+from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, gradient_dtype, handle
 
 LARGEST_BIAS = 2**30  # int32 keeps room for a row of products: 2^30 + 2^16 * 2^14 < 2^31
 
@@ -195,7 +195,8 @@ class LinearGradient(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x.values, parameters.weight, parameters.weight_scale, weight if clipped else None)
         ctx.scale, ctx.x_bits, ctx.weight_shape, ctx.kernels = x.scale, x.bits, weight.shape, kernels
-        return handle(*x.values.shape[:-1], parameters.weight.shape[0], device=x.values.device)
+        device = x.values.device
+        return handle(*x.values.shape[:-1], len(parameters.scale), device=device, dtype=gradient_dtype(device))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

@@ -13,7 +13,7 @@ from intvit.quant.config import SiteConfig
 from intvit.quant.kernels import Kernels
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import Quantizer
-from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, handle, power_of_two
+from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, gradient_dtype, handle, power_of_two
 
 
 class LayerNorm(Layer):
@@ -51,7 +51,7 @@ class LayerNorm(Layer):
         kernels, output = self.kernels(x.values), self.output
         values, magnitudes = kernels.layernorm(x.values, self.derived.value, output.observing)
         output.observe(magnitudes)
-        gradient = LayerNormGradient.apply(x.handle, self.weight, self.bias, x, self.epsilon, kernels)
+        gradient = LayerNormGradient.apply(x.handle, self.weight, self.bias, x, self.epsilon, kernels, output.stream)
         return QTensor(values, gradient, output.step, output.bits, output.factors)
 
     def record(self, x: Symbol) -> Symbol:
@@ -138,14 +138,16 @@ class LayerNormGradient(torch.autograd.Function):
         x: QTensor,
         epsilon: float,
         kernels: Kernels,
+        stream: bool,
     ) -> Tensor:
         ctx.save_for_backward(x.values, weight, x.factors)
         ctx.scale, ctx.bits, ctx.epsilon = x.scale, x.bits, epsilon
         ctx.kernels = kernels
-        return handle(*x.values.shape, device=x.values.device)
+        device = x.values.device
+        return handle(*x.values.shape, device=device, dtype=torch.float32 if stream else gradient_dtype(device))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         codes, weight, factors = ctx.saved_tensors
         operands = codes, factors, ctx.scale, weight, ctx.epsilon, ctx.bits
-        return *ctx.kernels.layernorm_gradient(gradient, *operands), None, None, None
+        return *ctx.kernels.layernorm_gradient(gradient, *operands), None, None, None, None

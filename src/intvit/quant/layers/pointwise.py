@@ -118,7 +118,7 @@ class ActivationGradient(torch.autograd.Function):
     def forward(ctx: Any, x_handle: Tensor, x: QTensor, derivative: Tensor, kernels: Kernels) -> Tensor:
         ctx.save_for_backward(x.values, derivative)
         ctx.kernels = kernels
-        return handle(*x.values.shape, device=x.values.device)
+        return handle(*x.values.shape, device=x.values.device, dtype=x_handle.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
