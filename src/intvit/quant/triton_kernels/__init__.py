@@ -1,8 +1,8 @@
 """The kernels of a training step on a GPU, in Triton: codes equal to `intvit.arithmetic`, gradients in float32.
 
 Each is an operator `torch.ops.intvit.NAME` (`operators.py`). Scales, multipliers and tables are tensors of the device;
-nothing is read on the host. Importing the package imports triton. `as_float` has no kernel: `codes.to(dtype)` is one
-launch already.
+nothing is read on the host. Importing the package imports triton. Codes as floats need no kernel of
+ours: `codes.to(dtype)` is one launch.
 
 magnitudes, float64 (B, groups), are what a range observer takes: for each image and each of the equal groups of the
 last axis the largest |v|, v the real value before rounding and saturation in steps of the output, the float64 that

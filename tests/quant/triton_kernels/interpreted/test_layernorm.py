@@ -16,11 +16,13 @@ METHODS = [("exact", False), ("ivit", False), ("ivit", True), ("ibert", False)]
 
 
 def codes_of(bits: int, tokens: int, channels: int) -> Tensor:
-    """Two images: constant rows, one value against all others, the range's ends, random rows of every width."""
+    """Two images: constant rows, one value against all others, large or so small that its square is shifted away, the
+    range's ends, random rows of every width."""
     low, high = arithmetic.limits(bits)
     x = draw(channels, low, high, 2, tokens, channels)
     x[1] >>= torch.arange(tokens)[:, None] % bits
-    x[0, 0], x[1, 0] = low, 0
+    x[0, 0], x[1, :2] = low, 0
+    x[1, 1, min(3, channels - 1)] = min(5, high)
     x[0, -1], x[0, -1, 0] = low, high
     return x.to(arithmetic.container(bits))
 

@@ -77,6 +77,13 @@ def test_probabilities_are_the_definition(
     assert torch.equal(result.long(), expected)
 
 
+def test_the_reciprocal_of_a_power_of_two_is_a_little_low() -> None:
+    """(2^46 - 1) / sum: eight equal logits have probabilities of less than half a step of 1/4, which round to 0."""
+    logits, table = torch.zeros(1, 1, 1, 8, 8, dtype=torch.int8), torch.full((256,), 2.0**15, dtype=torch.float64)
+    assert not called(triton_kernels.probabilities, logits, table, 2, "rounded").any()
+    assert not arithmetic.softmax_from_table(logits, table, 2).any()
+
+
 def test_probabilities_take_a_table_of_integers_too() -> None:
     logits, _ = operands(SHAPES[0], 8, False)
     table = arithmetic.exponent_table(exponent_of("ivit", 0.05, 5, 8), 8)
