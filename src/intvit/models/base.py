@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from intvit.arguments import described
 from intvit.errors import IntVitError
-from intvit.quant.control import move_ranges
+from intvit.quant.control import move_ranges, quant_layers
 from intvit.quant.derivation import Derivations, without_hooks
+from intvit.quant.derivation_graph import DerivationGraph
 from intvit.quant.layers import Scores
 from intvit.quant.tensor import AnyTensor, Derived, QTensor, Symbol
 
@@ -32,7 +33,8 @@ class ImageModel(nn.Module):
         super().__init__()
         self.image_size, self.channels, self.num_classes = image_size, channels, num_classes
         self.provenance: dict[str, Any] = {}  # where the weights are from, for the exported program
-        self.moves_ranges = True  # at the start of a training step; a trainer that accumulates gradients does it itself
+        self.managed = False  # by a trainer, that calls `move_ranges`; else ranges move where a training step begins
+        self._graph = DerivationGraph()
         self.valid: Tensor | None = None  # 0-d bool: whether all scales of the last step were in their proven ranges
 
     @property
@@ -53,14 +55,29 @@ class ImageModel(nn.Module):
 
     def _begin(self) -> None:
         """In integer mode: move the ranges to what earlier batches had, and derive all integers anew."""
-        layer = self.scores_layer
+        layer = next(quant_layers(self))  # of the pixels: what is computed on integers begins there
         if layer.mode != "integer" or layer.alone:
             return
-        if self.training and self.moves_ranges:
-            move_ranges(self)
+        if not self.managed:
+            if self.training:
+                move_ranges(self)
+            self.valid = self._derived()
+        elif next(self.parameters()).device.type == "cuda":
+            self.valid = self._graph.run(self._derived, (*self.parameters(), *self.buffers()))
+        else:
+            self.valid = self._derived()
+
+    def _derived(self) -> Tensor | None:
         derivations = Derivations()
         self.derive(derivations)
-        self.valid = derivations.valid
+        return derivations.valid
+
+    def check_scales(self) -> None:
+        """Raise IntVitError where the last step met a scale out of its proven range; reads a flag on the device."""
+        if self.valid is not None and not bool(self.valid):
+            derivations = Derivations()
+            self.derive(derivations)
+            derivations.explain()
 
     @torch.no_grad()
     def derive(self, builder: Derivations) -> Symbol:

@@ -102,6 +102,7 @@ def freeze_observers(model: nn.Module, frozen: bool) -> None:
     for layer in quant_layers(model):
         if isinstance(layer, Quantizer):
             layer.frozen = frozen
+            layer.observed = []
 
 
 def function_digests(model: nn.Module) -> dict[str, str]:

@@ -9,6 +9,7 @@ A model's forward is written once; what it is given decides what it does. Axes h
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -42,11 +43,11 @@ class Derived:
 
     def field(self, name: str) -> Derived:
         """A field of the record."""
-        return PartOf(self, lambda record: getattr(record, name))
+        return PartOf(self, operator.attrgetter(name))
 
     def part(self, index: int) -> Derived:
         """An entry of the tensor."""
-        return PartOf(self, lambda tensor: tensor[index])
+        return PartOf(self, operator.itemgetter(index))
 
 
 class PartOf(Derived):
@@ -75,7 +76,7 @@ def handle(*shape: int, device: torch.device | None = None, dtype: torch.dtype =
 
 
 def gradient_dtype(device: torch.device) -> torch.dtype:
-    """Of the gradients between layers: on an accelerator, under autocast to bfloat16, the latter. Streams keep float32."""
+    """Of gradients between layers: bfloat16 on an accelerator under autocast to it. Those of streams are float32."""
     kind = device.type
     usable = kind != "cpu" and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return torch.bfloat16 if usable and torch.get_autocast_dtype(kind) is torch.bfloat16 else torch.float32

@@ -65,9 +65,9 @@ class Kernels(NamedTuple):
 class AttentionOperands:
     """What attention read: codes of qkv (B, T, 3C) and of the logits (B, W, H, N, N), weights as the logits.
 
-    sums: of the weights (B, W, H, N, 1), or None where they are probabilities, multiples of `step`. scale: of the values,
-    float64 (); gradient_scales: float64 (3,), what the gradients of query and key, taken at codes and divided by that of
-    the values, are multiples of, and 1; logit_scale: float64 (). excluded: bool (W, 1, N, N) or None.
+    sums: of the weights (B, W, H, N, 1), or None where they are probabilities, multiples of `step`. scale: of the
+    values, float64 (). gradient_scales: float64 (3,), what gradients of query and key, taken at codes throughout, are
+    multiplied by, and 1. logit_scale: float64 (). excluded: bool (W, 1, N, N) or None.
     """
 
     qkv: Tensor

@@ -235,18 +235,6 @@ def gelu_gradient(gradient: Tensor, codes: Tensor, derivative: Tensor) -> Tensor
     return torch.index_select(derivative, 0, index.flatten()).view(codes.shape).mul_(gradient)
 
 
-def activation_derivative(scale: Tensor, *, real: Callable[[Tensor], Tensor], bits: int) -> Tensor:
-    """Derivative of a float function at every code of `bits` bits, zero at both ends: float32 (2^bits,)."""
-    half = 2 ** (bits - 1)
-    codes = torch.arange(-half, half, device=scale.device)
-    points = codes.float() * scale
-    if real is torch.nn.functional.gelu:
-        derivative = torch.ops.aten.gelu_backward(torch.ones_like(points), points)
-    else:
-        derivative = torch.func.grad(lambda points: real(points).sum())(points)
-    return torch.where((codes > -half) & (codes < half - 1), derivative, 0.0)
-
-
 def softmax_gradient(
     gradient: Tensor, codes: Tensor, scale: Tensor, bits: int, excluded: Tensor | None = None
 ) -> Tensor:

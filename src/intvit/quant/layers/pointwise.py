@@ -13,7 +13,6 @@ from intvit.arithmetic import GELU_FAMILIES, gelu_table
 from intvit.arithmetic.families import Family
 from intvit.quant.config import SiteConfig, family_options
 from intvit.quant.kernels import Kernels
-from intvit.quant.kernels.eager import activation_derivative
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import SMALLEST_FUNCTION_SCALE, Quantizer
 from intvit.quant.tensor import AnyTensor, Derived, QTensor, Symbol, fields_for_emit, handle
@@ -30,6 +29,7 @@ class GELU(Layer):
         self.real = self.family.real
         self.output = Quantizer(site.bits.activation, site.observer.activation, site.observer)
         self.derived: Derived  # Activation
+        self.function: Derived  # RealFunction
 
     @staticmethod
     def input_quantizer(site: SiteConfig, function: SiteConfig) -> Quantizer:
@@ -56,10 +56,11 @@ class GELU(Layer):
     def integer(self, x: QTensor) -> QTensor:
         """Codes to codes."""
         p: Activation = self.derived.value
+        real: RealFunction = self.function.value
         kernels = self.kernels(x.values)
         values, extremes = kernels.gelu(x.values, p.table, self.output.observing)
-        self.output.observe(extremes, p.magnitudes)
-        gradient = ActivationGradient.apply(x.handle, x, p.derivative, kernels)
+        self.output.observe(extremes, real.magnitudes[0])
+        gradient = ActivationGradient.apply(x.handle, x, real.derivative[0], kernels)
         return QTensor(values, gradient, self.output.step, self.output.bits)
 
     def record(self, x: Symbol) -> Symbol:
@@ -67,7 +68,8 @@ class GELU(Layer):
         derive, output = x.builder.derive, self.output
         scale = output.request_scale(x.builder)
         form = {"bits": x.bits, "bits_out": output.bits, "family": self.family, **self.options}
-        self.derived = derive(activation, x.scale, scale, real=self.real, site=self.name, **form)
+        self.derived = derive(activation, x.scale, scale, site=self.name, **form)
+        self.function = derive(real_function, x.scale, scale, real=self.real, bits=x.bits, site=self.name, rows=1)
         return x.builder.emit(
             "gelu",
             self.name,
@@ -81,34 +83,40 @@ class GELU(Layer):
 
 @dataclass(frozen=True)
 class Activation:
-    """function: the family's parameters of the operator.
-
-    table: the operator over all codes, see `gelu_table`. derivative, magnitudes: of the float function at every code,
-    float32 (2^bits,), zero at both ends; float64 (2^bits,), its absolute value in steps of the output.
-    """
+    """function: the family's parameters of the operator; table: the operator over all codes, see `gelu_table`."""
 
     function: Any
     table: Tensor
+
+
+def activation(
+    scale_in: Tensor, scale_out: Tensor, *, bits: int, bits_out: int, family: Family, **options: Any
+) -> Activation:
+    """The operator, from the scales of its input and output, ()."""
+    function = family(scale_in, scale_out, bits, bits_out, **options)
+    return Activation(function, gelu_table(function, bits))
+
+
+@dataclass(frozen=True)
+class RealFunction:
+    """The float function at every code of `bits` bits.
+
+    derivative: float32 (rows, 2^bits), zero at both ends. magnitudes: |value| in steps of the output, float64.
+    """
+
     derivative: Tensor
     magnitudes: Tensor
 
 
-def activation(
-    scale_in: Tensor,
-    scale_out: Tensor,
-    *,
-    real: Callable[[Tensor], Tensor],
-    bits: int,
-    bits_out: int,
-    family: Family,
-    **options: Any,
-) -> Activation:
-    """What a GELU layer needs, from the scales of its input and output, ()."""
-    function = family(scale_in, scale_out, bits, bits_out, **options)
-    codes = torch.arange(-(2 ** (bits - 1)), 2 ** (bits - 1), device=scale_in.device)
-    magnitudes = real(codes.double() * scale_in).abs() / scale_out
-    derivative = activation_derivative(scale_in, real=real, bits=bits)
-    return Activation(function, gelu_table(function, bits), derivative, magnitudes)
+def real_function(scale_in: Tensor, scale_out: Tensor, *, real: Callable[[Tensor], Tensor], bits: int) -> RealFunction:
+    """Of rows of scales."""
+    half = 2 ** (bits - 1)
+    codes = torch.arange(-half, half, device=scale_in.device)
+    with torch.inference_mode(False), torch.enable_grad():  # validation runs in inference mode
+        points = (codes.float() * scale_in[:, None].float()).requires_grad_()
+        (derivative,) = torch.autograd.grad(real(points).sum(), points)
+    derivative[:, 0] = derivative[:, -1] = 0.0
+    return RealFunction(derivative, real(codes * scale_in[:, None]).abs() / scale_out[:, None])
 
 
 class ActivationGradient(torch.autograd.Function):
