@@ -85,8 +85,9 @@ def input_scales(generator: random.Random) -> Tensor:
 def softmax(family: str, options: dict[str, Any], row: int, bits: int, width: int) -> Case:
     def derive(scale: Tensor) -> Any:
         exponent = SOFTMAX_FAMILIES[family](scale, row, bits, **options, site="blocks.3")
-        m, e = derive_weights(exponent, bits, width, row)
-        return exponent, exponent_table(exponent, bits), m, e, weight_table(exponent, bits, m, e, width)
+        table = exponent_table(exponent, bits)
+        m, e = derive_weights(table, width, row)
+        return exponent, table, m, e, weight_table(table, m, e, width)
 
     return Case(f"softmax {family} {options} {row} {bits} {width}", derive, lambda g: (input_scales(g),))
 

@@ -61,7 +61,7 @@ def softmax_site(family: str, generator: random.Random) -> Iterator[Any]:
     yield from (exponent, table)
     if exponent.exportable:
         width = generator.choice((4, 8, 16))
-        yield arithmetic.derive_weights(exponent, bits, width, row)
+        yield arithmetic.derive_weights(table, width, row)
 
 
 def gelu_site(family: str, generator: random.Random) -> Iterator[Any]:

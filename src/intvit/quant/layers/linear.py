@@ -23,12 +23,16 @@ LARGEST_BIAS = 2**30  # int32 keeps room for a row of products: 2^30 + 2^16 * 2^
 
 @dataclass(frozen=True)
 class IntegerLinear:
-    """weight int8 (N, K); bias int32 (N,); scale of the accumulators, float64 (N,); weight_scale float32 (N,)."""
+    """weight int8 (N, K); bias int32 (N,); scale of the accumulators, float64 (N,); weight_scale float32 (N,).
+
+    inside: bool (N, K), False where a weight is beyond the clip limit; None where none can be.
+    """
 
     weight: Tensor
     bias: Tensor
     scale: Tensor
     weight_scale: Tensor
+    inside: Tensor | None
 
 
 class Linear(Layer):
@@ -93,7 +97,7 @@ class Linear(Layer):
         accumulator = kernels.linear(rows, parameters.weight, parameters.bias)
         if self.mean is not None:
             accumulator, parameters = self._correct(accumulator, parameters, x.scale)
-        gradient = LinearGradient.apply(x.handle, self.weight, self.bias, x, parameters, self.search_clip, kernels)
+        gradient = LinearGradient.apply(x.handle, self.weight, self.bias, x, parameters, kernels)
         return QTensor(accumulator.view(*x.values.shape[:-1], -1), gradient, parameters.scale, 32)
 
     def integer_parameters(self, input_scale: Tensor) -> IntegerLinear:
@@ -165,10 +169,11 @@ def integer_linear(
     smallest = bias.abs() / (input_scale * (LARGEST_BIAS / 2)).to(bias.dtype)
     scale = torch.maximum(scale, smallest).clamp(min=1e-30)
     codes = (weight / scale[:, None]).round_()  # |w| / scale rounds to `largest` at most unless clipped
+    inside = codes.abs() <= largest if clipped else None
     codes = (codes.clamp(-largest, largest) if clipped else codes).to(torch.int8)
     accumulator_scale = scale.double() * input_scale
     rounded = torch.floor(bias.double() / accumulator_scale + 0.5)
-    return IntegerLinear(codes, rounded.to(torch.int32), accumulator_scale, scale)
+    return IntegerLinear(codes, rounded.to(torch.int32), accumulator_scale, scale, inside)
 
 
 @dataclass
@@ -190,26 +195,22 @@ class LinearGradient(torch.autograd.Function):
         bias: Tensor | None,
         x: QTensor,
         parameters: IntegerLinear,
-        clipped: bool,
         kernels: Kernels,
     ) -> Tensor:
-        ctx.save_for_backward(x.values, parameters.weight, parameters.weight_scale, weight if clipped else None)
+        ctx.save_for_backward(x.values, parameters.weight, parameters.weight_scale, parameters.inside)
         ctx.scale, ctx.x_bits, ctx.weight_shape, ctx.kernels = x.scale, x.bits, weight.shape, kernels
         device = x.values.device
         return handle(*x.values.shape[:-1], len(parameters.scale), device=device, dtype=gradient_dtype(device))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        codes, weight, weight_scale, real_weight = ctx.saved_tensors
+        codes, weight, weight_scale, inside = ctx.saved_tensors
         g, x = gradient.reshape(-1, gradient.shape[-1]), codes.flatten(0, -2)
         operands = x, weight, weight_scale, ctx.scale, ctx.x_bits
         dx, dw, db = ctx.kernels.linear_gradient(g, *operands, ctx.needs_input_grad[:3])
         if dw is not None:
-            if real_weight is not None:  # weights beyond the clip limit get none
-                limit = weight_scale * (weight.abs().amax() + 0.5)
-                dw.masked_fill_(real_weight.flatten(1).abs() > limit[:, None], 0.0)
-            dw = dw.view(ctx.weight_shape)
-        return None if dx is None else dx.view(codes.shape), dw, db, None, None, None, None
+            dw = (dw if inside is None else dw.mul_(inside)).view(ctx.weight_shape)
+        return None if dx is None else dx.view(codes.shape), dw, db, None, None, None
 
 
 class PatchEmbed(Linear):

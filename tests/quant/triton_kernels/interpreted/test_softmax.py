@@ -45,8 +45,8 @@ def test_weights_are_the_definition_and_total_is_the_sum_of_each_row(
     logits, excluded = operands(shape, bits, masked)
     tokens = shape[-1]
     exponent = exponent_of("ivit", 12.0 / 2**bits, tokens, bits)
-    m, e = arithmetic.derive_weights(exponent, bits, weight_bits, tokens)
-    table = arithmetic.weight_table(exponent, bits, m, e, weight_bits)
+    m, e = arithmetic.derive_weights(arithmetic.exponent_table(exponent, bits), weight_bits, tokens)
+    table = arithmetic.weight_table(arithmetic.exponent_table(exponent, bits), m, e, weight_bits)
     weights, total = called(triton_kernels.weights, logits, table, excluded)
     expected = arithmetic.exponential(logits, exponent, m, e, weight_bits, excluded)
     assert weights.dtype == arithmetic.container(weight_bits, False)
