@@ -48,7 +48,7 @@ def _statistics(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Of every row S and floor(2^40 / R), else the floored mean and floor((2^31 - 1) / R); 0 where the variance is 0."""
+    """Of every row S and floor(2^40 / R), or its floored mean and floor((2^31 - 1) / R); 0 for 1 / R at variance 0."""
     total, variance = tl.zeros((ROWS,), tl.int64), tl.zeros((ROWS,), tl.int64)
     for start in range(0, CHANNELS, COLUMNS):
         column = start + tl.arange(0, COLUMNS)
