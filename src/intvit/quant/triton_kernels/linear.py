@@ -1,4 +1,4 @@
-"""The product of a linear layer on int8 tensor cores."""
+"""A linear layer on int8 tensor cores: its product and its bias."""
 
 import torch
 import triton
@@ -12,6 +12,7 @@ from intvit.quant.triton_kernels.operators import block_of, launch, operator
 def _linear(
     x,
     weight,
+    bias,
     out,
     rows,
     columns,
@@ -42,25 +43,30 @@ def _linear(
             x_tile = tl.load(x_line + k[None, :], mask=row_inside[:, None] & inside[None, :], other=0)
             w_tile = tl.load(weight_line + k[:, None], mask=column_inside[None, :] & inside[:, None], other=0)
         acc = tl.dot(x_tile, w_tile, acc, out_dtype=tl.int32)
+    if bias is not None:
+        acc += tl.load(bias + first_column + column, mask=column_inside, other=0)[None, :]
     out += first_row * columns + first_column
     tl.store(out + row[:, None] * columns + column[None, :], acc, mask=row_inside[:, None] & column_inside[None, :])
 
 
-def _accumulators(x: Tensor, weight: Tensor) -> Tensor:
+def _accumulators(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return x.new_empty((x.shape[0], weight.shape[0]), dtype=torch.int32)
 
 
 @operator(_accumulators)
-def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x weight^T, exact: int8 (M, K) and int8 (N, K), K < 2^17 -> int32 (M, N). Any M, N, K."""
-    out = _accumulators(x, weight)
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x weight^T + bias, exact: int8 (M, K), int8 (N, K), int32 (N,) or None -> int32 (M, N), for any M, N, K.
+
+    Every sum fits int32, as it does without a bias for K < 2^17.
+    """
+    out = _accumulators(x, weight, bias)
     (rows, inner), columns = x.shape, weight.shape[0]
     tile_rows = max(16, min(128, triton.next_power_of_2(rows)))
     tile_columns = max(16, min(128, triton.next_power_of_2(columns)))
     launch(
         _linear,
         (triton.cdiv(rows, tile_rows) * triton.cdiv(columns, tile_columns),),
-        *(x, weight, out, rows, columns),
+        *(x, weight, bias, out, rows, columns),
         warps=8 if tile_rows * tile_columns == 128 * 128 else 4,
         INNER_SIZE=inner,
         ROWS=tile_rows,
