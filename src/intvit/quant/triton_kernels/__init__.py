@@ -11,7 +11,8 @@ torch gives.
 
 from intvit.quant.triton_kernels.attention import attention_logits, weighted_mean, weighted_requantize
 from intvit.quant.triton_kernels.heads import merge_heads, split_heads
-from intvit.quant.triton_kernels.layernorm import layernorm, layernorm_gradient
+from intvit.quant.triton_kernels.layernorm import layernorm
+from intvit.quant.triton_kernels.layernorm_gradient import layernorm_gradient
 from intvit.quant.triton_kernels.linear import linear
 from intvit.quant.triton_kernels.pointwise import dequantize, gelu, gelu_gradient, mask
 from intvit.quant.triton_kernels.requantization import add, requantize

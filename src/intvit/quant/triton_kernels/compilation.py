@@ -84,7 +84,7 @@ def _calls() -> Iterator[tuple[str, str, tuple[Any, ...]]]:
         yield f"merge_heads {name}", "merge_heads", (part, part, part, qkv, _empty(3), HEADS, 8)
     rows = IMAGES * TOKENS
     for inputs, outputs in ((CHANNELS, 3 * CHANNELS), (4 * CHANNELS, CHANNELS)):
-        operands = (_empty(rows, inputs, dtype=i8), _empty(outputs, inputs, dtype=i8))
+        operands = (_empty(rows, inputs, dtype=i8), _empty(outputs, inputs, dtype=i8), _empty(outputs, dtype=i32))
         yield f"linear {inputs} to {outputs}", "linear", operands
 
 

@@ -1,4 +1,4 @@
-"""The product of a linear layer on int8 tensor cores."""
+"""A linear layer on int8 tensor cores: its product and its bias."""
 
 import torch
 import triton
@@ -49,15 +49,15 @@ def _linear(
     tl.store(out + row[:, None] * columns + column[None, :], acc, mask=row_inside[:, None] & column_inside[None, :])
 
 
-def _accumulators(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _accumulators(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return x.new_empty((x.shape[0], weight.shape[0]), dtype=torch.int32)
 
 
 @operator(_accumulators)
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x weight^T + bias, exact: int8 (M, K) and int8 (N, K), K < 2^17, int32 (N,) or None -> int32 (M, N). Any M, N, K.
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x weight^T + bias, exact: int8 (M, K), int8 (N, K), int32 (N,) or None -> int32 (M, N), for any M, N, K.
 
-    The sums fit int32.
+    Every sum fits int32, as it does without a bias for K < 2^17.
     """
     out = _accumulators(x, weight, bias)
     (rows, inner), columns = x.shape, weight.shape[0]

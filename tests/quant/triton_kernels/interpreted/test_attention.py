@@ -99,7 +99,7 @@ def test_the_weighted_mean_is_the_definition_and_its_magnitude_the_float64_form(
     weights[..., 0] = limit  # a row's maximum has the largest weight
     weights[..., 0, 1:] = 0
     total = weights.sum(-1, keepdim=True)
-    m, e = (torch.tensor(value) for value in arithmetic.derive_mean(ratio, bits))
+    m, e = (torch.as_tensor(value) for value in arithmetic.derive_mean(ratio, bits))
     arguments = (weights.to(arithmetic.container(weight_bits, False)), qkv, total.to(torch.int32), m, e, bits)
     context, magnitudes = called(triton_kernels.weighted_mean, *arguments, True)
     sums = weights @ v

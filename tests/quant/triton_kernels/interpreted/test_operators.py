@@ -46,7 +46,7 @@ def arguments() -> Iterator[tuple[str, tuple[Any, ...]]]:
     yield "split_heads", (qkv, 3, 2, 1, torch.float32)
     heads = torch.ones(2, 3, 2)
     yield "merge_heads", (heads, heads, heads, qkv, torch.ones(3), 2, 8)
-    yield "linear", (x[0], x[0])
+    yield "linear", (x[0], x[0], integers(i32, 3))
 
 
 ARGUMENTS = dict(arguments())

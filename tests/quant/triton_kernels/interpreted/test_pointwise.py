@@ -93,7 +93,10 @@ def test_dequantize_is_one_product_for_each_code(shape: tuple[int, ...], bits: i
 )
 def test_linear_is_the_exact_product_of_any_shape(rows: int, inner: int, columns: int) -> None:
     x, weight = codes_of(8, rows, inner), draw(1, -128, 127, columns, inner).to(torch.int8)
-    assert torch.equal(called(triton_kernels.linear, x, weight).long(), x.long() @ weight.long().t())
+    products = x.long() @ weight.long().t()
+    assert torch.equal(called(triton_kernels.linear, x, weight).long(), products)
+    bias = draw(2, -(2**30), 2**30, columns).to(torch.int32)
+    assert torch.equal(called(triton_kernels.linear, x, weight, bias).long(), products + bias)
 
 
 HEADS = [(1, 1, 1, 1, 1), (2, 1, 3, 5, 4), (1, 4, 2, 9, 17), (1, 1, 2, 70, 8), (1, 2, 1, 3, 200)]
