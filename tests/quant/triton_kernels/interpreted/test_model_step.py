@@ -46,8 +46,15 @@ def step(name: str, preset: str, kernels: Kernels) -> tuple[torch.Tensor, ...]:
     return tuple(value.detach().cpu() for value in (torch.cat(logits), ranges, gradients))
 
 
-@pytest.mark.parametrize("name", SIZES)
-@pytest.mark.parametrize("preset", PRESETS)
+QUICK = {("deit_t", "ivit_paper"), ("deit_t", "lut8_true8"), ("swin_t", "ivit8")}  # the others take minutes
+CASES = [
+    pytest.param(name, preset, marks=[] if (name, preset) in QUICK else pytest.mark.slow)
+    for name in SIZES
+    for preset in PRESETS
+]
+
+
+@pytest.mark.parametrize(("name", "preset"), CASES)
 def test_a_step_has_the_integers_and_ranges_of_plain_torch(name: str, preset: str) -> None:
     plain, triton = step(name, preset, EAGER), step(name, preset, accelerator())
     assert torch.equal(triton[0], plain[0])
