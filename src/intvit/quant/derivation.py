@@ -118,6 +118,7 @@ class Derivations:
             while waiting:
                 ready = [request for request in waiting if request.ready]
                 later = [request for request in waiting if not request.ready]
+                assert ready, "what is asked for depends on another pass"
                 # What will have to wait for others of its kind waits for them, so that they are derived together.
                 kinds = {(request.function, request.options.get("bits")) for request in later}
                 alone = [r for r in ready if (r.function, r.options.get("bits")) not in kinds]
