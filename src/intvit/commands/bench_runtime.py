@@ -21,8 +21,8 @@ from intvit.bench.runtime import RuntimeSettings, measure, models, step_macs
 from intvit.commands.argument_types import new_file, positive
 from intvit.files import write_json
 from intvit.models import MODELS
-from intvit.runtime.native.plan import Kind
 from intvit.runtime.native.runtime import PATHS, NativeRuntime
+from intvit.runtime.native.steps import Kind
 
 
 def _parser() -> argparse.ArgumentParser:

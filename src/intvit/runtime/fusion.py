@@ -1,4 +1,4 @@
-"""Which operators become one step of the native runtime: a linear layer with what follows it, and attention.
+"""Which operators become one step of a fast runtime: a linear layer with what follows it, and attention.
 
 A group is only fused if nothing else reads the values between its operators. Operators outside all groups are steps of
 their own.
