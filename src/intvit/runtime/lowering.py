@@ -12,7 +12,7 @@ import numpy as np
 
 from intvit.program.program import Operator, Program, container
 from intvit.program.tables import exponent_table, weight_table
-from intvit.runtime.fusion import Fusion, Group
+from intvit.runtime.fusion import Fusion
 from intvit.runtime.plan import AnyStep, ExecutionPlan, Tensor
 
 S = TypeVar("S", bound=AnyStep)
@@ -21,13 +21,14 @@ S = TypeVar("S", bound=AnyStep)
 class Lowering(Generic[S]):
     """Appends the steps of one operator after the other to `plan`. Without `fuse` every operator is a step of its own.
 
-    A runtime gives `operators` (those of MOVES, and what computes), `group` and `copy`.
+    A runtime gives `operators` (those of MOVES, and what computes), `group` and `copy`, and may fuse more.
     """
 
+    fusion_rules: ClassVar[type[Fusion]] = Fusion
     operators: ClassVar[Mapping[str, Callable[[Any, Operator], None]]]
 
     def __init__(self, program: Program, *, fuse: bool) -> None:
-        self.program, self.fusion = program, Fusion(program)
+        self.program, self.fusion = program, self.fusion_rules(program)
         self.plan: ExecutionPlan[S] = ExecutionPlan()
         groups = self.fusion.groups if fuse else {}
         image = program.values[program.input]
@@ -42,7 +43,7 @@ class Lowering(Generic[S]):
         self.scores()
         self.plan.place(share=fuse)
 
-    def group(self, group: Group) -> None:
+    def group(self, group: Any) -> None:
         """Appends the step of a group."""
         raise NotImplementedError
 

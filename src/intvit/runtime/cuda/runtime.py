@@ -1,0 +1,246 @@
+"""The cuda runtime: a program, lowered to a plan, executed by Triton kernels on the tensor cores of a GPU.
+
+With TRITON_INTERPRET=1 in the environment before Triton is imported, kernels are interpreted on the CPU: slow, and the
+proof without a GPU that their integers are right.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import torch
+
+from intvit.errors import IntVitError
+from intvit.program.program import Program, ProgramError
+from intvit.runtime import check_images, check_shape
+from intvit.runtime.cuda.lowering import lower
+from intvit.runtime.cuda.steps import Kind, Step
+from intvit.runtime.plan import ExecutionPlan
+from intvit.runtime.plan import Tensor as PlanTensor
+
+if TYPE_CHECKING:
+    from intvit.runtime.cuda.launches import BoundStep
+
+LARGEST_BATCH = 256  # images of one call of the kernels; more are run in chunks
+GRAPHS = 8  # batches, by size and stream, whose buffers and graph are kept
+OFFSETS = 2**31 - 1  # kernels count entries of a buffer in int32
+
+
+class CudaRuntime:
+    """Runs a checked program on uint8 images.
+
+    device: such as "cuda:1", by default the current GPU; "cpu" where Triton interprets kernels. The first call with a
+    batch size captures a CUDA graph; the last 8 sizes (of a stream) are kept. Every stream has its buffers, so that
+    calls on several streams and from several threads do not meet.
+    Raises IntVitError where Triton is not installed, or there is no GPU.
+    """
+
+    def __init__(self, program: Program, device: str | None = None) -> None:
+        self.program = program
+        self.device = usable_device(device)
+        self._plan = lower(program, fuse=True)
+        self._constants = Constants(self._plan, self.device)
+        self._kept: OrderedDict[tuple[int, int], Batch] = OrderedDict()
+        self._lock = threading.Lock()
+        largest = max(buffer.size for buffer in self._plan.buffers if buffer.data is None)
+        self._chunk = max(1, min(LARGEST_BATCH, OFFSETS // largest))
+
+    @overload
+    def __call__(self, images: torch.Tensor) -> torch.Tensor: ...
+    @overload
+    def __call__(self, images: np.ndarray) -> np.ndarray: ...
+    def __call__(self, images: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
+        """uint8 [B, C, H, W] -> int32 scores [B, classes]. Raises ProgramError for other images.
+
+        Of a tensor on the runtime's device the pixels are read where they are, and the scores are a new tensor there,
+        computed in the current stream; other tensors are moved. Of a numpy array the scores are one, too.
+        """
+        if isinstance(images, np.ndarray):
+            check_images(self.program, images)
+            return self._scores(torch.from_numpy(np.ascontiguousarray(images)).to(self.device)).cpu().numpy()
+        if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8:
+            found = getattr(images, "dtype", type(images).__name__)
+            raise ProgramError(f"images are of type {found}, expected uint8 (0..255, not normalized), torch or numpy")
+        check_shape(self.program, images.shape)
+        return self._scores(images.to(self.device).contiguous())
+
+    def _scores(self, images: torch.Tensor) -> torch.Tensor:
+        chunks = [self._batch(len(chunk))(chunk) for chunk in images.split(self._chunk)]
+        return torch.cat(chunks) if len(chunks) > 1 else chunks[0]
+
+    def _batch(self, size: int) -> Batch:
+        """The buffers and the graph of a batch size in the current stream; the one longest unused goes."""
+        stream = torch.cuda.current_stream(self.device).cuda_stream if self.device.type == "cuda" else 0
+        with self._lock:
+            batch = self._kept.pop((stream, size), None) or Batch(self._plan, self._constants, size)
+            self._kept[stream, size] = batch
+            while len(self._kept) > GRAPHS:
+                self._kept.popitem(last=False)
+        return batch
+
+    def trace(self, images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields (operator name, its output as int64 [B, ...]) in program order, each operator run on its own."""
+        check_images(self.program, images)
+        plan = lower(self.program, fuse=False)
+        batch = Batch(plan, Constants(plan, self.device), len(images))
+        batch(torch.from_numpy(np.ascontiguousarray(images)).to(self.device))
+        for operator in self.program.operators:
+            yield operator.output, batch.view(plan.values[operator.output]).cpu().numpy().astype(np.int64)
+
+    @property
+    def weight_memory(self) -> int:
+        """Bytes of weights, tables and other constants on the device."""
+        return self._constants.bytes
+
+    def buffer_memory(self, batch: int) -> int:
+        """Bytes of the buffers of a batch, without the caller's images and the scores that are returned."""
+        return batch * image_bytes(self._plan)
+
+    def __repr__(self) -> str:
+        weights, buffers = (size / 2**20 for size in (self.weight_memory, self.buffer_memory(1)))
+        kept = ", ".join(str(size) for _, size in self._kept) or "none"
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "Triton's interpreter"
+        return (
+            f"CudaRuntime({name}; weights {weights:.1f} MiB, buffers {buffers:.1f} MiB an image; "
+            f"batch sizes kept: {kept})"
+        )
+
+
+class Constants:
+    """What all batches share on the device: constant buffers, and the constants of every step."""
+
+    def __init__(self, plan: ExecutionPlan[Step], device: torch.device) -> None:
+        self.device = device
+        data = {index: buffer.data for index, buffer in enumerate(plan.buffers) if buffer.data is not None}
+        self.buffers = {index: on_device(array, device) for index, array in data.items()}
+        self.of_steps = [
+            {role: on_device(array, device) for role, array in step.constants.items()} for step in plan.steps
+        ]
+
+    @property
+    def bytes(self) -> int:
+        tensors = [*self.buffers.values(), *(tensor for step in self.of_steps for tensor in step.values())]
+        return sum(tensor.nbytes for tensor in tensors)
+
+
+@dataclass
+class Memory:
+    """The buffers of a batch: every buffer of the plan, times the number of images, in one tensor."""
+
+    plan: ExecutionPlan[Step]
+    constants: Constants
+    size: int
+
+    def __post_init__(self) -> None:
+        total = self.size * image_bytes(self.plan)
+        self.bytes = torch.zeros(total, dtype=torch.uint8, device=self.constants.device)
+
+    def view(self, tensor: PlanTensor, images: torch.Tensor | None = None) -> torch.Tensor:
+        """[B, ...]; constants are equal for all images. images: what stands for the plan's input buffer."""
+        shape, strides = tensor.entries.shape, tensor.entries.strides
+        constant = self.constants.buffers.get(tensor.buffer)
+        if constant is not None:
+            return constant.as_strided((self.size, *shape), (0, *strides), tensor.offset)
+        step = tensor.whole.size
+        if images is not None and tensor.buffer == self.plan.input:
+            return images.as_strided((self.size, *shape), (step, *strides), images.storage_offset() + tensor.offset)
+        buffer, dtype = self.plan.buffers[tensor.buffer], torch_type(tensor.dtype)
+        start = self.size * buffer.offset
+        entries = self.bytes[start : start + self.size * buffer.size].view(dtype)
+        return entries.as_strided((self.size, *shape), (step, *strides), entries.storage_offset() + tensor.offset)
+
+
+class Batch:
+    """A plan for a number of images: buffers, and after the first call the CUDA graph of its steps.
+
+    The one step that reads the images runs before the graph, on the caller's tensor.
+    """
+
+    def __init__(self, plan: ExecutionPlan[Step], constants: Constants, size: int) -> None:
+        self.plan, self.constants = plan, constants
+        self.memory = Memory(plan, constants, size)
+        self.view = self.memory.view
+        self._lock = threading.Lock()
+        readers = [any(t.buffer == plan.input for t in step.inputs.values()) for step in plan.steps]
+        self._first = 1 if readers[0] and not any(readers[1:]) else 0
+        self._launches = [self._launch(index) for index in range(self._first, len(plan.steps))]
+        scores = plan.buffers[plan.output]
+        start = size * scores.offset
+        self.scores = self.memory.bytes[start : start + size * scores.size].view(torch.int32).view(size, -1)
+        self._graph: Any = None
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        with self._lock:  # calls of one stream follow each other
+            if self._first:
+                self._launch(0, images)()
+            else:
+                image = self.plan.values[next(iter(self.plan.values))]
+                self.view(image).copy_(images)
+            if self._graph is not None:
+                self._graph.replay()
+            else:
+                self._run()
+                if images.is_cuda:
+                    self._graph = self._captured()
+            return self.scores.clone()
+
+    def _run(self) -> None:
+        for launch in self._launches:
+            launch()
+
+    def _captured(self) -> torch.cuda.CUDAGraph:
+        """The graph of the steps, which have run once, so that their kernels are compiled."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            self._run()
+        return graph
+
+    def _launch(self, index: int, images: torch.Tensor | None = None) -> Callable[[], Any]:
+        from intvit.runtime.cuda.launches import BoundStep, launch
+
+        step = self.plan.steps[index]
+        inputs = {name: self.view(tensor, images) for name, tensor in step.inputs.items()}
+        return launch(BoundStep(step, inputs, self.view(step.output), self.constants.of_steps[index]))
+
+
+def image_bytes(plan: ExecutionPlan[Step]) -> int:
+    """Bytes of all buffers for one image."""
+    ends = (buffer.offset + buffer.size for buffer in plan.buffers if buffer.data is None)
+    return -(-max(ends) // 64) * 64
+
+
+def torch_type(dtype: np.dtype) -> torch.dtype:
+    kind: torch.dtype = getattr(torch, dtype.name)
+    return kind
+
+
+def on_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+
+def usable_device(name: str | None) -> torch.device:
+    """The GPU `name`, or the current one; the CPU where Triton interprets. Raises IntVitError where there is neither."""
+    try:
+        from triton import knobs
+    except ImportError:
+        raise IntVitError(
+            "runtime=cuda needs Triton, which is not installed: pip install 'intvit[cuda]', or use runtime=native"
+        ) from None
+    if knobs.runtime.interpret:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise IntVitError("runtime=cuda needs an NVIDIA GPU and a torch that sees it: use runtime=native without one")
+    try:
+        device = torch.device(name or "cuda", None if name else torch.cuda.current_device())
+    except RuntimeError:
+        device = torch.device("cpu")
+    if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise IntVitError(f"device {name!r} of runtime=cuda: there are {', '.join(f'cuda:{i}' for i in range(count))}")
+    return device
