@@ -42,11 +42,12 @@ def load(source: Program | str | os.PathLike[str], runtime: str = "native", **op
     """A checked program, ready to run: `scores = load(folder)(images)`, uint8 (B, C, H, W) -> int32 (B, classes).
 
     source: the folder of an integer checkpoint, or a program. runtime: `native` (C++, the fast one; takes `threads` and
-    `path`), `numpy` (the reference), `torch`, `onnx` or `cuda` (Triton; takes `device`, and tensors that are there); all
-    give equal integers, and none but `torch` and `cuda` needs torch.
+    `path`), `numpy` (the reference), `torch`, `onnx` or `cuda` (Triton; takes `device`, and tensors on it). All give
+    equal integers; only `torch` and `cuda` need torch.
 
     Raises ProgramError (an IntVitError) for a folder that holds no whole checkpoint, and an unknown runtime or option,
-    IntVitError where the native runtime is not compiled, or there is no GPU for `cuda`. The runtime refuses images of another size or type.
+    IntVitError where the native runtime is not compiled, or `cuda` has no GPU. The runtime refuses images of another
+    size or type.
 
     >>> load(folder, "numpy")(images).dtype
     dtype('int32')
@@ -63,7 +64,7 @@ def as_program(source: Program | str | os.PathLike[str]) -> Program:
 
 
 def load_runtime(program: Program, name: str, **options: Any) -> Runtime:
-    """The runtime `name` (a key of RUNTIMES) for a checked program; `native` takes `threads` and `path`, `cuda` `device`.
+    """The runtime `name` (a key of RUNTIMES) for a checked program; options are those of `load`.
 
     Raises ProgramError for an unknown name or option, IntVitError where the runtime does not run on this machine.
     """
@@ -72,7 +73,9 @@ def load_runtime(program: Program, name: str, **options: Any) -> Runtime:
     module, _, runtime = RUNTIMES[name].partition(":")
     made = getattr(import_module(module), runtime)
     if unknown := sorted(options.keys() - inspect.signature(made).parameters.keys()):
-        raise ProgramError(f"runtime {name!r} takes no {', '.join(unknown)}; native takes threads and path, cuda device")
+        raise ProgramError(
+            f"runtime {name!r} takes no {', '.join(unknown)}; native takes threads and path, cuda device"
+        )
     loaded: Runtime = made(program, **options)
     return loaded
 

@@ -35,7 +35,7 @@ Group = LinearGroup | AttentionGroup
 
 
 class Fusion:
-    """The groups of a program, by the name of each operator in them: dataclasses of operators, of which one is `last`."""
+    """The groups of a program by the name of each operator in them: dataclasses of operators, one of them `last`."""
 
     def __init__(self, program: Program) -> None:
         self.program = program

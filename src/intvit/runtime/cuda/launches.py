@@ -37,7 +37,8 @@ class Launch:
     stages: int = 2
 
     def __call__(self) -> None:
-        self.kernel[self.grid](**self.arguments, num_warps=self.warps, num_stages=self.stages)
+        options = {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": False}
+        self.kernel[self.grid](**self.arguments, **options)
 
 
 def launch(bound: BoundStep) -> Callable[[], Any]:
@@ -111,7 +112,9 @@ def _linear(bound: BoundStep) -> Launch:
     x, output, constants = bound.inputs["x"], bound.output, bound.constants
     (count, x_row), channels = _rows(x), output.shape[-1]
     residual = bound.inputs.get("residual")
-    block_m, block_n = 64, 128 if channels > 64 and _tiled(count, 64) * _tiled(channels, 128) >= PROCESSORS else 64
+    wide = channels > 64 and _tiled(count, 64) * _tiled(channels, 128) >= PROCESSORS
+    wide = wide and not (bound.step.options["packed"] and residual is not None)  # which need all registers
+    block_m, block_n = 64, 128 if wide else 64
     places = (*_image_rows(output), *((0, 0) if residual is None else _image_rows(residual)))
     arguments = _linear_options(bound) | {
         "x": x,
@@ -217,6 +220,7 @@ def _attention(bound: BoundStep) -> Launch:
         "mean_shift": mean[1],
         "D": size,
         "DP": _power(size, 32, 1 << 20),
+        "WHOLE": k.shape[2] <= block,
         "BIAS": bias is not None,
         "MASK": mask is not None,
         "GATHER": len(bound.constants["table"]) == 256,

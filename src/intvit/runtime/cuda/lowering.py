@@ -16,7 +16,7 @@ import numpy as np
 from intvit.program.program import Operator, Program, limits
 from intvit.program.tables import gelu_table, pixel_table
 from intvit.runtime.cuda.fusion import CudaFusion, PatchesGroup, TabledLinearGroup
-from intvit.runtime.cuda.packing import pack
+from intvit.runtime.cuda.packing import BLOCK, pack
 from intvit.runtime.cuda.steps import Kind, Step
 from intvit.runtime.fusion import AttentionGroup, LinearGroup
 from intvit.runtime.lowering import MOVES, dense_rows
@@ -113,12 +113,16 @@ class Lowering(Base[Step]):
         weight, bias = constants["weight"].astype(np.int8), constants["bias"].astype(np.int64)
         if not x.signed:  # the kernel has x - 128
             bias = bias + 128 * weight.sum(1, dtype=np.int64)
-        packed = bool(-8 <= weight.min() and weight.max() <= 7)
-        arrays = {"weight": pack(weight) if packed else weight, "bias": bias.astype(np.int32)}  # modulo 2^32, as sums are
+        smaller = weight.shape[1] > BLOCK // 2  # a block is packed into half as many bytes
+        packed = bool(weight.min() >= -8 and weight.max() <= 7) and smaller
+        arrays = {
+            "weight": pack(weight) if packed else weight,
+            "bias": bias.astype(np.int32),
+        }  # modulo 2^32, as sums are
         return arrays, packed
 
     def fits(self, group: AttentionGroup) -> bool:
-        """Whether the kernel takes the group: one multiplier for all logits, a bias equal for all images, at most four axes."""
+        """Whether the kernel takes the group: one multiplier for all logits, a bias equal for all images, four axes."""
         constants = self.program.constants_of(group.logits)
         if any(array.size > 1 for array in constants.values()) or len(self.program.values[group.last.output].shape) > 4:
             return False
@@ -133,11 +137,13 @@ class Lowering(Base[Step]):
         key = self.values[products.inputs[1]]
         key = self.matrices(products, key if products.attributes["transpose_b"] else _turned(key))
         value = self.values[group.weighted.inputs[1]]
-        value = self.turned_values(group.weighted, value if group.weighted.attributes["transpose_b"] else _turned(value))
+        value = self.turned_values(
+            group.weighted, value if group.weighted.attributes["transpose_b"] else _turned(value)
+        )
         inputs = {"q": query, "k": key, "v": value}
         constants = self.program.constants_of(logits)
         options: dict[str, Any] = {
-            "multiplier": int(constants.get("multiplier", constants.get("multiplier_a"))[0]),
+            "multiplier": int(constants["multiplier_a" if logits.op == "add" else "multiplier"][0]),
             "multiplier_b": int(constants["multiplier_b"][0]) if "multiplier_b" in constants else 0,
             "shift": int(constants["shift"][0]),
             "logit_limits": limits(self.program.values[logits.output].bits, True),
@@ -180,7 +186,7 @@ class Lowering(Base[Step]):
         return copy
 
     def stored_turned(self, values: Tensor) -> Tensor | None:
-        """Splits the linear layer that made values [groups, heads, D, N]: their channels get a step that stores them so.
+        """Splits the linear layer that made values [groups, heads, D, N]: their channels get a step of their own.
 
         None where no layer made them, or not as rows of all tokens of one group after the other.
         """
@@ -192,8 +198,9 @@ class Lowering(Base[Step]):
         wide = values.whole.shape[-1]
         rows, first, count = values.whole.size // wide, values.offset, heads * size
         expected = np.empty((groups, tokens, wide), np.int8)[..., :count].reshape(groups, tokens, heads, size)
-        same = expected.transpose(0, 2, 3, 1).strides == values.entries.strides
-        if not same or rows != groups * tokens or first + count != wide or first == 0 or "table" in step.constants:
+        if _strides(expected.transpose(0, 2, 3, 1)) != _strides(values.entries) or rows != groups * tokens:
+            return None
+        if first + count != wide or first == 0 or "table" in step.constants:
             return None
         if any(other.output.buffer == values.buffer for other in self.plan.steps[index + 1 :]):
             return None
@@ -245,6 +252,11 @@ def _with_heads(tensor: Tensor) -> Tensor:
     return tensor.seen_as(flat if np.may_share_memory(flat, entries) else entries)
 
 
+def _strides(entries: np.ndarray) -> list[int]:
+    """Those of the axes that have more than one entry."""
+    return [stride for stride, size in zip(entries.strides, entries.shape, strict=True) if size > 1]
+
+
 def _row_stride(tensor: Tensor) -> int | None:
     """Distance of the rows of one image; None where they have several."""
     flat = tensor.entries.reshape(-1, tensor.entries.shape[-1])
@@ -266,6 +278,23 @@ def _patches(to: Lowering, operator: Operator) -> None:
     tiles = source.entries.reshape(channels, height // size, size, width // size, size).transpose(1, 3, 0, 2, 4)
     output = to.new(operator)
     to.copy(operator, source.seen_as(tiles), output.seen_as(output.entries.reshape(tiles.shape)))
+
+
+def _concat(to: Lowering, operator: Operator) -> None:
+    """Parts that a linear layer makes for this alone are stored in their place; the others are copied."""
+    axis, output, start = operator.attributes["axis"], to.new(operator), 0
+    for name in operator.inputs:
+        part = to.values[name]
+        stop = start + part.entries.shape[axis]
+        place = output.seen_as(output.entries[(slice(None),) * axis + (slice(start, stop),)])
+        start = stop
+        index = next((i for i, step in enumerate(to.plan.steps) if step.output is part), None)
+        alone = len(to.fusion.readers[name]) == 1 and name != to.program.output and _row_stride(place) is not None
+        if index is None or to.plan.steps[index].kind is not Kind.LINEAR or not alone:
+            to.copy(operator, part, place)
+            continue
+        to.plan.steps[index] = replace(to.plan.steps[index], output=place)
+        to.values[name] = place
 
 
 def _gather(to: Lowering, operator: Operator) -> None:
@@ -338,7 +367,7 @@ def _layernorm(to: Lowering, operator: Operator) -> None:
 
 
 def _softmax(to: Lowering, operator: Operator) -> None:
-    arrays = {"table": to.distance_table(operator).astype(np.int32)}
+    arrays: dict[str, np.ndarray] = {"table": to.distance_table(operator).astype(np.int32)}
     if "mask" in operator.constants:
         shape = to.program.values[operator.output].shape
         mask = np.broadcast_to(to.program.constants_of(operator)["mask"], shape).astype(np.uint8)
@@ -369,6 +398,7 @@ def gelu_bytes(program: Program, operator: Operator) -> np.ndarray:
 
 OPERATORS: dict[str, Callable[[Lowering, Operator], None]] = {
     **MOVES,
+    "concat": _concat,
     "quantize_input": _quantize_input,
     "patches": _patches,
     "gather": _gather,

@@ -6,9 +6,9 @@ BLOCK = 128  # inputs; kernels/linear.py reads 64 bytes of them at once
 
 
 def pack(weight: np.ndarray) -> np.ndarray:
-    """int8 [N, K] of -8..7 -> int8 [N, 64 ceil(K / 128)]: byte j of a block has input j in its low half, j + 64 in its high.
+    """int8 [N, K] of -8..7 -> int8 [N, 64 ceil(K / 128)].
 
-    Inputs beyond K are 0.
+    Byte j of a block holds the weight of its input j in the low half, that of input j + 64 in the high one; 0 beyond K.
     """
     outputs, inputs = weight.shape
     blocks = np.pad(weight, [(0, 0), (0, -inputs % BLOCK)]).reshape(outputs, -1, 2, BLOCK // 2).astype(np.uint8)

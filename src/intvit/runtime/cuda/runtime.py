@@ -10,8 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import prod
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -20,12 +19,9 @@ from intvit.errors import IntVitError
 from intvit.program.program import Program, ProgramError
 from intvit.runtime import check_images, check_shape
 from intvit.runtime.cuda.lowering import lower
-from intvit.runtime.cuda.steps import Kind, Step
+from intvit.runtime.cuda.steps import Step
 from intvit.runtime.plan import ExecutionPlan
 from intvit.runtime.plan import Tensor as PlanTensor
-
-if TYPE_CHECKING:
-    from intvit.runtime.cuda.launches import BoundStep
 
 LARGEST_BATCH = 256  # images of one call of the kernels; more are run in chunks
 GRAPHS = 8  # batches, by size and stream, whose buffers and graph are kept
@@ -169,7 +165,7 @@ class Batch:
         self._lock = threading.Lock()
         readers = [any(t.buffer == plan.input for t in step.inputs.values()) for step in plan.steps]
         self._first = 1 if readers[0] and not any(readers[1:]) else 0
-        self._launches = [self._launch(index) for index in range(self._first, len(plan.steps))]
+        self._launches = [self.launch(index) for index in range(self._first, len(plan.steps))]
         scores = plan.buffers[plan.output]
         start = size * scores.offset
         self.scores = self.memory.bytes[start : start + size * scores.size].view(torch.int32).view(size, -1)
@@ -178,7 +174,7 @@ class Batch:
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         with self._lock:  # calls of one stream follow each other
             if self._first:
-                self._launch(0, images)()
+                self.launch(0, images)()
             else:
                 image = self.plan.values[next(iter(self.plan.values))]
                 self.view(image).copy_(images)
@@ -201,7 +197,8 @@ class Batch:
             self._run()
         return graph
 
-    def _launch(self, index: int, images: torch.Tensor | None = None) -> Callable[[], Any]:
+    def launch(self, index: int, images: torch.Tensor | None = None) -> Callable[[], Any]:
+        """What executes a step of the plan; images: what it reads in place of the plan's input buffer."""
         from intvit.runtime.cuda.launches import BoundStep, launch
 
         step = self.plan.steps[index]
@@ -225,7 +222,7 @@ def on_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def usable_device(name: str | None) -> torch.device:
-    """The GPU `name`, or the current one; the CPU where Triton interprets. Raises IntVitError where there is neither."""
+    """The GPU `name`, or the current one; the CPU where Triton interprets. Raises IntVitError where there is none."""
     try:
         from triton import knobs
     except ImportError:
@@ -237,7 +234,7 @@ def usable_device(name: str | None) -> torch.device:
     if not torch.cuda.is_available():
         raise IntVitError("runtime=cuda needs an NVIDIA GPU and a torch that sees it: use runtime=native without one")
     try:
-        device = torch.device(name or "cuda", None if name else torch.cuda.current_device())
+        device = torch.device(name) if name else torch.device("cuda", torch.cuda.current_device())
     except RuntimeError:
         device = torch.device("cpu")
     if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():

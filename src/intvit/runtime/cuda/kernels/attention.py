@@ -1,4 +1,4 @@
-"""Attention in one kernel: logits, softmax and the weighted mean of values, for blocks of rows, in passes over the keys.
+"""Attention in one kernel: logits, softmax and the mean of values, for blocks of rows, in passes over the keys.
 
 The row's maximum comes first: exponentials are tables of the distance from it, which no running maximum can rescale.
 """
@@ -8,6 +8,7 @@ import triton.language as tl
 
 from intvit.runtime.cuda.kernels.integers import (
     add,
+    add_high,
     clamp,
     look_up,
     quotient,
@@ -16,55 +17,69 @@ from intvit.runtime.cuda.kernels.integers import (
     round_shift,
 )
 
-@triton.jit
-def _products(q, k, keys, channels, N, k_token, D: tl.constexpr):
-    inside = (keys[None, :] < N) & (channels[:, None] < D)
-    return tl.dot(q, tl.load(k + keys[None, :] * k_token + channels[:, None], mask=inside, other=0), out_dtype=tl.int32)
-
 
 @triton.jit
 def _codes(
-    acc, bias, place, inside, multiplier, multiplier_b, shift,
-    BIAS: tl.constexpr, HIGH: tl.constexpr, LOW: tl.constexpr, TOP: tl.constexpr,
+    acc, b, multiplier, multiplier_b, shift, BIAS: tl.constexpr, HIGH: tl.constexpr, LOW: tl.constexpr,
+    TOP: tl.constexpr,
 ):  # fmt: skip
-    """Logits of the products."""
+    """Logits of the products and biases."""
     if BIAS:
-        y = add(acc, tl.load(bias + place, mask=inside, other=0), multiplier, multiplier_b, shift)
-    elif HIGH:
-        y = requantize_high(acc, multiplier, shift)
+        y = add_high(acc, b, multiplier, multiplier_b, shift) if HIGH else add(acc, b, multiplier, multiplier_b, shift)
     else:
-        y = requantize(acc, multiplier, shift)
+        y = requantize_high(acc, multiplier, shift) if HIGH else requantize(acc, multiplier, shift)
     return clamp(y, LOW, TOP)
+
+
+@triton.jit
+def _logits(
+    query, k, bias, mask, rows, keys, channels, M, N, k_token, bias_token, mask_token, multiplier, multiplier_b, shift,
+    D: tl.constexpr, RAW: tl.constexpr, BIAS: tl.constexpr, MASK: tl.constexpr, HIGH: tl.constexpr, LOW: tl.constexpr,
+    TOP: tl.constexpr,
+):  # fmt: skip
+    """int32 logits, or RAW products, of a block of rows and keys, and which of them are kept."""
+    inside = (keys[None, :] < N) & (channels[:, None] < D)
+    key = tl.load(k + keys[None, :] * k_token + channels[:, None], mask=inside, other=0)
+    x = tl.dot(query, key, out_dtype=tl.int32)
+    kept = (rows[:, None] < M) & (keys[None, :] < N)
+    if not RAW:
+        b = tl.load(bias + rows[:, None] * bias_token + keys[None, :], mask=kept, other=0) if BIAS else 0
+        x = _codes(x, b, multiplier, multiplier_b, shift, BIAS, HIGH, LOW, TOP)
+    if MASK:
+        kept = kept & (tl.load(mask + rows[:, None] * mask_token + keys[None, :], mask=kept, other=1) == 0)
+    return x, kept
 
 
 @triton.jit
 def _weights(table, entries, codes, largest, kept, GATHER: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
     """int32 exponentials or weights by the distance from the row's maximum; 0 where a logit is not kept."""
     distance = tl.where(kept, largest[:, None] - codes, 0)
-    if GATHER:
-        found = look_up(entries, distance, BM, BN)
-    else:  # 65,536 entries do not fit into shared memory
-        found = tl.load(table + distance)
+    # 65,536 entries do not fit into shared memory
+    found = look_up(entries, distance, BM, BN) if GATHER else tl.load(table + distance)
     return tl.where(kept, found.to(tl.int32), 0)
 
 
-@triton.jit
+# Numbers of a layer change with every layer: no code of its own for those that are 1 or divisible by 16.
+@triton.jit(do_not_specialize=["multiplier", "multiplier_b", "shift", "mean_multiplier", "mean_shift", "M", "N"])
 def attention(
     q, k, v, bias, mask, table, multiplier_out, shift_out, out, M, N, heads, groups,
     q_group, q_head, q_token, k_group, k_head, k_token, v_group, v_head, v_channel,
     bias_group, bias_head, bias_token, mask_group, mask_head, mask_token, out_group, out_head, out_token,
     multiplier, multiplier_b, shift, mean_multiplier, mean_shift,
-    D: tl.constexpr, DP: tl.constexpr, BIAS: tl.constexpr, MASK: tl.constexpr, GATHER: tl.constexpr,
-    MONOTONE: tl.constexpr, HIGH: tl.constexpr, LOW: tl.constexpr, TOP: tl.constexpr, SOFTMAX: tl.constexpr,
-    BITS: tl.constexpr, WEIGHT_BITS: tl.constexpr, OUT_LOW: tl.constexpr, OUT_TOP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    D: tl.constexpr, DP: tl.constexpr, WHOLE: tl.constexpr, BIAS: tl.constexpr, MASK: tl.constexpr,
+    GATHER: tl.constexpr, MONOTONE: tl.constexpr, HIGH: tl.constexpr, LOW: tl.constexpr, TOP: tl.constexpr,
+    SOFTMAX: tl.constexpr, BITS: tl.constexpr, WEIGHT_BITS: tl.constexpr, OUT_LOW: tl.constexpr, OUT_TOP: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """BM rows of one head: q int8 [M, D], k int8 [N, D], v int8 [D, N] -> int8 [M, D], each dense along its last axis.
 
     bias int16 [M, N] joins the logits' requantize; mask uint8 [M, N] excludes where it is 1; both are the same for all
-    images of `groups` groups. table [256] for a GATHER, or [65536]. MONOTONE: the multiplier is positive and there is no
-    bias, so that the largest product has the largest logit. SOFTMAX "deferred": the table holds weights, and the mean
-    is divided by their sum; "rounded", "floor": it holds exponentials, normalized to BITS bits, and products are
-    requantized with multiplier_out and shift_out [D]. Weights and probabilities are below 2^WEIGHT_BITS.
+    images of `groups` groups. table [256] for a GATHER, or [65536]. HIGH: the shift is 33 or more.
+    WHOLE: all keys are one block, whose logits are kept. Else MONOTONE: the multiplier is positive and there is no
+    bias, so that the largest product has the largest logit.
+    SOFTMAX "deferred": the table holds weights, and the mean is divided by their sum; "rounded", "floor": it holds
+    exponentials, normalized to BITS bits, and products are requantized with multiplier_out and shift_out [D].
+    Weights and probabilities are below 2^WEIGHT_BITS.
     """
     pid, blocks = tl.program_id(0), tl.cdiv(M, BM)
     head, group = pid // blocks % heads, pid // blocks // heads
@@ -80,31 +95,31 @@ def attention(
     query = tl.load(q + rows[:, None] * q_token + channels[None, :], mask=known, other=0)
     entries = tl.load(table + tl.arange(0, 256)) if GATHER else 0
 
-    largest = tl.full((BM,), -(1 << 31), tl.int32)
-    for start in range(0, N, BN):
-        n = start + keys
-        acc = _products(query, k, n, channels, N, k_token, D)
-        kept = (n[None, :] < N) & (rows[:, None] < M)
-        x = acc
-        if not MONOTONE:
-            place = rows[:, None] * bias_token + n[None, :]
-            x = _codes(acc, bias, place, kept, multiplier, multiplier_b, shift, BIAS, HIGH, LOW, TOP)
-        if MASK:
-            kept = kept & (tl.load(mask + rows[:, None] * mask_token + n[None, :], mask=kept, other=1) == 0)
-        largest = tl.maximum(largest, tl.max(tl.where(kept, x, -(1 << 31)), 1))
-    if MONOTONE:
-        largest = _codes(largest, bias, 0, 0, multiplier, multiplier_b, shift, False, HIGH, LOW, TOP)
+    if WHOLE:
+        codes, kept = _logits(
+            query, k, bias, mask, rows, keys, channels, M, N, k_token, bias_token, mask_token, multiplier, multiplier_b,
+            shift, D, False, BIAS, MASK, HIGH, LOW, TOP,
+        )  # fmt: skip
+        largest = tl.max(tl.where(kept, codes, LOW), 1)
+    else:
+        largest = tl.full((BM,), -(1 << 31), tl.int32)
+        for start in range(0, N, BN):
+            x, kept = _logits(
+                query, k, bias, mask, rows, start + keys, channels, M, N, k_token, bias_token, mask_token, multiplier,
+                multiplier_b, shift, D, MONOTONE, BIAS, MASK, HIGH, LOW, TOP,
+            )  # fmt: skip
+            largest = tl.maximum(largest, tl.max(tl.where(kept, x, -(1 << 31)), 1))
+        if MONOTONE:
+            largest = _codes(largest, 0, multiplier, multiplier_b, shift, False, HIGH, LOW, TOP)
 
     total = tl.zeros((BM,), tl.int32)  # < 2^31
     if SOFTMAX != "deferred":
         for start in range(0, N, BN):
-            n = start + keys
-            kept = (n[None, :] < N) & (rows[:, None] < M)
-            place = rows[:, None] * bias_token + n[None, :]
-            acc = _products(query, k, n, channels, N, k_token, D)
-            codes = _codes(acc, bias, place, kept, multiplier, multiplier_b, shift, BIAS, HIGH, LOW, TOP)
-            if MASK:
-                kept = kept & (tl.load(mask + rows[:, None] * mask_token + n[None, :], mask=kept, other=1) == 0)
+            if not WHOLE:
+                codes, kept = _logits(
+                    query, k, bias, mask, rows, start + keys, channels, M, N, k_token, bias_token, mask_token,
+                    multiplier, multiplier_b, shift, D, False, BIAS, MASK, HIGH, LOW, TOP,
+                )  # fmt: skip
             total += tl.sum(_weights(table, entries, codes, largest, kept, GATHER, BM, BN), 1)
         numerator = (1 << 46) - 1 if SOFTMAX == "rounded" else (1 << 31) - 1
         factor = quotient(tl.full((BM,), numerator, tl.int64), tl.maximum(total, 1))[:, None]
@@ -114,12 +129,11 @@ def attention(
     columns = tl.zeros((DP,), tl.int32)
     for start in range(0, N, BN):
         n = start + keys
-        kept = (n[None, :] < N) & (rows[:, None] < M)
-        place = rows[:, None] * bias_token + n[None, :]
-        acc = _products(query, k, n, channels, N, k_token, D)
-        codes = _codes(acc, bias, place, kept, multiplier, multiplier_b, shift, BIAS, HIGH, LOW, TOP)
-        if MASK:
-            kept = kept & (tl.load(mask + rows[:, None] * mask_token + n[None, :], mask=kept, other=1) == 0)
+        if not WHOLE:
+            codes, kept = _logits(
+                query, k, bias, mask, rows, n, channels, M, N, k_token, bias_token, mask_token, multiplier,
+                multiplier_b, shift, D, False, BIAS, MASK, HIGH, LOW, TOP,
+            )  # fmt: skip
         weight = _weights(table, entries, codes, largest, kept, GATHER, BM, BN)
         if SOFTMAX == "deferred":
             total += tl.sum(weight, 1)

@@ -50,6 +50,13 @@ def add(a, b, multiplier_a, multiplier_b, shift):
 
 
 @triton.jit
+def add_high(a, b, multiplier_a, multiplier_b, shift):
+    """`add` for 33 <= shift <= 51, in int32, like `requantize_high`: the sum's high word is below 2^30 + 2^14."""
+    scaled = a.to(tl.int64) * multiplier_a.to(tl.int64) + b.to(tl.int64) * multiplier_b.to(tl.int64)
+    return (high_word(scaled) + (1 << (shift - 33))) >> (shift - 32)
+
+
+@triton.jit
 def quotient(a, b):
     """floor(a / b) as int64, 0 <= a < 2^63, 1 <= b: exact."""
     return a.to(tl.int64) // b.to(tl.int64)

@@ -50,7 +50,7 @@ def _reciprocal(
     return tl.where(known, quotient(tl.full((BM,), (1 << 31) - 1, tl.int64), tl.maximum(root, 1)), 0), mean
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M"])
 def layernorm(
     x, multiplier, bias, shift, channel_shift, out, M, x_row,
     C: tl.constexpr, METHOD: tl.constexpr, NORMALIZER_SHIFT: tl.constexpr, NEWTON_STEPS: tl.constexpr,

@@ -1,13 +1,14 @@
-"""Linear layers: products of int8 rows on tensor cores, with what follows them (requantize, residual add, GELU's table).
+"""Linear layers: products of int8 rows on tensor cores, with what follows: requantize, residual add, GELU's table.
 
-`linear` gives rows of channels. `linear_turned` gives the same numbers with the tokens of a group as the last axis: an
-int8 tensor core of compute capability 9 takes operands along the summed axis only, and attention sums values over tokens.
+`linear` gives rows of channels, `linear_turned` the same numbers with the tokens of a group as the last axis: tensor
+cores of compute capability 9 take int8 operands along the summed axis only, and attention sums values over tokens.
 """
 
 import triton
 import triton.language as tl
 
 from intvit.runtime.cuda.kernels.integers import add, clamp, look_up, requantize, requantize_high
+
 
 @triton.jit
 def _tile(address, rows, columns, stride, LIMIT, K: tl.constexpr, BK: tl.constexpr, UNSIGNED: tl.constexpr):
@@ -62,7 +63,7 @@ def _requantized(acc, multiplier, shift, HIGH: tl.constexpr, LOW: tl.constexpr, 
     return clamp(requantize_high(acc, multiplier, shift) if HIGH else requantize(acc, multiplier, shift), LOW, TOP)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M", "tokens"])
 def linear(
     x, weight, bias, multiplier, multiplier_b, shift, residual, table, out,
     M, N, tokens, x_row, out_image, out_row, residual_image, residual_row,
@@ -104,7 +105,7 @@ def linear(
         tl.store(out + place, y.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def linear_turned(
     x, weight, bias, multiplier, shift, out, N, tokens, x_row, out_channel,
     K: tl.constexpr, HIGH: tl.constexpr, LOW: tl.constexpr, TOP: tl.constexpr, UNSIGNED: tl.constexpr,

@@ -1,4 +1,4 @@
-"""Products of two matrices of activations, each signed or unsigned: the general form, for what attention does not take."""
+"""Products of two matrices of activations, signed or unsigned: the general form, for what attention does not take."""
 
 import triton
 import triton.language as tl

@@ -10,7 +10,7 @@ from intvit.runtime.cuda.kernels.integers import quotient, round_shift
 from intvit.runtime.cuda.kernels.integers import requantize as scaled
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M"])
 def requantize(
     x, multiplier, shift, out, M, x_row, C: tl.constexpr, LOW: tl.constexpr, TOP: tl.constexpr, BM: tl.constexpr,
     BC: tl.constexpr,
@@ -25,7 +25,7 @@ def requantize(
     tl.store(out + rows[:, None] * C + channels[None, :], y.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M"])
 def add(
     a, b, multiplier_a, multiplier_b, shift, out, M, a_row, rows_of_image, b_rows, b_image, b_row,
     C: tl.constexpr, LOW: tl.constexpr, TOP: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
@@ -43,7 +43,7 @@ def add(
     tl.store(out + rows[:, None] * C + channels[None, :], y.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M"])
 def look_up(
     x, table, out, M, x_row, C: tl.constexpr, TABLES: tl.constexpr, LOWEST: tl.constexpr, BM: tl.constexpr,
     BC: tl.constexpr,
@@ -112,7 +112,7 @@ def softmax(
         tl.store(out + row * N + n, weight.to(out.dtype.element_ty), mask=n < N)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["multiplier", "shift"])
 def weighted_mean(
     sums, weights, out, sums_row, weights_row, multiplier, shift, K: tl.constexpr, D: tl.constexpr, LOW: tl.constexpr,
     TOP: tl.constexpr, BK: tl.constexpr, BD: tl.constexpr,
@@ -129,7 +129,7 @@ def weighted_mean(
     tl.store(out + row * D + channels, y.to(out.dtype.element_ty), mask=channels < D)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def gather(x, index, out, rows, length, taken, INNER: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr):
     """x [.., length, INNER] -> out [.., taken, INNER], entry i of an axis from index[i], 0 where that is -1."""
     row, inner = tl.program_id(0) * BM + tl.arange(0, BM), tl.program_id(1) * BC + tl.arange(0, BC)
@@ -140,12 +140,12 @@ def gather(x, index, out, rows, length, taken, INNER: tl.constexpr, BM: tl.const
     tl.store(out + row[:, None] * INNER + inner[None, :], v, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M"])
 def patches(
     image, table, out, M, columns, CHANNELS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
     PATCH: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """Pixels [B, CHANNELS, HEIGHT, WIDTH] -> rows [M, CHANNELS * PATCH^2], each by its channel's table [CHANNELS, 256]."""
+    """Pixels [B, CHANNELS, HEIGHT, WIDTH] -> rows [M, CHANNELS * PATCH^2], by the channels' tables [CHANNELS, 256]."""
     SIZE: tl.constexpr = PATCH * PATCH
     rows, entries = tl.program_id(0) * BM + tl.arange(0, BM), tl.program_id(1) * BC + tl.arange(0, BC)
     inside = (rows[:, None] < M) & (entries[None, :] < CHANNELS * SIZE)
