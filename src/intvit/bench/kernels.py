@@ -46,6 +46,15 @@ class KernelFigures:
     tensor_cores: str
 
 
+def wanting(figures: KernelFigures) -> list[str]:
+    """What is wrong with a compiled kernel, one line each: spilled registers, a product beside the tensor cores."""
+    name = f"{figures.kernel} {figures.variant} on sm_{figures.arch}"
+    problems = [f"{name}: {figures.spills} instructions spill registers"] if figures.spills else []
+    if figures.kernel in PRODUCTS and not figures.tensor_cores:
+        problems.append(f"{name}: its product does not run on int8 tensor cores")
+    return problems
+
+
 @dataclass(frozen=True)
 class _Source:
     """A kernel with what decides its code: types, constants and alignments of its arguments."""
@@ -130,7 +139,7 @@ def compile_kernel(source: _Source, arch: int, steps: int = 1) -> KernelFigures:
     options = {"num_warps": source.warps, "num_stages": source.stages, "enable_fp_fusion": False}
     built = triton.compile(tree, target=GPUTarget("cuda", arch, 32), options=options)
     usage, code = _dumped(built.asm["cubin"])
-    places = Counter(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+\s+)?([A-Z0-9_.]+)", code, re.MULTILINE))
+    places = Counter(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+\s+)?([A-Z0-9_.x]+)", code, re.MULTILINE))
     products = {name: count for name, count in places.items() if name.startswith(("IGMMA", "IMMA"))}
     registers = re.search(r"REG:(\d+)", usage)
     return KernelFigures(

@@ -79,6 +79,15 @@ class ExecutionPlan(Generic[S]):
         self.buffers.append(Buffer(array.nbytes, array))
         return self._tensor(array.shape, array.dtype)
 
+    def content(self, tensor: Tensor) -> np.ndarray | None:
+        """The entries of a constant's view; None for other tensors."""
+        data = self.buffers[tensor.buffer].data
+        if data is None:
+            return None
+        strides = [stride * data.itemsize for stride in tensor.entries.strides]
+        whole = data.reshape(-1)[tensor.offset :]
+        return np.lib.stride_tricks.as_strided(whole, tensor.entries.shape, strides, writeable=False)
+
     def tensor(self, shape: tuple[int, ...], dtype: np.dtype) -> Tensor:
         """A new buffer with a dense tensor that fills it."""
         self.buffers.append(Buffer(int(np.prod(shape)) * dtype.itemsize))

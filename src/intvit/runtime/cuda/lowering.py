@@ -150,11 +150,10 @@ class Lowering(Base[Step]):
         }
         shape = self.program.values[logits.output].shape
         if logits.op == "add":
-            bias = self.values[logits.inputs[1]]
-            inputs["bias"] = _with_heads(bias.seen_as(np.broadcast_to(bias.entries, shape)))
+            inputs["bias"] = self.per_logit(self.plan.content(self.values[logits.inputs[1]]), shape)
         if "mask" in softmax.constants:
-            mask = self.plan.constant(self.program.constants_of(softmax)["mask"].astype(np.uint8))
-            inputs["mask"] = _with_heads(mask.seen_as(np.broadcast_to(mask.entries, shape)))
+            mask = self.program.constants_of(softmax)["mask"].astype(np.uint8)
+            inputs["mask"] = self.per_logit(mask, shape)
         options |= self.normalization(softmax)
         if last.op == "weighted_mean":
             ending: dict[str, np.ndarray] = {}
@@ -172,6 +171,17 @@ class Lowering(Base[Step]):
         """[.., heads, M, K] dense along K, whose axes before the heads and the images are one."""
         fits = dense_rows(tensor) and self.stacked(_with_heads(tensor), 3)
         return _with_heads(tensor if fits else self.copied(operator, tensor))
+
+    def per_logit(self, array: np.ndarray | None, shape: tuple[int, ...]) -> Tensor:
+        """A constant with an entry for every logit of `shape`, equal along axes before the last two where it was so."""
+        assert array is not None  # `fits` has seen that it is a constant
+        while array.ndim < len(shape):
+            array = array[None]
+        rows = np.broadcast_to(array, (*array.shape[:-2], *shape[-2:]))
+        padding = [(0, 0)] * (rows.ndim - 1) + [(0, -rows.shape[-1] % ROW_ALIGNMENT)]
+        tensor = self.plan.constant(np.pad(rows, padding))
+        tensor = tensor.seen_as(tensor.entries[..., : shape[-1]])
+        return _with_heads(tensor.seen_as(np.broadcast_to(tensor.entries, shape)))
 
     def turned_values(self, operator: Operator, tensor: Tensor) -> Tensor:
         """Values [.., D, N] dense along the tokens N: the linear layer stores them so, or else a copy does."""

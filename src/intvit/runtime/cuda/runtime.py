@@ -84,7 +84,7 @@ class CudaRuntime:
         """Yields (operator name, its output as int64 [B, ...]) in program order, each operator run on its own."""
         check_images(self.program, images)
         plan = lower(self.program, fuse=False)
-        batch = Batch(plan, Constants(plan, self.device), len(images))
+        batch = Batch(plan, Constants(plan, self.device, every_value=True), len(images))
         batch(torch.from_numpy(np.ascontiguousarray(images)).to(self.device))
         for operator in self.program.operators:
             yield operator.output, batch.view(plan.values[operator.output]).cpu().numpy().astype(np.int64)
@@ -109,12 +109,14 @@ class CudaRuntime:
 
 
 class Constants:
-    """What all batches share on the device: constant buffers, and the constants of every step."""
+    """What all batches share on the device: constants that steps read, or every value is, and those of every step."""
 
-    def __init__(self, plan: ExecutionPlan[Step], device: torch.device) -> None:
+    def __init__(self, plan: ExecutionPlan[Step], device: torch.device, *, every_value: bool = False) -> None:
         self.device = device
-        data = {index: buffer.data for index, buffer in enumerate(plan.buffers) if buffer.data is not None}
-        self.buffers = {index: on_device(array, device) for index, array in data.items()}
+        used = {tensor.buffer for step in plan.steps for tensor in step.tensors}
+        used |= {tensor.buffer for tensor in plan.values.values()} if every_value else set()
+        data = {index: plan.buffers[index].data for index in used}
+        self.buffers = {index: on_device(array, device) for index, array in data.items() if array is not None}
         self.of_steps = [
             {role: on_device(array, device) for role, array in step.constants.items()} for step in plan.steps
         ]

@@ -43,10 +43,12 @@ def _logits(
     x = tl.dot(query, key, out_dtype=tl.int32)
     kept = (rows[:, None] < M) & (keys[None, :] < N)
     if not RAW:
-        b = tl.load(bias + rows[:, None] * bias_token + keys[None, :], mask=kept, other=0) if BIAS else 0
+        inside = (rows[:, None] < M) & (keys[None, :] < bias_token)
+        b = tl.load(bias + rows[:, None] * bias_token + keys[None, :], mask=inside, other=0) if BIAS else 0
         x = _codes(x, b, multiplier, multiplier_b, shift, BIAS, HIGH, LOW, TOP)
     if MASK:
-        kept = kept & (tl.load(mask + rows[:, None] * mask_token + keys[None, :], mask=kept, other=1) == 0)
+        inside = (rows[:, None] < M) & (keys[None, :] < mask_token)
+        kept = kept & (tl.load(mask + rows[:, None] * mask_token + keys[None, :], mask=inside, other=1) == 0)
     return x, kept
 
 
@@ -73,8 +75,10 @@ def attention(
 ):  # fmt: skip
     """BM rows of one head: q int8 [M, D], k int8 [N, D], v int8 [D, N] -> int8 [M, D], each dense along its last axis.
 
-    bias int16 [M, N] joins the logits' requantize; mask uint8 [M, N] excludes where it is 1; both are the same for all
-    images of `groups` groups. table [256] for a GATHER, or [65536]. HIGH: the shift is 33 or more.
+    Rows of v, bias and mask are read up to their distance (v_channel and so on), in words where that is a multiple of
+    16; what stands behind N has the weight 0. bias int16 [M, N] joins the logits' requantize; mask uint8 [M, N]
+    excludes where it is 1; both are the same for all images of `groups` groups. table [256] for a GATHER, or [65536].
+    HIGH: the shift is 33 or more.
     WHOLE: all keys are one block, whose logits are kept. Else MONOTONE: the multiplier is positive and there is no
     bias, so that the largest product has the largest logit.
     SOFTMAX "deferred": the table holds weights, and the mean is divided by their sum; "rounded", "floor": it holds
@@ -142,7 +146,7 @@ def attention(
             weight = weight.to(tl.int32)
         else:
             weight = ((weight.to(tl.int64) * factor) >> (32 - BITS)).to(tl.int32)
-        inside = (n[:, None] < N) & (channels[None, :] < D)
+        inside = (n[:, None] < v_channel) & (channels[None, :] < D)
         values = tl.load(v + channels[None, :] * v_channel + n[:, None], mask=inside, other=0)
         if WEIGHT_BITS <= 7:
             sums = tl.dot(weight.to(tl.int8), values, sums, out_dtype=tl.int32)

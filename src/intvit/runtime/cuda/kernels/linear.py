@@ -111,7 +111,10 @@ def linear_turned(
     K: tl.constexpr, HIGH: tl.constexpr, LOW: tl.constexpr, TOP: tl.constexpr, UNSIGNED: tl.constexpr,
     PACKED: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """`linear` with requantize, of groups of `tokens` rows: out [groups, N, out_channel], of which `tokens` are set."""
+    """`linear` with requantize, of groups of `tokens` rows: out [groups, N, out_channel], of which `tokens` count.
+
+    The others are written as well, so that whole words are stored where out_channel is a multiple of 16.
+    """
     pid, wide, high = tl.program_id(0), tl.cdiv(tokens, BM), tl.cdiv(N, BN)
     group = pid // (wide * high)
     rows, channels = pid % wide * BM + tl.arange(0, BM), pid // wide % high * BN + tl.arange(0, BN)
@@ -124,4 +127,4 @@ def linear_turned(
     e = tl.load(shift + channels, mask=known, other=33)[:, None]
     y = _requantized(acc, m, e, HIGH, LOW, TOP)
     place = (group * N + channels[:, None]) * out_channel + rows[None, :]
-    tl.store(out + place, y.to(out.dtype.element_ty), mask=known[:, None] & (rows[None, :] < tokens))
+    tl.store(out + place, y.to(out.dtype.element_ty), mask=known[:, None] & (rows[None, :] < out_channel))
