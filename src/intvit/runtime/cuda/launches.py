@@ -192,7 +192,9 @@ def _attention(bound: BoundStep) -> Launch:
     output = _stacked(bound.output)
     groups, heads, count, size = q.shape
     low, top = options["logit_limits"]
-    mean, block = options.get("mean", (0, 1)), 64
+    mean, block, keys = options.get("mean", (0, 1)), 64, 64
+    if k.shape[2] > keys and bias is not None and options["weight_bits"] > 8:
+        keys = 32  # two sums and biases need the registers
     arguments = {
         "q": q,
         "k": k,
@@ -220,7 +222,7 @@ def _attention(bound: BoundStep) -> Launch:
         "mean_shift": mean[1],
         "D": size,
         "DP": _power(size, 32, 1 << 20),
-        "WHOLE": k.shape[2] <= block,
+        "WHOLE": k.shape[2] <= keys,
         "BIAS": bias is not None,
         "MASK": mask is not None,
         "GATHER": len(bound.constants["table"]) == 256,
@@ -234,7 +236,7 @@ def _attention(bound: BoundStep) -> Launch:
         "OUT_LOW": options["low"],
         "OUT_TOP": options["top"],
         "BM": block,
-        "BN": block,
+        "BN": keys,
     }
     return Launch(attention.attention, (groups * heads * _tiled(count, block),), arguments)
 
