@@ -74,7 +74,7 @@ def load_runtime(program: Program, name: str, **options: Any) -> Runtime:
     made = getattr(import_module(module), runtime)
     if unknown := sorted(options.keys() - inspect.signature(made).parameters.keys()):
         raise ProgramError(
-            f"runtime {name!r} takes no {', '.join(unknown)}; native takes threads and path, cuda device"
+            f"runtime {name!r} takes no {', '.join(unknown)}; native takes threads and path, cuda takes device"
         )
     loaded: Runtime = made(program, **options)
     return loaded

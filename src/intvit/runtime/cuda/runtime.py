@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -44,8 +45,7 @@ class CudaRuntime:
         self._constants = Constants(self._plan, self.device)
         self._kept: OrderedDict[tuple[int, int], Batch] = OrderedDict()
         self._lock = threading.Lock()
-        largest = max(buffer.size for buffer in self._plan.buffers if buffer.data is None)
-        self._chunk = max(1, min(LARGEST_BATCH, OFFSETS // largest))
+        self._chunk = largest_chunk(self._plan)
 
     @overload
     def __call__(self, images: torch.Tensor) -> torch.Tensor: ...
@@ -67,8 +67,13 @@ class CudaRuntime:
         return self._scores(images.to(self.device).contiguous())
 
     def _scores(self, images: torch.Tensor) -> torch.Tensor:
-        chunks = [self._batch(len(chunk))(chunk) for chunk in images.split(self._chunk)]
-        return torch.cat(chunks) if len(chunks) > 1 else chunks[0]
+        with self._current():
+            chunks = [self._batch(len(chunk)).scores_of(chunk) for chunk in images.split(self._chunk)]
+            return torch.cat(chunks) if len(chunks) > 1 else chunks[0]
+
+    def _current(self) -> AbstractContextManager[Any]:
+        """Triton launches on the current GPU."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
     def _batch(self, size: int) -> Batch:
         """The buffers and the graph of a batch size in the current stream; the one longest unused goes."""
@@ -84,10 +89,16 @@ class CudaRuntime:
         """Yields (operator name, its output as int64 [B, ...]) in program order, each operator run on its own."""
         check_images(self.program, images)
         plan = lower(self.program, fuse=False)
-        batch = Batch(plan, Constants(plan, self.device, every_value=True), len(images))
-        batch(torch.from_numpy(np.ascontiguousarray(images)).to(self.device))
-        for operator in self.program.operators:
-            yield operator.output, batch.view(plan.values[operator.output]).cpu().numpy().astype(np.int64)
+        constants = Constants(plan, self.device, every_value=True)
+        traces: dict[str, list[np.ndarray]] = {operator.output: [] for operator in self.program.operators}
+        for chunk in torch.from_numpy(np.ascontiguousarray(images)).split(largest_chunk(plan)):
+            batch = Batch(plan, constants, len(chunk))
+            with self._current():
+                batch.run(chunk.to(self.device))
+            for name, values in traces.items():
+                values.append(batch.view(plan.values[name]).cpu().numpy().astype(np.int64))
+        for name, values in traces.items():
+            yield name, np.concatenate(values)
 
     @property
     def weight_memory(self) -> int:
@@ -155,9 +166,9 @@ class Memory:
 
 
 class Batch:
-    """A plan for a number of images: buffers, and after the first call the CUDA graph of its steps.
+    """A plan for a number of images: buffers, and on a GPU after the first call the graph of its steps.
 
-    The one step that reads the images runs before the graph, on the caller's tensor.
+    The one step that reads the images is not in the graph: it reads the caller's tensor, which is another each time.
     """
 
     def __init__(self, plan: ExecutionPlan[Step], constants: Constants, size: int) -> None:
@@ -165,6 +176,7 @@ class Batch:
         self.memory = Memory(plan, constants, size)
         self.view = self.memory.view
         self._lock = threading.Lock()
+        self._image = next(iter(plan.values))  # the program's input comes first
         readers = [any(t.buffer == plan.input for t in step.inputs.values()) for step in plan.steps]
         self._first = 1 if readers[0] and not any(readers[1:]) else 0
         self._launches = [self.launch(index) for index in range(self._first, len(plan.steps))]
@@ -173,30 +185,36 @@ class Batch:
         self.scores = self.memory.bytes[start : start + size * scores.size].view(torch.int32).view(size, -1)
         self._graph: Any = None
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+    def scores_of(self, images: torch.Tensor) -> torch.Tensor:
+        """New int32 scores [B, classes]; by the graph from the second call on."""
         with self._lock:  # calls of one stream follow each other
-            if self._first:
-                self.launch(0, images)()
-            else:
-                image = self.plan.values[next(iter(self.plan.values))]
-                self.view(image).copy_(images)
-            if self._graph is not None:
-                self._graph.replay()
-            else:
-                self._run()
+            if self._graph is None:
+                self.run(images)
                 if images.is_cuda:
                     self._graph = self._captured()
+            else:
+                self._read(images)
+                self._graph.replay()
             return self.scores.clone()
 
-    def _run(self) -> None:
+    def run(self, images: torch.Tensor) -> None:
+        """Every step, one launch after the other."""
+        self._read(images)
         for launch in self._launches:
             launch()
 
-    def _captured(self) -> torch.cuda.CUDAGraph:
+    def _read(self, images: torch.Tensor) -> None:
+        if self._first:
+            self.launch(0, images)()
+        else:
+            self.view(self.plan.values[self._image]).copy_(images)
+
+    def _captured(self) -> Any:
         """The graph of the steps, which have run once, so that their kernels are compiled."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._run()
+            for launch in self._launches:
+                launch()
         return graph
 
     def launch(self, index: int, images: torch.Tensor | None = None) -> Callable[[], Any]:
@@ -206,6 +224,12 @@ class Batch:
         step = self.plan.steps[index]
         inputs = {name: self.view(tensor, images) for name, tensor in step.inputs.items()}
         return launch(BoundStep(step, inputs, self.view(step.output), self.constants.of_steps[index]))
+
+
+def largest_chunk(plan: ExecutionPlan[Step]) -> int:
+    """Images whose buffers the kernels can count through."""
+    largest = max(buffer.size for buffer in plan.buffers if buffer.data is None)
+    return max(1, min(LARGEST_BATCH, OFFSETS // largest))
 
 
 def image_bytes(plan: ExecutionPlan[Step]) -> int:
