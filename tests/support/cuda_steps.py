@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from intvit.runtime.cuda.launches import BoundStep, launch
+from intvit.runtime.cuda.launch import BoundStep
+from intvit.runtime.cuda.launches import launch
 from intvit.runtime.cuda.steps import Kind, Step
 from intvit.runtime.plan import ExecutionPlan
 from tests.support.triton_interpreter import DEVICE

@@ -72,7 +72,7 @@ def launched(program: Program, batch: int) -> Counter[_Source]:
     try:
         from triton import knobs
 
-        from intvit.runtime.cuda.launches import Launch
+        from intvit.runtime.cuda.launch import Launch
     except ImportError:
         raise IntVitError(
             "kernels are compiled by Triton, which is not installed: pip install 'intvit[cuda]'"

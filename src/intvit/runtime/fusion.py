@@ -57,6 +57,14 @@ class Fusion:
         """The operators that read its output; itself stands for the program's caller."""
         return self.readers[operator.output] + [operator] * (operator.output == self.program.output)
 
+    def final_readers(self, operator: Operator) -> list[Operator]:
+        """`readers_of`, looking through reshape, transpose and slice."""
+        found = []
+        for reader in self.readers_of(operator):
+            view = reader is not operator and reader.op in ("reshape", "transpose", "slice")
+            found += self.final_readers(reader) if view else [reader]
+        return found
+
     def only_reader(self, operator: Operator, *ops: str) -> Operator | None:
         """The one operator that reads the output, as its first input, if it is one of `ops`."""
         readers = self.readers_of(operator)

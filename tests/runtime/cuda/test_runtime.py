@@ -12,15 +12,17 @@ import torch
 
 from intvit.calibration import calibrate
 from intvit.export.record import record
-from intvit.program import Program
+from intvit.models import MODELS
+from intvit.program import Constant, Operator, Program
 from intvit.program.program import ProgramError
 from intvit.runtime import load_runtime
 from intvit.runtime.cuda import runtime as cuda_runtime
 from intvit.runtime.cuda.lowering import lower
 from intvit.runtime.cuda.runtime import CudaRuntime
 from intvit.runtime.cuda.steps import Kind
+from tests.support.programs import program_of
 from tests.support.random_programs import images_for, random_program
-from tests.support.registry_models import model_of
+from tests.support.registry_models import model_of, reduced
 from tests.support.registry_models import random_images as images_of_size
 from tests.support.small_models import PRESETS, extreme_images, prepared, random_images, small_model
 
@@ -123,6 +125,76 @@ def test_both_heads_of_a_distilled_model_give_equal_scores() -> None:
     model, images = model_of("deit_t_distilled", "ivit8"), images_of_size(1, 32)
     calibrate(model, [images])
     program = record(model)
+    assert np.array_equal(CudaRuntime(program)(images.numpy()), load_runtime(program, "numpy")(images.numpy()))
+
+
+def values_read_twice() -> Program:
+    """One head without an axis for it, whose values also go around the attention."""
+    rng = np.random.default_rng(1)
+
+    def per_channel(name: str, size: int, shift: int) -> dict[str, Constant]:
+        multiplier = Constant(rng.integers(2**30, 2**31 - 1, size), 32)
+        return {f"{name}.m": multiplier, f"{name}.e": Constant(np.full(size, shift), 8)}
+
+    constants = {
+        "in.m": Constant(np.array([2]), 32),
+        "in.b": Constant(np.array([-256]), 64),
+        "qkv.w": Constant(rng.integers(-128, 128, (60, 16)), 8),
+        "qkv.b": Constant(rng.integers(-999, 999, 60), 32),
+        "head.w": Constant(rng.integers(-128, 128, (5, 9 * 40)), 8),
+        "head.b": Constant(rng.integers(-999, 999, 5), 32),
+        "table": Constant(np.arange(255, -1, -1) << 14, 32),
+        **per_channel("y", 60, 40),
+        **per_channel("logits", 1, 42),
+        **per_channel("scores", 5, 20),
+    }
+    pixels, scaled = {"multiplier": "in.m", "bias": "in.b"}, {"multiplier": "y.m", "shift": "y.e"}
+    weights = {"kind": "table", "bits": 8, "multiplier": 2**30, "shift": 44}
+    parts = [
+        Operator("slice", name, ("y",), name, {"axis": 1, "start": 20 * i, "stop": 20 * i + 20})
+        for i, name in enumerate("qkv")
+    ]
+    return program_of(
+        Operator("quantize_input", "x", ("image",), "x", {"bits": 8, "shift": 1}, pixels),
+        Operator("patches", "p", ("x",), "p", {"patch": 4}),
+        Operator("linear", "qkv", ("p",), "qkv", {}, {"weight": "qkv.w", "bias": "qkv.b"}),
+        Operator("requantize", "y", ("qkv",), "y", {"bits": 8, "signed": True}, scaled),
+        *parts,
+        Operator("matmul", "products", ("q", "k"), "products", {"transpose_b": True}),
+        Operator(
+            "requantize", "logits", ("products",), "logits", {"bits": 8, "signed": True},
+            {"multiplier": "logits.m", "shift": "logits.e"},
+        ),
+        Operator("exponential", "weights", ("logits",), "weights", weights, {"table": "table"}),
+        Operator("matmul", "sums", ("weights", "v"), "sums", {"transpose_b": False}),
+        Operator("weighted_mean", "mean", ("sums", "weights"), "mean", {"bits": 8, "multiplier": 2**45, "shift": 45}),
+        Operator("concat", "both", ("mean", "v"), "both", {"axis": 1}),
+        Operator("reshape", "flat", ("both",), "flat", {"shape": (9 * 40,)}),
+        Operator("linear", "head", ("flat",), "head", {}, {"weight": "head.w", "bias": "head.b"}),
+        Operator(
+            "requantize", "scores", ("head",), "scores", {"bits": 32, "signed": True},
+            {"multiplier": "scores.m", "shift": "scores.e"},
+        ),
+        constants=constants,
+        shape=(1, 12, 12),
+    )  # fmt: skip
+
+
+def test_values_that_others_read_too_stay_where_they_are() -> None:
+    program = values_read_twice()
+    kinds = Counter(step.kind for step in lower(program, fuse=True).steps)
+    assert (kinds[Kind.ATTENTION], kinds[Kind.LINEAR_TURNED]) == (1, 0)
+    assert_equal(program, images_for(program, 3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_gives_equal_scores(name: str) -> None:
+    model = model_of(name, "ivit8")
+    images = images_of_size(1, reduced(name)[0])
+    calibrate(model, [images])
+    program = record(model)
+    assert_fused(program)
     assert np.array_equal(CudaRuntime(program)(images.numpy()), load_runtime(program, "numpy")(images.numpy()))
 
 

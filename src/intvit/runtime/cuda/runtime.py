@@ -219,7 +219,8 @@ class Batch:
 
     def launch(self, index: int, images: torch.Tensor | None = None) -> Callable[[], Any]:
         """What executes a step of the plan; images: what it reads in place of the plan's input buffer."""
-        from intvit.runtime.cuda.launches import BoundStep, launch
+        from intvit.runtime.cuda.launch import BoundStep
+        from intvit.runtime.cuda.launches import launch
 
         step = self.plan.steps[index]
         inputs = {name: self.view(tensor, images) for name, tensor in step.inputs.items()}
