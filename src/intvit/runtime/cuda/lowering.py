@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from intvit.errors import IntVitError
 from intvit.program.program import Operator, Program, limits
 from intvit.program.tables import pixel_table
 from intvit.runtime.cuda.builder import (
@@ -29,9 +30,18 @@ from intvit.runtime.fusion import AttentionGroup, LinearGroup
 from intvit.runtime.lowering import dense_rows
 from intvit.runtime.plan import ExecutionPlan, Tensor
 
+LONGEST_SUM = 2**17 - 1  # products of int8 whose every sum fits int32: tensor cores before 9.0 saturate
+
 
 def lower(program: Program, *, fuse: bool) -> ExecutionPlan[Step]:
-    """The plan of a checked program. Without `fuse` every operator's output is in the plan's values, and stays."""
+    """The plan of a checked program. Without `fuse` every operator's output is in the plan's values, and stays.
+
+    Raises IntVitError for a product over more than LONGEST_SUM entries.
+    """
+    for operator in program.operators:
+        if operator.op in ("linear", "matmul") and program.values[operator.inputs[0]].shape[-1] > LONGEST_SUM:
+            limit = f"runtime=cuda sums {LONGEST_SUM} products at most; use runtime=native"
+            raise IntVitError(f"{operator}: sums {program.values[operator.inputs[0]].shape[-1]} products, {limit}")
     return Lowering(program, fuse=fuse).plan
 
 

@@ -3,11 +3,14 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from intvit.errors import IntVitError
 from intvit.runtime import load_runtime
+from intvit.runtime.cuda.lowering import lower
+from tests.support.programs import linear_program
 from tests.support.random_programs import random_program
 
 WITHOUT = """
@@ -43,6 +46,12 @@ def test_without_a_gpu_one_line_names_another_runtime() -> None:
     pytest.importorskip("triton", reason="triton comes with intvit[cuda]")
     with pytest.raises(IntVitError, match=r"needs an NVIDIA GPU.*runtime=native"):
         load_runtime(random_program(0), "cuda")
+
+
+def test_a_sum_that_could_saturate_is_refused() -> None:
+    program = linear_program(np.zeros((2, 2**17), np.int8), 1)
+    with pytest.raises(IntVitError, match=r"operator 'head' \(linear\): sums 131072 products.*runtime=native"):
+        lower(program, fuse=True)
 
 
 def test_options_of_the_runtime_are_named() -> None:
