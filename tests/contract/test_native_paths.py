@@ -13,8 +13,8 @@ from intvit.export.record import record
 from intvit.program import Program
 from intvit.runtime import load_runtime
 from intvit.runtime.native.lowering import lower
-from intvit.runtime.native.plan import Kind
 from intvit.runtime.native.runtime import NativeRuntime, supported
+from intvit.runtime.native.steps import Kind
 from tests.support.registry_models import model_of
 from tests.support.registry_models import random_images as images_of_size
 from tests.support.small_models import PRESETS, extreme_images, prepared, random_images, small_model

@@ -172,7 +172,7 @@ def test_wrong_images_are_named_in_one_line() -> None:
 
 
 def test_an_unknown_runtime_is_refused_with_the_known_names() -> None:
-    with pytest.raises(ProgramError, match="unknown runtime 'tpu'; there are native, numpy, "):
+    with pytest.raises(ProgramError, match="unknown runtime 'tpu'; there are cuda, native, numpy, "):
         load_runtime(random_program(0), "tpu")
 
 

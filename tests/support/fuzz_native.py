@@ -33,8 +33,8 @@ from intvit.program import Constant, Program, bounds, check, load_checkpoint, sa
 from intvit.runtime import load_runtime
 from intvit.runtime.native import runtime as native_runtime
 from intvit.runtime.native.lowering import lower
-from intvit.runtime.native.plan import Kind
 from intvit.runtime.native.runtime import Engine, NativeRuntime
+from intvit.runtime.native.steps import Kind
 from tests.support.random_programs import images_for, random_program
 
 FLAGS = [

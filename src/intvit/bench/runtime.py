@@ -24,9 +24,9 @@ from intvit.models import MODELS, load_weights
 from intvit.models.presets import photo_model
 from intvit.program import Program
 from intvit.program.cost import macs, operator_macs
-from intvit.runtime.native.fusion import Fusion
-from intvit.runtime.native.plan import Kind, Step
+from intvit.runtime.fusion import Fusion
 from intvit.runtime.native.runtime import NativeRuntime
+from intvit.runtime.native.steps import Kind, Step
 from intvit.torchvision_fix import ensure_torchvision
 
 LEAST_COSINE = 0.9  # of a peer that computes the same model, be it in 8 bits

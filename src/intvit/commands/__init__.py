@@ -29,6 +29,10 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         ),
         "data": ("intvit.commands.bench_data", "images a second: this reader, webdataset, ImageFolder"),
         "runtime": ("intvit.commands.bench_runtime", "latency of the native runtime beside other inference runtimes"),
+        "kernels": (
+            "intvit.commands.bench_kernels",
+            "the cuda runtime's kernels, compiled without a GPU: registers, spills",
+        ),
         "presets": ("intvit.commands.bench_presets", "top-1 of every quant preset on a model without training"),
     },
     "shards": {

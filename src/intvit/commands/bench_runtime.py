@@ -1,10 +1,13 @@
-"""`intvit bench runtime`: the native runtime beside other inference runtimes, on one model with random weights.
+"""`intvit bench runtime`: the native or the cuda runtime beside others, on one model with random weights.
 
 All run the same weights on the same images: native the integer program of `--quant`, peers the float model of timm, or
 their own 8-bit form of it. Calls are interleaved; the figures are medians, a ratio is the median of the ratios of calls
 that are neighbours in time. With one thread time is the process's CPU time, with more it is wall time. Every peer's
 logits are compared with the float model's; `cosine` is the least similarity of an image's centered logits. Peers that
 are not installed are left out (`pip install intvit[bench]`).
+
+With `--device cuda` the cuda runtime is measured by CUDA events beside torch and TensorRT on the GPU; `roofline` is the
+share of the time that the plan's bytes and int8 operations need at the measured copy bandwidth and the card's peak.
 """
 
 from __future__ import annotations
@@ -19,10 +22,12 @@ from torch import Tensor
 from intvit.bench.peers import PEERS
 from intvit.bench.runtime import RuntimeSettings, measure, models, step_macs
 from intvit.commands.argument_types import new_file, positive
+from intvit.commands.console_table import print_table
+from intvit.errors import IntVitError
 from intvit.files import write_json
 from intvit.models import MODELS
-from intvit.runtime.native.plan import Kind
 from intvit.runtime.native.runtime import PATHS, NativeRuntime
+from intvit.runtime.native.steps import Kind
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -31,7 +36,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", default="deit_s", choices=MODELS)
     parser.add_argument("--quant", default="ivit8", help="preset of the integer program, with overrides after commas")
-    parser.add_argument("--batch", type=positive, default=1)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument(
+        "--batch", type=positive, nargs="+", help="images of a call; with cuda several (default: 1; 1 8 32 128)"
+    )
     parser.add_argument("--threads", type=positive, default=1)
     parser.add_argument("--path", choices=PATHS, help="of the native runtime (default: the fastest)")
     parser.add_argument(
@@ -47,13 +55,34 @@ def main(arguments: list[str]) -> int:
     """Measure, print the table, optionally write JSON."""
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
-    settings = RuntimeSettings(options.model, options.quant, options.batch, options.threads, options.rounds)
+    if options.device == "cuda":
+        return _on_gpu(options)
+    if options.batch and len(options.batch) > 1:
+        raise IntVitError("--batch takes one number with --device cpu")
+    (batch,) = options.batch or [1]
+    settings = RuntimeSettings(options.model, options.quant, batch, options.threads, options.rounds)
     model, program, pixels = models(settings)
     native = NativeRuntime(program, options.threads, options.path)
     figures = measure(settings, options.peers, model, program, native, pixels)
     _print(figures)
     if options.operators:
         _print_operators(native, pixels)
+    if options.json:
+        write_json(options.json, figures)
+    return 0
+
+
+def _on_gpu(options: argparse.Namespace) -> int:
+    from intvit.bench import cuda
+
+    cuda.gpu()
+    batches = options.batch or list(cuda.BATCHES)
+    settings = RuntimeSettings(options.model, options.quant, max(batches), options.threads, options.rounds)
+    figures = cuda.measure(*models(settings), batches, options.rounds)
+    print(", ".join(f"{key} {value}" for key, value in figures.items() if key not in ("rows", "missing")))
+    print_table(figures["rows"])
+    for name, reason in figures["missing"].items():
+        print(f"{name:<22}{reason}")
     if options.json:
         write_json(options.json, figures)
     return 0

@@ -5,7 +5,7 @@ A runtime is imported when it is asked for, so that the numpy one works where to
 
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Protocol
@@ -24,6 +24,7 @@ RUNTIMES = {point.name: point.value for point in entry_points(group=GROUP)} | {
     "onnx": "intvit.runtime.onnx.runtime:OnnxRuntime",
     "torch": "intvit.runtime.torch:TorchRuntime",
     "native": "intvit.runtime.native.runtime:NativeRuntime",
+    "cuda": "intvit.runtime.cuda.runtime:CudaRuntime",
 }
 
 
@@ -41,10 +42,12 @@ def load(source: Program | str | os.PathLike[str], runtime: str = "native", **op
     """A checked program, ready to run: `scores = load(folder)(images)`, uint8 (B, C, H, W) -> int32 (B, classes).
 
     source: the folder of an integer checkpoint, or a program. runtime: `native` (C++, the fast one; takes `threads` and
-    `path`), `numpy` (the reference), `torch` or `onnx`; all give equal integers, and need no torch but for its own.
+    `path`), `numpy` (the reference), `torch`, `onnx` or `cuda` (Triton; takes `device`, and tensors on it). All give
+    equal integers; only `torch` and `cuda` need torch.
 
     Raises ProgramError (an IntVitError) for a folder that holds no whole checkpoint, and an unknown runtime or option,
-    IntVitError where the native runtime is not compiled. The runtime refuses images of another size or type.
+    IntVitError where the native runtime is not compiled, or `cuda` has no GPU. The runtime refuses images of another
+    size or type.
 
     >>> load(folder, "numpy")(images).dtype
     dtype('int32')
@@ -61,16 +64,18 @@ def as_program(source: Program | str | os.PathLike[str]) -> Program:
 
 
 def load_runtime(program: Program, name: str, **options: Any) -> Runtime:
-    """The runtime `name` (a key of RUNTIMES) for a checked program; `native` takes `threads` and `path`.
+    """The runtime `name` (a key of RUNTIMES) for a checked program; options are those of `load`.
 
-    Raises ProgramError for an unknown name or option, IntVitError where the native runtime is not compiled.
+    Raises ProgramError for an unknown name or option, IntVitError where the runtime does not run on this machine.
     """
     if not isinstance(name, str) or name not in RUNTIMES:
         raise ProgramError(f"unknown runtime {name!r}; there are {', '.join(sorted(RUNTIMES))}")
     module, _, runtime = RUNTIMES[name].partition(":")
     made = getattr(import_module(module), runtime)
     if unknown := sorted(options.keys() - inspect.signature(made).parameters.keys()):
-        raise ProgramError(f"runtime {name!r} takes no {', '.join(unknown)}; native takes threads and path")
+        raise ProgramError(
+            f"runtime {name!r} takes no {', '.join(unknown)}; native takes threads and path, cuda takes device"
+        )
     loaded: Runtime = made(program, **options)
     return loaded
 
@@ -91,10 +96,15 @@ def usual_threads() -> int:
 
 def check_images(program: Program, images: np.ndarray) -> None:
     """Raise ProgramError unless `images` is a uint8 numpy array [B, C, H, W] of the program's image size."""
-    expected = ", ".join(str(size) for size in program.values[program.input].shape)
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
         found = getattr(images, "dtype", type(images).__name__)
         raise ProgramError(f"images are of type {found}, expected a numpy array of uint8 (0..255, not normalized)")
-    if images.ndim != 4 or not len(images) or images.shape[1:] != program.values[program.input].shape:
-        remedy = "give at least one image of this size"
-        raise ProgramError(f"images have shape {list(images.shape)}, expected [batch, {expected}]; {remedy}")
+    check_shape(program, images.shape)
+
+
+def check_shape(program: Program, shape: Sequence[int]) -> None:
+    """Raise ProgramError unless `shape` is that of one image or more of the program's size, [B, C, H, W]."""
+    size = program.values[program.input].shape
+    if len(shape) != 4 or not shape[0] or tuple(shape[1:]) != size:
+        expected, remedy = ", ".join(str(axis) for axis in size), "give at least one image of this size"
+        raise ProgramError(f"images have shape {list(shape)}, expected [batch, {expected}]; {remedy}")

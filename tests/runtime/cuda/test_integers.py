@@ -29,6 +29,10 @@ def _kernel(a, b, multiplier_a, multiplier_b, shift, out, FUNCTION: tl.constexpr
         result = integers.requantize_high(x, m, e).to(tl.int64)
     if FUNCTION == "add":
         result = integers.add(x, y, m, n, e)
+    if FUNCTION == "add_high":
+        result = integers.add_high(x, y, m, n, e).to(tl.int64)
+    if FUNCTION == "floor_quotient":
+        result = integers.floor_quotient(x, y)
     if FUNCTION == "quotient":
         result = integers.quotient(x, y)
     if FUNCTION == "integer_root":
@@ -75,14 +79,15 @@ def test_requantize_by_the_high_word_is_the_definition_from_shift_33_on(seed: in
     assert called("requantize_high", acc, m=m, e=e) == exact
 
 
+@pytest.mark.parametrize("function", ["add", "add_high"])
 @pytest.mark.parametrize("seed", range(3))
-def test_add_is_the_definition_for_every_accumulator_and_stream(seed: int) -> None:
+def test_add_is_the_definition_for_every_accumulator_and_stream(seed: int, function: str) -> None:
     a, b = int32(seed, -(2**31), 2**31 - 1), draw(seed + 1, -(2**15), 2**15 - 1, COUNT).to(torch.int16)
-    m, n, e = (int32(seed + 2 + k, -(2**31) + 1, 2**31 - 1) for k in (0, 1, 2))
-    e = int32(seed + 5, 1, 51)
+    m, n = (int32(seed + 2 + k, -(2**31) + 1, 2**31 - 1) for k in (0, 1))
+    e = int32(seed + 5, 33 if function == "add_high" else 1, 51)
     sums = (a.long() * m.long() + b.long() * n.long()).tolist()
     exact = [rounded(*pair) for pair in zip(sums, e.tolist(), strict=True)]
-    assert called("add", a, b, m, n, e) == exact
+    assert called(function, a, b, m, n, e) == exact
 
 
 def test_quotient_is_exact_beside_multiples() -> None:
@@ -92,6 +97,13 @@ def test_quotient_is_exact_beside_multiples() -> None:
     dividend = (whole * divisor - torch.arange(COUNT) % 3).clamp(min=0)
     exact = [a // b for a, b in zip(dividend.tolist(), divisor.tolist(), strict=True)]
     assert called("quotient", dividend, divisor) == exact
+
+
+def test_floor_quotient_rounds_down_on_both_sides_of_zero() -> None:
+    dividend, divisor = draw(6, -(2**40), 2**40, COUNT), draw(7, 1, 2**20, COUNT)
+    dividend[::3] = dividend[::3] // divisor[::3] * divisor[::3]
+    exact = [a // b for a, b in zip(dividend.tolist(), divisor.tolist(), strict=True)]
+    assert called("floor_quotient", dividend, divisor) == exact
 
 
 def test_integer_root_is_exact_beside_squares_and_everywhere_below_2_62() -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from intvit.runtime.native.lowering import ADDED, REQUANTIZED
-from intvit.runtime.native.plan import ExecutionPlan, Kind, Step
 from intvit.runtime.native.runtime import Engine, load_library
+from intvit.runtime.native.steps import Kind, Step
+from intvit.runtime.plan import ExecutionPlan
 from tests.support.native_paths import PATHS, needs_library
 
 ROWS, COLUMNS = (1, 6, 17, 37), (1, 16, 33, 130)

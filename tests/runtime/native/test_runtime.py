@@ -9,8 +9,8 @@ from intvit.errors import IntVitError
 from intvit.program import Program
 from intvit.runtime import load_runtime
 from intvit.runtime.native import runtime as native_runtime
-from intvit.runtime.native.plan import Kind
 from intvit.runtime.native.runtime import NativeRuntime
+from intvit.runtime.native.steps import Kind
 from tests.support.native_paths import PATHS, needs_library
 from tests.support.random_programs import images_for, random_program
 

@@ -1,7 +1,7 @@
 """From an integer program to the native runtime's plan.
 
-Reshapes, transposes and slices become views, functions of at most 16 bits become tables (`intvit.program.tables`),
-groups of operators become fused steps. Everything else is one step for each operator.
+Functions of at most 16 bits become tables (`intvit.program.tables`), groups of operators fused steps. Everything else
+is one step for each operator.
 """
 
 from __future__ import annotations
@@ -11,51 +11,26 @@ from math import prod
 
 import numpy as np
 
-from intvit.program.program import Operator, Program, container, limits
-from intvit.program.tables import exponent_table, gelu_table, pixel_table, weight_table
-from intvit.runtime.native.fusion import AttentionGroup, Fusion, LinearGroup
-from intvit.runtime.native.plan import ExecutionPlan, Kind, Step, Tensor
+from intvit.program.program import Operator, Program, limits
+from intvit.program.tables import gelu_table, pixel_table
+from intvit.runtime.fusion import AttentionGroup, Group, LinearGroup
+from intvit.runtime.lowering import MOVES, dense_rows
+from intvit.runtime.lowering import Lowering as Base
+from intvit.runtime.native.steps import Kind, Step
+from intvit.runtime.plan import ExecutionPlan, Tensor
 
 ACCUMULATORS, REQUANTIZED, ADDED = range(3)  # what follows a product: epilogue.h
 DEFERRED, ROUNDED, FLOOR = range(3)  # softmax.h
 METHODS = ("exact", "ivit", "ibert")  # layernorm.cpp
 
 
-def lower(program: Program, *, fuse: bool) -> ExecutionPlan:
+def lower(program: Program, *, fuse: bool) -> ExecutionPlan[Step]:
     """The plan of a checked program. Without `fuse` every operator's output is in the plan's values, and stays."""
-    return Lowering(program, fuse).plan
+    return Lowering(program, fuse=fuse).plan
 
 
-class Lowering:
+class Lowering(Base[Step]):
     """Appends the steps of one operator after the other to a plan."""
-
-    def __init__(self, program: Program, fuse: bool) -> None:
-        self.program, self.plan = program, ExecutionPlan()
-        self.fusion = Fusion(program)
-        groups = self.fusion.groups if fuse else {}
-        image = program.values[program.input]
-        self.values = self.plan.values
-        self.values[program.input] = self.plan.tensor(image.shape, np.dtype(np.uint8))
-        for operator in program.operators:
-            group = groups.get(operator.name)
-            if group is None:
-                OPERATORS[operator.op](self, operator)
-            elif operator is group.last:
-                self.group(group)
-        self.scores()
-        self.plan.place(share=fuse)
-
-    # ------------------------------------------------------------------------------------------------- tensors
-
-    def new(self, operator: Operator, axes: tuple[int, ...] | None = None) -> Tensor:
-        """A tensor for the operator's output; `axes`: its buffer is in the order of the output transposed by them."""
-        value = self.program.values[operator.output]
-        shape = value.shape if axes is None else tuple(value.shape[axis] for axis in axes)
-        tensor = self.plan.tensor(shape, container(value.bits, value.signed))
-        if axes is not None:
-            tensor = tensor.seen_as(tensor.whole.transpose(np.argsort(axes)))
-        self.values[operator.output] = tensor
-        return tensor
 
     def step(
         self,
@@ -68,11 +43,14 @@ class Lowering:
     ) -> None:
         self.plan.steps.append(Step(kind, inputs, output, attributes or [], constants or [], operator.name))
 
-    def copied(self, operator: Operator, tensor: Tensor) -> Tensor:
-        """A dense copy."""
-        copy = self.plan.tensor(tensor.entries.shape, tensor.dtype)
-        self.step(Kind.COPY, operator, [tensor], copy)
-        return copy
+    def copy(self, operator: Operator, source: Tensor, target: Tensor) -> None:
+        if source.dtype == target.dtype:
+            self.step(Kind.COPY, operator, [source], target)
+            return
+        size = source.entries.size
+        exact = [np.full(size, 2), None, np.full(size, 1)]  # (2 x + 1) >> 1 is x
+        dense = source if source.dense else self.copied(operator, source)
+        self.step(Kind.REQUANTIZE, operator, [dense], target, list(limits(32, True)), exact)
 
     def dense(self, operator: Operator, name: str) -> Tensor:
         tensor = self.values[name]
@@ -81,29 +59,11 @@ class Lowering:
     def rows(self, operator: Operator, name: str) -> Tensor:
         """Dense along the last axis."""
         tensor = self.values[name]
-        return tensor if _dense_rows(tensor) else self.copied(operator, tensor)
-
-    def view(self, operator: Operator, see: Callable[[np.ndarray], np.ndarray]) -> None:
-        tensor = self.values[operator.inputs[0]]
-        self.values[operator.output] = tensor.seen_as(see(tensor.entries))
-
-    def scores(self) -> None:
-        """The scores end in an int32 buffer of their own."""
-        last = self.values[self.program.output]
-        operator = next(operator for operator in self.program.operators if operator.output == self.program.output)
-        whole = last.dense and last.whole.size == last.entries.size
-        if last.dtype != np.int32 or not whole or self.plan.buffers[last.buffer].data is not None:
-            scores = self.plan.tensor(last.entries.shape, np.dtype(np.int32))
-            size = last.entries.size
-            exact = [np.full(size, 2), None, np.full(size, 1)]  # (2 x + 1) >> 1 is x
-            source = last if last.dense else self.copied(operator, last)
-            self.step(Kind.REQUANTIZE, operator, [source], scores, list(limits(32, True)), exact)
-            last = scores
-        self.plan.output = last.buffer
+        return tensor if dense_rows(tensor) else self.copied(operator, tensor)
 
     # ------------------------------------------------------------------------------------------------- groups
 
-    def group(self, group: LinearGroup | AttentionGroup) -> None:
+    def group(self, group: Group) -> None:
         if isinstance(group, LinearGroup):
             self.linear_with(group)
         else:
@@ -159,26 +119,15 @@ class Lowering:
             bounds, ending = self.multiply_shift(last)
             attributes += [0, 0, 0, *bounds]
         inputs = [query, key, value, bias, self.mask(softmax)]
-        following = self.fusion.readers_of(last)
-        alone = len(following) == 1 and following[0].op == "transpose"
-        axes = following[0].attributes["axes"] if alone else None
-        keeps = axes is not None and axes[-1] == len(axes) - 1
-        constants += [self.table(softmax), *ending]
-        self.step(Kind.ATTENTION, last, inputs, self.new(last, axes if keeps else None), attributes, constants)
+        constants += [self.distance_table(softmax), *ending]
+        self.step(Kind.ATTENTION, last, inputs, self.new(last, self.following_axes(last)), attributes, constants)
 
     def turned(self, operator: Operator, tensor: Tensor) -> Tensor:
         """The last two axes swapped, the last one dense."""
         tensor = tensor.seen_as(tensor.entries.swapaxes(-1, -2))
-        return tensor if _dense_rows(tensor) else self.copied(operator, tensor)
+        return tensor if dense_rows(tensor) else self.copied(operator, tensor)
 
     # ------------------------------------------------------------------------------------------------- softmax
-
-    def table(self, softmax: Operator) -> np.ndarray:
-        """Exponentials or weights at every distance that two logits of the container can have, uint32."""
-        make = exponent_table if softmax.op == "softmax" else weight_table
-        table = make(self.program, softmax)
-        size = 256 if self.program.values[softmax.inputs[0]].bits <= 8 else 65536
-        return np.pad(table, (0, size - table.size)).astype(np.uint32)
 
     def mask(self, softmax: Operator) -> Tensor | None:
         constants = self.program.constants_of(softmax)
@@ -198,10 +147,6 @@ class Lowering:
     def mean(operator: Operator) -> list[int]:
         attributes = operator.attributes
         return [attributes["multiplier"], attributes["shift"], *limits(attributes["bits"], True)]
-
-
-def _dense_rows(tensor: Tensor) -> bool:
-    return tensor.entries.shape[-1] == 1 or tensor.entries.strides[-1] == 1
 
 
 # ---------------------------------------------------------------- operators alone
@@ -228,40 +173,6 @@ def _patches(to: Lowering, operator: Operator) -> None:
     tiles = source.entries.reshape(channels, height // size, size, width // size, size).transpose(1, 3, 0, 2, 4)
     output = to.new(operator)
     to.step(Kind.COPY, operator, [source.seen_as(tiles)], output.seen_as(output.entries.reshape(tiles.shape)))
-
-
-def _constant(to: Lowering, operator: Operator) -> None:
-    value = to.program.values[operator.output]
-    array = to.program.constants_of(operator)["value"].astype(container(value.bits, value.signed))
-    to.values[operator.output] = to.plan.constant(array)
-
-
-def _concat(to: Lowering, operator: Operator) -> None:
-    axis, output, start = operator.attributes["axis"], to.new(operator), 0
-    for name in operator.inputs:
-        part = to.values[name]
-        stop = start + part.entries.shape[axis]
-        place = (slice(None),) * axis + (slice(start, stop),)
-        to.step(Kind.COPY, operator, [part], output.seen_as(output.entries[place]))
-        start = stop
-
-
-def _reshape(to: Lowering, operator: Operator) -> None:
-    tensor, shape = to.values[operator.inputs[0]], operator.attributes["shape"]
-    entries = tensor.entries.reshape(shape)
-    if not np.may_share_memory(entries, tensor.entries):  # numpy had to copy, and so has the plan
-        tensor = to.copied(operator, tensor)
-        entries = tensor.entries.reshape(shape)
-    to.values[operator.output] = tensor.seen_as(entries)
-
-
-def _transpose(to: Lowering, operator: Operator) -> None:
-    to.view(operator, lambda x: x.transpose(operator.attributes["axes"]))
-
-
-def _slice(to: Lowering, operator: Operator) -> None:
-    axis, start, stop = (operator.attributes[key] for key in ("axis", "start", "stop"))
-    to.view(operator, lambda x: x[(slice(None),) * axis + (slice(start, stop),)])
 
 
 def _gather(to: Lowering, operator: Operator) -> None:
@@ -315,7 +226,7 @@ def _layernorm(to: Lowering, operator: Operator) -> None:
 
 def _softmax(to: Lowering, operator: Operator) -> None:
     inputs = [to.dense(operator, operator.inputs[0]), to.mask(operator)]
-    to.step(Kind.SOFTMAX, operator, inputs, to.new(operator), to.normalization(operator), [to.table(operator)])
+    to.step(Kind.SOFTMAX, operator, inputs, to.new(operator), to.normalization(operator), [to.distance_table(operator)])
 
 
 def _weighted_mean(to: Lowering, operator: Operator) -> None:
@@ -332,13 +243,9 @@ def _gelu(to: Lowering, operator: Operator) -> None:
 
 
 OPERATORS: dict[str, Callable[[Lowering, Operator], None]] = {
+    **MOVES,
     "quantize_input": _quantize_input,
     "patches": _patches,
-    "constant": _constant,
-    "concat": _concat,
-    "reshape": _reshape,
-    "transpose": _transpose,
-    "slice": _slice,
     "gather": _gather,
     "linear": _linear,
     "matmul": _matmul,
@@ -350,3 +257,4 @@ OPERATORS: dict[str, Callable[[Lowering, Operator], None]] = {
     "weighted_mean": _weighted_mean,
     "gelu": _gelu,
 }
+Lowering.operators = OPERATORS

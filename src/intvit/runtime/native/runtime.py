@@ -21,7 +21,8 @@ from intvit.errors import IntVitError
 from intvit.program.program import Program
 from intvit.runtime import check_images, usual_threads
 from intvit.runtime.native.lowering import lower
-from intvit.runtime.native.plan import ExecutionPlan, Step, Tensor
+from intvit.runtime.native.steps import Step
+from intvit.runtime.plan import ExecutionPlan, Tensor
 
 FOLDER = Path(__file__).parent
 PATHS = ("amx", "avx512", "avx2", "scalar")  # fastest first
@@ -116,7 +117,7 @@ class NativeRuntime:
 class Engine:
     """A plan in the library, ready to run. `plan` stays as it is."""
 
-    def __init__(self, compiled: ctypes.CDLL, plan: ExecutionPlan, threads: int) -> None:
+    def __init__(self, compiled: ctypes.CDLL, plan: ExecutionPlan[Step], threads: int) -> None:
         self._compiled, self.plan = compiled, plan
         buffers, steps, kept = describe(plan)
         error = ctypes.create_string_buffer(500)
@@ -163,7 +164,7 @@ class Engine:
         return [(step, time / 1e6) for step, time in zip(self.plan.steps, nanoseconds, strict=True)]
 
 
-def describe(plan: ExecutionPlan) -> tuple[Any, Any, list[np.ndarray]]:
+def describe(plan: ExecutionPlan[Step]) -> tuple[Any, Any, list[np.ndarray]]:
     """The plan as C structures, and the arrays that they point to."""
     buffers, steps = (_Buffer * len(plan.buffers))(), (_Step * len(plan.steps))()
     kept: list[np.ndarray] = []

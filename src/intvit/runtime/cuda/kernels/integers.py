@@ -1,8 +1,7 @@
 """Integer arithmetic inside kernels: what docs/program-format.md defines, as Triton functions that every kernel shares.
 
 All take tensors of any shape that broadcast. No floating point but in `integer_root`, which two comparisons repair.
-Signed `//` and `%` of negative numbers differ between a GPU (towards zero) and Triton's interpreter (floor): only
-shifts divide negative numbers here.
+Triton's `//` rounds towards zero: negative numbers are divided by shifts, or by `floor_quotient`.
 """
 
 import triton
@@ -51,9 +50,24 @@ def add(a, b, multiplier_a, multiplier_b, shift):
 
 
 @triton.jit
+def add_high(a, b, multiplier_a, multiplier_b, shift):
+    """`add` for 33 <= shift <= 51, in int32, like `requantize_high`: the sum's high word is below 2^30 + 2^14."""
+    scaled = a.to(tl.int64) * multiplier_a.to(tl.int64) + b.to(tl.int64) * multiplier_b.to(tl.int64)
+    return (high_word(scaled) + (1 << (shift - 33))) >> (shift - 32)
+
+
+@triton.jit
 def quotient(a, b):
     """floor(a / b) as int64, 0 <= a < 2^63, 1 <= b: exact."""
     return a.to(tl.int64) // b.to(tl.int64)
+
+
+@triton.jit
+def floor_quotient(a, b):
+    """floor(a / b) as int64 for a of either sign, |a| < 2^63, 1 <= b."""
+    a, b = a.to(tl.int64), b + tl.zeros((1,), tl.int64)
+    whole = a // b
+    return whole - (whole * b > a).to(tl.int64)
 
 
 @triton.jit

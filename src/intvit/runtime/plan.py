@@ -1,32 +1,17 @@
-"""The plan that the native runtime executes: steps on strided tensors in buffers. Its data, and where buffers lie.
+"""A plan of execution: steps on strided tensors in buffers, and where the buffers lie. Each runtime has its own steps.
 
-`lowering.py` makes a plan from a program. The steps are those of abi.h.
+All sizes and offsets are those of one image. `lowering.py` makes a plan from a program. No torch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import IntEnum
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 ALIGNMENT = 64
-
-
-class Kind(IntEnum):
-    """Kinds of steps, in the order of abi.h; what each takes stands at the head of its C++ file."""
-
-    COPY = 0
-    GATHER = 1
-    LOOKUP = 2
-    LINEAR = 3
-    MATMUL = 4
-    REQUANTIZE = 5
-    ADD = 6
-    LAYERNORM = 7
-    SOFTMAX = 8
-    WEIGHTED_MEAN = 9
-    ATTENTION = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,18 +43,6 @@ class Tensor:
         return Tensor(self.buffer, self.dtype, self.whole, entries)
 
 
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One step; None where an input or a constant is left out."""
-
-    kind: Kind
-    inputs: list[Tensor | None]
-    output: Tensor
-    attributes: list[int] = field(default_factory=list)
-    constants: list[np.ndarray | None] = field(default_factory=list)
-    name: str = ""
-
-
 @dataclass
 class Buffer:
     """`size` bytes at `offset` of an image's memory, or the constant `data`."""
@@ -79,12 +52,23 @@ class Buffer:
     offset: int = 0
 
 
+class AnyStep(Protocol):
+    """What a plan asks of a step."""
+
+    @property
+    def tensors(self) -> Iterable[Tensor]:
+        """What it reads and writes."""
+
+
+S = TypeVar("S", bound=AnyStep)
+
+
 @dataclass
-class ExecutionPlan:
+class ExecutionPlan(Generic[S]):
     """Steps in order. `values`: where each of the program's values is, as far as it is computed at all."""
 
     buffers: list[Buffer] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
+    steps: list[S] = field(default_factory=list)
     values: dict[str, Tensor] = field(default_factory=dict)
     input: int = 0
     output: int = 0
@@ -94,6 +78,15 @@ class ExecutionPlan:
         array = np.ascontiguousarray(array)
         self.buffers.append(Buffer(array.nbytes, array))
         return self._tensor(array.shape, array.dtype)
+
+    def content(self, tensor: Tensor) -> np.ndarray | None:
+        """The entries of a constant's view; None for other tensors."""
+        data = self.buffers[tensor.buffer].data
+        if data is None:
+            return None
+        strides = [stride * data.itemsize for stride in tensor.entries.strides]
+        whole = data.reshape(-1)[tensor.offset :]
+        return np.lib.stride_tricks.as_strided(whole, tensor.entries.shape, strides, writeable=False)
 
     def tensor(self, shape: tuple[int, ...], dtype: np.dtype) -> Tensor:
         """A new buffer with a dense tensor that fills it."""
@@ -108,9 +101,8 @@ class ExecutionPlan:
         """Give every buffer its offset; `share`: buffers whose content is never needed at the same time may overlap."""
         lives = {self.input: [0, 0]}
         for index, step in enumerate(self.steps):
-            for tensor in (*step.inputs, step.output):
-                if tensor is not None:
-                    lives.setdefault(tensor.buffer, [index, index])[1] = index
+            for tensor in step.tensors:
+                lives.setdefault(tensor.buffer, [index, index])[1] = index
         lives.setdefault(self.output, [0, 0])[1] = len(self.steps)
         placed: list[tuple[int, int, int, int]] = []  # offset, end, first step, last step
         for index, (first, last) in sorted(lives.items(), key=lambda item: -self.buffers[item[0]].size):

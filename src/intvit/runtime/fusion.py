@@ -1,4 +1,4 @@
-"""Which operators become one step of the native runtime: a linear layer with what follows it, and attention.
+"""Which operators become one step of a fast runtime: a linear layer with what follows it, and attention.
 
 A group is only fused if nothing else reads the values between its operators. Operators outside all groups are steps of
 their own.
@@ -7,6 +7,7 @@ their own.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from intvit.program.program import Operator, Program
 
@@ -34,7 +35,7 @@ Group = LinearGroup | AttentionGroup
 
 
 class Fusion:
-    """The groups of a program, by the name of each operator in them."""
+    """The groups of a program by the name of each operator in them: dataclasses of operators, one of them `last`."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -42,24 +43,36 @@ class Fusion:
         for operator in program.operators:
             for name in operator.inputs:
                 self.readers[name].append(operator)
-        self.groups: dict[str, Group] = {}
+        self.groups: dict[str, Any] = {}
         for operator in program.operators:
-            group = self._linear(operator) if operator.op == "linear" else self._attention(operator)
+            group = self.group_of(operator)
             if group is not None:
                 self.groups |= {member.name: group for member in vars(group).values()}
+
+    def group_of(self, operator: Operator) -> Any:
+        """The group that begins with the operator, or None."""
+        return self.linear(operator) if operator.op == "linear" else self.attention(operator)
 
     def readers_of(self, operator: Operator) -> list[Operator]:
         """The operators that read its output; itself stands for the program's caller."""
         return self.readers[operator.output] + [operator] * (operator.output == self.program.output)
 
-    def _only_reader(self, operator: Operator, *ops: str) -> Operator | None:
+    def final_readers(self, operator: Operator) -> list[Operator]:
+        """`readers_of`, looking through reshape, transpose and slice."""
+        found = []
+        for reader in self.readers_of(operator):
+            view = reader is not operator and reader.op in ("reshape", "transpose", "slice")
+            found += self.final_readers(reader) if view else [reader]
+        return found
+
+    def only_reader(self, operator: Operator, *ops: str) -> Operator | None:
         """The one operator that reads the output, as its first input, if it is one of `ops`."""
         readers = self.readers_of(operator)
         alone = len(readers) == 1 and readers[0].op in ops and readers[0].inputs[0] == operator.output
         return readers[0] if alone else None
 
-    def _linear(self, operator: Operator) -> LinearGroup | None:
-        last = self._only_reader(operator, "requantize", "add")
+    def linear(self, operator: Operator) -> LinearGroup | None:
+        last = self.only_reader(operator, "requantize", "add")
         if last is None or not self._at_most(last.output, 32, unsigned_bits=8):
             return None
         values = self.program.values
@@ -67,16 +80,16 @@ class Fusion:
             return None
         return LinearGroup(operator, last)
 
-    def _attention(self, products: Operator) -> AttentionGroup | None:
+    def attention(self, products: Operator) -> AttentionGroup | None:
         if products.op != "matmul" or not all(self._at_most(name, 8) for name in products.inputs):
             return None
-        logits = self._only_reader(products, "requantize", "add")
+        logits = self.only_reader(products, "requantize", "add")
         softmax = logits and self._at_most(logits.output, 16) and self._only_softmax(logits)
         if not logits or not softmax:
             return None
         readers = self.readers_of(softmax)
         weighted = readers[0] if readers else softmax
-        last = self._only_reader(weighted, "requantize", "weighted_mean") if weighted.op == "matmul" else None
+        last = self.only_reader(weighted, "requantize", "weighted_mean") if weighted.op == "matmul" else None
         if last is None or readers != [weighted] + [last] * (last.op == "weighted_mean"):
             return None
         fits = weighted.inputs[0] == softmax.output and self._at_most(weighted.inputs[1], 8)
@@ -85,7 +98,7 @@ class Fusion:
         return AttentionGroup(products, logits, softmax, weighted, last)
 
     def _only_softmax(self, logits: Operator) -> Operator | None:
-        return self._only_reader(logits, "softmax", "exponential")
+        return self.only_reader(logits, "softmax", "exponential")
 
     def _at_most(self, name: str, bits: int, unsigned_bits: int = 0) -> bool:
         value = self.program.values[name]
