@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from intvit.quant.derivation import Derivations
@@ -14,6 +15,14 @@ from intvit.quant.kernels.eager import EAGER
 from intvit.quant.tensor import QTensor, Symbol
 
 MODES = ("float", "calibrate", "integer")
+
+
+def recomputing() -> bool:
+    """Whether this is inside a backward pass: a block under torch.utils.checkpoint is computed once more.
+
+    It then meets the same batch, whatever came in between; the ranges have seen it.
+    """
+    return torch._C._current_graph_task_id() != -1  # as torch.utils.checkpoint tells its recomputations apart
 
 
 class Layer(nn.Module):

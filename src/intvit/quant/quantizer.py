@@ -12,7 +12,7 @@ from torch import Tensor
 from intvit.arithmetic import divide, encode_pair, encode_ratios, require
 from intvit.errors import IntVitError
 from intvit.quant.config import ObserverConfig, QuantConfigError, SiteConfig
-from intvit.quant.layer import Layer
+from intvit.quant.layer import Layer, recomputing
 from intvit.quant.observer import Histogram, all_reduce, mse_limit, percentile_limit
 from intvit.quant.tensor import Builder, Derived, Integers, QTensor, Symbol, multiply_shift, power_of_two
 
@@ -161,8 +161,8 @@ class Quantizer(Layer):
 
     @property
     def observing(self) -> bool:
-        """Whether the range follows the data at present."""
-        return self.training and not self.frozen
+        """Whether the range follows the data at present: in training, and every batch once."""
+        return self.training and not self.frozen and not recomputing()
 
     def observe(self, magnitudes: Tensor | None, table: Tensor | None = None) -> None:
         """Keep what a batch had, for `move_ranges`: float64 (B, groups), the largest |value| of each image in steps.
@@ -170,11 +170,8 @@ class Quantizer(Layer):
         None, from a kernel that was not asked to look, keeps nothing. With a table (2^bits,) of |value| at every code,
         `magnitudes` are the smallest and the largest code of each image instead, int8 (B, 2).
         """
-        if magnitudes is None:
-            return
-        if self.observed and self.observed[-1].scale is self._scale:
-            self.observed.pop()  # the same batch once more: a checkpointed block is computed again
-        self.observed.append(Observed(magnitudes, self._scale, table))
+        if magnitudes is not None:
+            self.observed.append(Observed(magnitudes, self._scale, table))
 
     # ---------------------------------------------------------------- requantization
 
