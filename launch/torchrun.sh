@@ -11,4 +11,6 @@ if [ "${NODES:-1}" = 1 ]; then
 else
     MEET=(--nnodes="$NODES" --rdzv-backend=c10d --rdzv-endpoint="$HEAD:${PORT:-29400}" --rdzv-id="${ID:-intvit}")
 fi
+# What NCCL meets that ends a call is then in the log, not only that it ended.
+export NCCL_DEBUG="${NCCL_DEBUG:-WARN}"
 exec torchrun "${MEET[@]}" --nproc-per-node="${GPUS:-gpu}" --max-restarts="${RESTARTS:-0}" train.py trainer=ddp "$@"

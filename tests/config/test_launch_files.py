@@ -32,7 +32,7 @@ def test_the_agent_of_a_wandb_sweep_calls_train_py_with_overrides_that_compose()
     assert config.schedule.qat.lr == 1e-6
 
 
-@pytest.mark.parametrize("script", ["slurm.sbatch", "torchrun.sh"])
+@pytest.mark.parametrize("script", ["slurm.sbatch", "torchrun.sh", "gpu_check.sh"])
 def test_launch_files_are_valid_shell(script: str) -> None:
     subprocess.run(["bash", "-n", ROOT / "launch" / script], check=True)
 

@@ -33,6 +33,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
             "intvit.commands.bench_kernels",
             "the cuda runtime's kernels, compiled without a GPU: registers, spills",
         ),
+        "gpu": ("intvit.commands.bench_gpu", "the check of a GPU: integers equal, a step's time and memory, inference"),
         "presets": ("intvit.commands.bench_presets", "top-1 of every quant preset on a model without training"),
     },
     "shards": {
