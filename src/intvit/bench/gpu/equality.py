@@ -22,7 +22,7 @@ def runtime(report: Report) -> None:
         for name in MODELS:
             report.equality(f"{name} {quant}, trace at reduced size", _trace_differs(name, quant))
             model = calibrated(name, quant, report.place)
-            program, images = record(model), pixels(model, IMAGES, 1).numpy()
+            program, images = record(model), pixels(model, IMAGES if report.place.gpu else 1, 1).numpy()
             cuda, expected = CudaRuntime(program), load_runtime(program, "numpy")(images)
             calls = ("first", "second", "third") if report.place.gpu else ("first",)
             wrong = [f"scores of the {call} call" for call in calls if not np.array_equal(cuda(images), expected)]
@@ -35,7 +35,7 @@ def _trace_differs(name: str, quant: str) -> list[str]:
     from intvit.runtime.cuda.runtime import CudaRuntime
 
     model = calibrated(name, quant, Place.reduced())
-    program, images = record(model), pixels(model, IMAGES, 1).numpy()
+    program, images = record(model), pixels(model, 1, 1).numpy()
     expected = dict(load_runtime(program, "numpy").trace(images))
     found = dict(CudaRuntime(program).trace(images))
     return [key for key in expected if not np.array_equal(expected[key], found[key])]

@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 import torch
-import torch.multiprocessing.spawn as multiprocessing
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from intvit.bench.gpu.report import NotHere, Place, Report, differing
@@ -26,7 +26,7 @@ def ranks(report: Report) -> None:
             raise NotHere("needs two GPUs")
     for quant in QUANT if report.place.gpu else QUANT[:1]:
         with tempfile.TemporaryDirectory() as folder:
-            multiprocessing.spawn(_rank, (report.place.gpu, quant, folder), nprocs=2)
+            spawn(_rank, (report.place.gpu, quant, folder), nprocs=2)
             both = [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)]
         one = _step(report.place.device, report.place, quant, 0, 2 * BATCH)
         logits = torch.cat([found.pop("logits") for found in both])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -143,16 +142,3 @@ def _result(row: dict[str, Any]) -> str:
         return "equal" if row["equal"] else f"DIFFERS: {', '.join(row['differs'])}"
     shown = ((k, f"{v:.4g}" if isinstance(v, float) else v) for k, v in row.items() if k != "case" and v is not None)
     return ", ".join(f"{key} {value}" for key, value in shown)
-
-
-@contextmanager
-def no_host_reads(of: Tensor) -> Iterator[None]:
-    """Inside, what makes the host wait for the GPU that `of` is on raises; on a CPU nothing waits."""
-    if not of.is_cuda:
-        yield
-        return
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")

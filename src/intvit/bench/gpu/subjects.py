@@ -34,7 +34,7 @@ def subject(name: str, quant: str, place: Place) -> ImageModel:
 def calibrated(name: str, quant: str, place: Place) -> ImageModel:
     """`subject` with ranges, in integer and eval mode, on the CPU."""
     model = subject(name, quant, place)
-    calibrate(model, [pixels(model, 2, 0)])
+    calibrate(model, [pixels(model, 1, 0)])  # one image gives ranges, too, and a model of full size takes seconds
     return model
 
 
