@@ -5,6 +5,8 @@ Every intermediate passes through `int64`, which fails where a 64-bit machine wo
 
 import math
 
+from intvit.arithmetic import to_fields
+
 
 def int64(value: int) -> int:
     assert -(2**63) <= value < 2**63, f"intermediate {value} needs {value.bit_length() + 1} bits"
@@ -18,6 +20,15 @@ def clamp(value: int, bits: int, signed: bool = True) -> int:
 
 def requantize(acc: int, m: int, e: int, bits: int, signed: bool = True) -> int:
     return clamp(int64(int64(acc * m) + 2 ** (e - 1)) >> e, bits, signed)
+
+
+def encode_ratio(ratio: float, bits: int, signed: bool, reserve: int, operand_bits: int) -> tuple[int, int]:
+    if ratio == 0:
+        return 0, 1
+    length = min(31, 62 - operand_bits)
+    e = min(length - math.frexp(ratio)[1], 53 - (bits - 1 if signed else bits) - reserve)
+    m = min(math.floor(math.ldexp(abs(ratio), e) + 0.5), 2**length - 1)
+    return (m if ratio > 0 else -m), e
 
 
 def add(a: int, b: int, m_a: int, m_b: int, e: int, bits: int) -> int:
@@ -147,6 +158,6 @@ def layernorm(row: list[int], normalizer: dict, affine: dict) -> list[int]:
 
 
 def fields_of(parameters) -> dict:
-    """The fields of a parameter dataclass, tensors as nested lists."""
-    values = {name: getattr(parameters, name) for name in parameters.__dataclass_fields__}
-    return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in values.items()}
+    """The fields of a parameter dataclass as a program holds them, tensors as nested lists."""
+    attributes, constants = to_fields(parameters)
+    return attributes | {name: value.tolist() for name, value in constants.items()}

@@ -10,6 +10,7 @@ from intvit.arithmetic import (
     derive_weights,
     encode_pair,
     encode_ratios,
+    exponent_table,
     exponential,
     input_parameters,
     integer_matmul,
@@ -71,7 +72,7 @@ def softmaxing(family, normalization, **options):
 def weighing(family):
     def case():
         exponent = exponent_of(family, 0.05, 9, 8)
-        m, e = derive_weights(exponent, 8, 8, 9)
+        m, e = derive_weights(exponent_table(exponent, 8), 8, 9)
         return lambda x: exponential(x, exponent, m, e, 8), (integers(2, 3, 9),)
 
     return case

@@ -8,7 +8,7 @@ import torch
 from intvit.arithmetic.activations.ivit import PAPER_SIGMOID_SLOPE
 from intvit.quant.presets import compose_quant
 from intvit.quant.quantizer import Quantizer
-from tests.support.small_models import prepared, small_model
+from tests.support.small_models import prepared, random_images, small_model
 
 OBSERVER = compose_quant("lut8").observer
 
@@ -23,7 +23,7 @@ def quantizer(limit: float, grid: float | None) -> Quantizer:
 @pytest.mark.parametrize("grid", [1.0, PAPER_SIGMOID_SLOPE])
 def test_a_scale_on_the_grid_loses_nothing_to_the_rounded_reciprocal(grid: float) -> None:
     for limit in torch.logspace(-2.5, 3.5, 400).tolist():
-        free, scale = quantizer(limit, None).scale(), quantizer(limit, grid).scale()
+        free, scale = float(quantizer(limit, None).scale()), float(quantizer(limit, grid).scale())
         steps = -math.floor(-1.0 / (grid * scale))
         if grid * free >= 2:  # no integer is near: left as it is
             assert scale == free
@@ -39,5 +39,6 @@ def test_only_the_published_shift_functions_ask_for_a_grid() -> None:
             logits, hidden = block.attn.core.logits, block.mlp.fc1.output
             assert (logits.grid, hidden.grid) == ((1.0, PAPER_SIGMOID_SLOPE) if expected else (None, None))
             if expected:
-                function = block.mlp.act.function(hidden.scale(), 8)
-                assert math.isclose(-1.0 / (function.x0 * hidden.scale()), PAPER_SIGMOID_SLOPE, rel_tol=1e-5)
+                model.integer_scores(random_images(1, 0))
+                x0 = block.mlp.act.derived.value.function.x0
+                assert math.isclose(-1.0 / (int(x0) * float(hidden.scale())), PAPER_SIGMOID_SLOPE, rel_tol=1e-5)

@@ -61,7 +61,7 @@ def softmax_site(family: str, generator: random.Random) -> Iterator[Any]:
     yield from (exponent, table)
     if exponent.exportable:
         width = generator.choice((4, 8, 16))
-        yield arithmetic.derive_weights(exponent, bits, width, row)
+        yield arithmetic.derive_weights(table, width, row)
 
 
 def gelu_site(family: str, generator: random.Random) -> Iterator[Any]:
@@ -93,7 +93,7 @@ def layernorm_site(method: str, generator: random.Random) -> Iterator[Any]:
 
 def ratio_site(generator: random.Random) -> Iterator[Any]:
     bits, signed = generator.choice((2, 4, 8, 12, 16, 32)), generator.random() < 0.7
-    yield arithmetic.encode_ratio(real(generator, -30, 25), bits, signed=signed)
+    yield arithmetic.encode_ratios(real(generator, -30, 25), bits, signed=signed)
     yield arithmetic.encode_ratios(reals(generator, 16, -40, 25), bits, signed=signed)
     yield arithmetic.encode_pair(reals(generator, 16, -30, 10), reals(generator, 16, -30, 10), min(bits, 16))
     yield arithmetic.derive_mean(real(generator, -20, 20), min(bits, 16))
@@ -132,9 +132,12 @@ def _sites(name: str, site: Callable[[random.Random], Iterator[Any]]) -> str:
 
 def add(digest: Any, value: Any) -> None:
     """Every bit of tensors and integers, in order."""
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and not value.dim():
+        digest.update(f"{value.item()!r};".encode())
+    elif isinstance(value, Tensor):
         digest.update(f"{value.dtype} {tuple(value.shape)}".encode() + value.contiguous().numpy().tobytes())
     elif dataclasses.is_dataclass(value):
+        value = value.compact() if hasattr(value, "compact") else value
         for part in dataclasses.fields(value):
             add(digest, part.name)
             add(digest, getattr(value, part.name))

@@ -5,13 +5,15 @@ A change inside block k leaves what comes before untouched, so that measuring ch
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from intvit.models import swin, vit
+from intvit.quant.tensor import Symbol
 
 
 def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -48,9 +50,14 @@ def resumed(model: nn.Module, outputs: list[Any]) -> Iterator[None]:
     """Inside, the first len(outputs) blocks give these outputs instead of computing."""
     replaced = [block for (_, block), _ in zip(blocks(model), outputs, strict=False)]
     for block, output in zip(replaced, outputs, strict=True):
-        block.forward = lambda _, output=output: output  # an attribute of the instance, in front of the method
+        # An attribute of the instance, in front of the method, which goes on for the symbols of a derivation.
+        block.forward = partial(_output, block.forward, output)
     try:
         yield
     finally:
         for block in replaced:
             del block.forward
+
+
+def _output(forward: Callable[[Any], Any], output: Any, x: Any) -> Any:
+    return forward(x) if isinstance(x, Symbol) else output

@@ -132,12 +132,13 @@ def softmax_error(variant: SoftmaxVariant, logits: Logits, bits: int) -> Operato
     family, options, normalization = variant
     tokens = logits.codes.shape[-1]
     exponent = SOFTMAX_FAMILIES[family](logits.scale, tokens, logits.bits, **options)
+    exponentials = exponent_table(exponent, logits.bits)
     if normalization == "deferred":
-        table = weight_table(exponent, logits.bits, *derive_weights(exponent, logits.bits, bits, tokens), bits)
+        table = weight_table(exponentials, *derive_weights(exponentials, bits, tokens), bits)
         weights = exponential_from_table(logits.codes, table).double()
         probabilities = weights / weights.sum(-1, keepdim=True)
     else:
-        codes = softmax_from_table(logits.codes, exponent_table(exponent, logits.bits), bits, normalization)
+        codes = softmax_from_table(logits.codes, exponentials, bits, normalization)
         probabilities = codes * probability_range(bits, normalization)[2]
     real = torch.softmax(logits.codes.double() * logits.scale, -1)
     error = (probabilities - real).abs()

@@ -2,7 +2,8 @@
 
 Normative functions take integer tensors and return int64; nothing inside them is floating point. Functions named
 `*_float64`, `*_from_table`, `*_table` and `float_matmul` are faster forms with equal results (tests/arithmetic).
-Functions named `derive*` and `encode*` turn real scales into integers, on the CPU.
+Functions named `derive*` and `encode*` turn real scales (float64 of no axis, or Python's numbers) into integers, on the
+scales' device and without reading the host: `validity.py` says how their checks are deferred and sites batched.
 """
 
 from intvit.arithmetic import elementary
@@ -24,7 +25,6 @@ from intvit.arithmetic.dyadic import (
     container,
     divide,
     encode_pair,
-    encode_ratio,
     encode_ratios,
     input_parameters,
     limits,
@@ -92,6 +92,7 @@ from intvit.arithmetic.softmax import (
     softmax,
     softmax_from_table,
 )
+from intvit.arithmetic.validity import Checks, batched, deferred_checks, require
 
 __all__ = [
     "EXPONENT_KINDS",
@@ -100,6 +101,7 @@ __all__ = [
     "LAYERNORM_METHODS",
     "NORMALIZATIONS",
     "SOFTMAX_FAMILIES",
+    "Checks",
     "Exponent",
     "Families",
     "Family",
@@ -119,7 +121,9 @@ __all__ = [
     "add",
     "add_float64",
     "apply_gelu_table",
+    "batched",
     "container",
+    "deferred_checks",
     "derive_affine",
     "derive_layernorm",
     "derive_mean",
@@ -128,7 +132,6 @@ __all__ = [
     "divide",
     "elementary",
     "encode_pair",
-    "encode_ratio",
     "encode_ratios",
     "exact_length",
     "exponent_table",
@@ -156,6 +159,7 @@ __all__ = [
     "real_multiplier",
     "requantize",
     "requantize_float64",
+    "require",
     "round_to",
     "shift_cap",
     "softmax",

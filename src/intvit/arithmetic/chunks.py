@@ -22,3 +22,37 @@ def by_rows(function: Callable[..., Tensor], *operands: Tensor, dtype: torch.dty
     for i in range(0, len(out), step):
         out[i : i + step] = function(*(row[i : i + step] for row in rows))
     return out.view(shape)
+
+
+def rounded_rows(
+    value: Callable[..., Tensor],
+    *operands: Tensor,
+    low: int,
+    high: int,
+    dtype: torch.dtype,
+    half: float = 0.5,
+    peaks: Tensor | None = None,
+) -> Tensor:
+    """floor(value + half), clamped to [low, high], of chunks of the operands' rows, which have one shape.
+
+    Args:
+        value: rows -> float64 of their shape, which is overwritten.
+        half: 0 where `value` holds the 0.5 already.
+        peaks: float64 [rows], filled with the largest |value| of each row before it is rounded.
+
+    Returns:
+        the operands' shape, cast to `dtype`.
+    """
+    shape = operands[0].shape
+    rows = [operand.reshape(-1, max(1, shape[-1])) for operand in operands]
+    out = torch.empty(rows[0].shape, dtype=dtype, device=operands[0].device)
+    step = max(1, _ELEMENTS // out.shape[1] if out.device.type == "cpu" else len(out))
+    surplus = 0.5 - half
+    for i in range(0, len(out), step):
+        chunk = value(*(row[i : i + step] for row in rows))
+        if peaks is not None:
+            peaks[i : i + step] = torch.maximum(chunk.amax(1) - surplus, surplus - chunk.amin(1))
+        if half:
+            chunk.add_(half)
+        out[i : i + step] = chunk.floor_().clamp_(low, high)
+    return out.view(shape)

@@ -7,15 +7,15 @@ one multiplication an entry. FlashAttention (arXiv 2205.14135) defers the divisi
 `exponential` and `weighted_mean` are normative.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
 from intvit.arithmetic.chunks import by_rows
-from intvit.arithmetic.dyadic import container, encode_ratio, limits, requantize, requantize_float64, shift_cap
-from intvit.arithmetic.exponent import Exponent, exponent_table
-from intvit.errors import IntVitError
+from intvit.arithmetic.dyadic import container, divide, encode_ratios, limits, real_multiplier, requantize, shift_cap
+from intvit.arithmetic.elementary import exponent as exponent_of
+from intvit.arithmetic.elementary import power_of_two, reals
+from intvit.arithmetic.exponent import Exponent
+from intvit.arithmetic.validity import require
 
 
 def largest_weight(bits: int, row_length: int) -> int:
@@ -23,16 +23,18 @@ def largest_weight(bits: int, row_length: int) -> int:
     return min((1 << bits) - 1, ((1 << 31) - 1) // (128 * row_length))
 
 
-def derive_weights(exponent: Exponent, logit_bits: int, bits: int, row_length: int) -> tuple[int, int]:
-    """(m, e) that take the largest exponential of logits of `logit_bits` bits to `largest_weight`.
+def derive_weights(exponentials: Tensor, bits: int, row_length: int) -> tuple[Tensor, Tensor]:
+    """(m, e) that take the largest of an exponent's `exponent_table` to `largest_weight`; int64 of no axis.
 
     It belongs to the row's maximum, but for coarse piecewise polynomials, which may be a little higher beside it.
     """
-    largest = float(exponent_table(exponent, logit_bits).max())
-    return encode_ratio(largest_weight(bits, row_length) / largest, bits, signed=False)
+    ratio = divide(float(largest_weight(bits, row_length)), exponentials.amax())
+    return encode_ratios(ratio, bits, signed=False)
 
 
-def exponential(logits: Tensor, exponent: Exponent, m: int, e: int, bits: int, mask: Tensor | None = None) -> Tensor:
+def exponential(
+    logits: Tensor, exponent: Exponent, m: int | Tensor, e: int | Tensor, bits: int, mask: Tensor | None = None
+) -> Tensor:
     """Weights of the logits along the last axis: requantize(E(x - max(x)), m, e) to `bits` unsigned bits.
 
     Args:
@@ -54,9 +56,11 @@ def lowered(logits: Tensor, mask: Tensor | None) -> Tensor:
     return logits if mask is None else torch.where(mask, logits.amin(), logits)
 
 
-def weight_table(exponent: Exponent, logit_bits: int, m: int, e: int, bits: int) -> Tensor:
-    """`exponential` at every distance from the maximum: [2^logit_bits], uint8 up to 8 bits, else int32."""
-    return requantize_float64(exponent_table(exponent, logit_bits), m, e, bits, signed=False)
+def weight_table(exponentials: Tensor, m: int | Tensor, e: int | Tensor, bits: int) -> Tensor:
+    """`exponential` at every distance from the maximum, of `exponent_table`: uint8 up to 8 bits, else int32."""
+    # as in `requantize_float64`, but for its chunks
+    weights = torch.floor(exponentials * real_multiplier(m, e) + 0.5)
+    return weights.clamp(*limits(bits, signed=False)).to(container(bits, signed=False))
 
 
 def exponential_from_table(logits: Tensor, table: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -79,18 +83,25 @@ def distances(rows: Tensor) -> Tensor:
     return maximum.to(torch.int32) - rows.to(torch.int32)
 
 
-def derive_mean(ratio: float, bits: int) -> tuple[int, int]:
+def derive_mean(ratio: Tensor | float, bits: int) -> tuple[Tensor, Tensor]:
     """(m, e) of `weighted_mean` with ratio ~ m / 2^e: the values' scale over the output's. m < 2^53, e capped.
+
+    Returns:
+        int64 of the ratio's shape.
 
     Raises:
         IntVitError: the ratio is not finite and positive, or too large for e >= 1.
     """
-    if not (math.isfinite(ratio) and ratio > 0):
-        raise IntVitError(f"ratio of scales is {ratio}: scales must be finite and positive")
-    shift = min(52 - math.frexp(ratio)[1], shift_cap(bits))
-    if shift < 1:
-        raise IntVitError(f"ratio of scales {ratio:g} is not below 2^51: the output scale is too small; calibrate it")
-    return math.floor(math.ldexp(ratio, shift) + 0.5), shift
+    (ratio,) = reals(ratio)
+    positive = torch.isfinite(ratio) & (ratio > 0)
+    require(positive, lambda: f"ratio of scales is {float(ratio)}: scales must be finite and positive")
+    shift = (52 - exponent_of(ratio)).clamp(max=shift_cap(bits))
+    require(
+        shift >= 1,
+        lambda: f"ratio of scales {float(ratio):g} is not below 2^51: the output scale is too small; calibrate it",
+    )
+    shift = shift.clamp(min=1)
+    return torch.floor(ratio * power_of_two(shift) + 0.5).to(torch.int64), shift
 
 
 def weighted_mean(sums: Tensor, total: Tensor, m: int | Tensor, e: int | Tensor, bits: int) -> Tensor:
@@ -109,12 +120,16 @@ def weighted_mean(sums: Tensor, total: Tensor, m: int | Tensor, e: int | Tensor,
     return ((sums.to(torch.int64) * factor + (torch.ones_like(factor) << (e - 1))) >> e).clamp(low, high)
 
 
-def weighted_mean_float64(sums: Tensor, total: Tensor, m: Tensor, e: Tensor, bits: int) -> Tensor:
+def weighted_mean_float64(
+    sums: Tensor, total: Tensor, m: Tensor, e: Tensor, bits: int, peaks: Tensor | None = None
+) -> Tensor:
     """`weighted_mean` in float64: equal to it for e <= shift_cap(bits).
 
     Why: m / total lies at least 1 / total below the next integer unless it is one, and half its float64 step is below
     m * 2^-53 / total < 1 / total, so that its floor is exact. Then as in `requantize_float64`: a result that does not
     saturate is a multiple of 2^-e below 2^(53-e), so that product and sum are exact; the others saturate alike.
+
+    peaks: float64 [...], filled with the largest |value| of each row before it is rounded.
 
     Returns:
         tensor of sums' shape, dtype `container(bits)`.
@@ -122,4 +137,7 @@ def weighted_mean_float64(sums: Tensor, total: Tensor, m: Tensor, e: Tensor, bit
     low, high = limits(bits)
     step = (torch.ones_like(e) << e).double()
     factor = torch.floor(m.double() / total.double()).div_(step)
-    return (sums.double() * factor).add_(0.5).floor_().clamp_(low, high).to(container(bits))
+    value = sums.double() * factor
+    if peaks is not None:
+        torch.maximum(value.amax(-1), -value.amin(-1), out=peaks)
+    return value.add_(0.5).floor_().clamp_(low, high).to(container(bits))

@@ -14,8 +14,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from intvit.arithmetic.chunks import by_rows
-from intvit.errors import IntVitError
+from intvit.arithmetic import elementary
+from intvit.arithmetic.chunks import by_rows, rounded_rows
+from intvit.arithmetic.elementary import reals
+from intvit.arithmetic.validity import require
 
 # Multipliers have 31 bits: the product with an int32 accumulator stays below 2^62.
 MULTIPLIER_BITS = 31
@@ -38,102 +40,90 @@ def shift_cap(bits: int, signed: bool = True) -> int:
     return 53 - (bits - 1 if signed else bits)
 
 
-def divide(value: Tensor, divisor: float) -> Tensor:
-    """value / divisor, correctly rounded on every device: CUDA multiplies by the reciprocal of a Python number."""
-    return value / torch.full((), divisor, dtype=value.dtype, device=value.device)
+def divide(value: Tensor | float, divisor: Tensor | float) -> Tensor:
+    """value / divisor of a tensor and a number or two tensors, correctly rounded on every device.
+
+    CUDA multiplies by the reciprocal of a Python number, and a Python number over a tensor is one times the tensor's
+    reciprocal on every device: two roundings.
+    """
+    if not isinstance(value, Tensor):
+        assert isinstance(divisor, Tensor)
+        value = torch.full((), value, dtype=divisor.dtype, device=divisor.device)
+    if not isinstance(divisor, Tensor):
+        divisor = torch.full((), divisor, dtype=value.dtype, device=value.device)
+    return value / divisor
 
 
-def round_to(value: Tensor, scale: float) -> Tensor:
+def round_to(value: Tensor, scale: Tensor | float) -> Tensor:
     """value / scale rounded half up, int64, saturated at 32 bits: what a table's real values become."""
     return torch.floor(divide(value, scale) + 0.5).clamp(-(2.0**31), 2.0**31 - 1).to(torch.int64)
 
 
-def encode_ratio(
-    ratio: float, bits: int, *, signed: bool = True, reserve: int = 0, operand_bits: int = 31
-) -> tuple[int, int]:
-    """Encode a real ratio as (m, e) with ratio ~ m / 2^e.
+def encode_ratios(
+    ratio: Tensor | float, bits: int, *, signed: bool = True, reserve: int = 0, operand_bits: int | Tensor = 31
+) -> tuple[Tensor, Tensor]:
+    """Encode every element of a float64 tensor, or a number, as (m, e) with ratio ~ m / 2^e: int64 of its shape.
 
     m has 31 bits (its sign is the ratio's), fewer where e meets its cap or where the operand is wider than an int32.
-    Uncapped, the relative error is at most 2^-31. A ratio of 0 gives (0, 1).
+    Uncapped, the relative error is at most 2^-31. A ratio of 0 gives (0, 1). Uses only operations that IEEE 754 makes
+    exact, so that every device gives the same integers.
 
     Args:
-        ratio: finite real number.
+        ratio: finite real numbers.
         bits, signed: the integers that the product is clamped to.
         reserve: takes this many off the cap of e, for targets that sum more than one product.
         operand_bits: the integer operand's magnitude is at most 2^operand_bits; m * operand stays below 2^62.
 
     Raises:
-        IntVitError: the ratio is not finite, or too large for e >= 1.
-    """
-    if not math.isfinite(ratio):
-        raise IntVitError(f"ratio of scales is {ratio}: scales must be finite and positive")
-    if ratio == 0:
-        return 0, 1
-    length = min(MULTIPLIER_BITS, 62 - operand_bits)
-    shift = min(length - math.frexp(ratio)[1], shift_cap(bits, signed) - reserve)
-    if shift < 1:
-        raise IntVitError(_too_large(ratio, length))
-    multiplier = min(math.floor(math.ldexp(abs(ratio), shift) + 0.5), (1 << length) - 1)
-    return (multiplier if ratio > 0 else -multiplier), shift
-
-
-def encode_ratios(
-    ratio: Tensor, bits: int, *, signed: bool = True, reserve: int = 0, operand_bits: int = 31
-) -> tuple[Tensor, Tensor]:
-    """`encode_ratio` of every element of a float64 tensor: (m, e), int64 tensors of its shape, equal to the scalars.
-
-    Uses only operations that IEEE 754 makes exact, so that every device gives the same integers.
-
-    Raises:
         IntVitError: an element is not finite, or too large for e >= 1.
     """
-    magnitude = ratio.to(torch.float64).abs()
-    length = min(MULTIPLIER_BITS, 62 - operand_bits)
-    return _encode(ratio, _common_shift(magnitude, length, shift_cap(bits, signed) - reserve), length)
+    (ratio,) = reals(ratio)
+    room = 62 - operand_bits
+    length = room.clamp(max=MULTIPLIER_BITS) if isinstance(room, Tensor) else min(room, MULTIPLIER_BITS)
+    return _encode(ratio, _common_shift(ratio.abs(), length, shift_cap(bits, signed) - reserve), length)
 
 
 def encode_pair(ratio_a: Tensor, ratio_b: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
     """Encode the two ratios of a residual add over a common shift: (m_a, m_b, e), int64, broadcast shape of both.
 
     The larger ratio of each element has the long multiplier. e is capped at 53 - `bits`, one less than in
-    `encode_ratio`, which keeps the float64 form of `add` exact (see `add_float64`).
+    `encode_ratios`, which keeps the float64 form of `add` exact (see `add_float64`).
 
     Raises:
         IntVitError: an element is not finite, or too large for e >= 1.
     """
-    ratio_a, ratio_b = torch.broadcast_tensors(ratio_a.to(torch.float64), ratio_b.to(torch.float64))
+    ratio_a, ratio_b = torch.broadcast_tensors(*reals(ratio_a, ratio_b))
     shift = _common_shift(torch.maximum(ratio_a.abs(), ratio_b.abs()), MULTIPLIER_BITS, 53 - bits)
     return _encode(ratio_a, shift, MULTIPLIER_BITS)[0], _encode(ratio_b, shift, MULTIPLIER_BITS)[0], shift
 
 
-def _too_large(ratio: float, length: int) -> str:
+def _common_shift(magnitude: Tensor, length: int | Tensor, cap: int) -> Tensor:
+    """Shift at which `magnitude` has a `length`-bit multiplier, at most `cap`; 1 where it is 0."""
+    shift = torch.where(magnitude == 0, 1, (length - elementary.exponent(magnitude)).clamp(max=cap))
+    require(shift >= 1, lambda: _refused(magnitude, length))
+    return shift.clamp(min=1)
+
+
+def _refused(magnitude: Tensor, length: int | Tensor) -> str:
+    """What is wrong with the largest of the ratios."""
+    worst = float(torch.where(torch.isnan(magnitude), math.inf, magnitude).max())
+    if not math.isfinite(worst):
+        return f"ratio of scales is {worst}: scales must be finite and positive"
     return (
-        f"ratio of scales {ratio:g} is not below 2^{length - 1}: the output scale is too small for the accumulator's "
-        "scale; calibrate the output's range or raise its scale"
+        f"ratio of scales {worst:g} is not below 2^{int(length) - 1}: the output scale is too small for the "
+        "accumulator's scale; calibrate the output's range or raise its scale"
     )
 
 
-def _common_shift(magnitude: Tensor, length: int, cap: int) -> Tensor:
-    """Shift at which `magnitude` has a `length`-bit multiplier, at most `cap`; 1 where it is 0."""
-    shift = (length - torch.frexp(magnitude)[1]).clamp(max=cap).to(torch.int64)
-    shift = torch.where(magnitude == 0, 1, shift)
-    if not bool((torch.isfinite(magnitude) & (shift >= 1)).all()):
-        worst = float(torch.where(torch.isnan(magnitude), math.inf, magnitude).max())
-        if not math.isfinite(worst):
-            raise IntVitError(f"ratio of scales is {worst}: scales must be finite and positive")
-        raise IntVitError(_too_large(worst, length))
-    return shift
-
-
-def _encode(ratio: Tensor, shift: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    # 2^e is made by an integer shift: exact on every device, as torch.ldexp (pow in float32) need not be.
-    ratio = ratio.to(torch.float64)
-    step = (torch.ones_like(shift) << shift).to(torch.float64)
-    multiplier = torch.floor(ratio.abs() * step + 0.5).clamp(max=float((1 << length) - 1)).to(torch.int64)
+def _encode(ratio: Tensor, shift: Tensor, length: int | Tensor) -> tuple[Tensor, Tensor]:
+    one = torch.ones_like(shift)
+    multiplier = torch.floor(ratio.abs() * (one << shift).to(torch.float64) + 0.5).to(torch.int64)
+    multiplier = torch.minimum(multiplier, (one << length) - 1)
     return torch.where(ratio < 0, -multiplier, multiplier), shift
 
 
-def _half(shift: int | Tensor) -> int | Tensor:
+def half_of(shift: int | Tensor) -> int | Tensor:
+    """2^(shift-1): what rounds a right shift half up."""
     return torch.ones_like(shift) << (shift - 1) if isinstance(shift, Tensor) else 1 << (shift - 1)
 
 
@@ -150,7 +140,7 @@ def requantize(acc: Tensor, m: int | Tensor, e: int | Tensor, bits: int, signed:
         int64 of acc's shape. |acc * m + 2^(e-1)| < 2^62 + 2^52 < 2^63.
     """
     low, high = limits(bits, signed)
-    return ((acc.to(torch.int64) * m + _half(e)) >> e).clamp(low, high)
+    return ((acc.to(torch.int64) * m + half_of(e)) >> e).clamp(low, high)
 
 
 def add(a: Tensor, b: Tensor, m_a: int | Tensor, m_b: int | Tensor, e: int | Tensor, bits: int) -> Tensor:
@@ -165,31 +155,33 @@ def add(a: Tensor, b: Tensor, m_a: int | Tensor, m_b: int | Tensor, e: int | Ten
         int64. The sum is below 2^62 + 2^46 + 2^51 < 2^63.
     """
     low, high = limits(bits)
-    return ((a.to(torch.int64) * m_a + b.to(torch.int64) * m_b + _half(e)) >> e).clamp(low, high)
+    return ((a.to(torch.int64) * m_a + b.to(torch.int64) * m_b + half_of(e)) >> e).clamp(low, high)
 
 
 def input_parameters(
-    mean: Sequence[float], std: Sequence[float], scale: float, bits: int
-) -> tuple[Tensor, Tensor, int]:
-    """Fold ((u / 255 - mean) / std) / scale into integers for `quantize_input`: (multiplier[C], bias[C], shift).
+    mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor, scale: Tensor | float, bits: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fold ((u / 255 - mean) / std) / scale into integers for `quantize_input`: (multiplier[C], bias[C], shift), int64.
 
     The shift is common to the channels: the largest ratio has the 31-bit multiplier. |bias| <= 255 * |mean| * 2^31.
     """
-    ratios = torch.tensor([1.0 / (255.0 * deviation * scale) for deviation in std], dtype=torch.float64)
-    shift = int(_common_shift(ratios.abs().max(), MULTIPLIER_BITS, shift_cap(bits) - 1))
-    multiplier = _encode(ratios, torch.full_like(ratios, shift, dtype=torch.int64), MULTIPLIER_BITS)[0]
-    bias = [math.floor(math.ldexp(-m / (d * scale), shift) + 0.5) for m, d in zip(mean, std, strict=True)]
-    return multiplier, torch.tensor(bias, dtype=torch.int64), shift
+    means, deviations = (torch.as_tensor(values, dtype=torch.float64) for values in (mean, std))
+    deviations, means, scale = reals(deviations, means, scale)
+    ratios = divide(1.0, deviations * 255.0 * scale)
+    shift = _common_shift(ratios.abs().amax(), MULTIPLIER_BITS, shift_cap(bits) - 1)
+    multiplier = _encode(ratios, shift.expand(ratios.shape), MULTIPLIER_BITS)[0]
+    bias = -means / (deviations * scale) * (torch.ones_like(shift) << shift).to(torch.float64)
+    return multiplier, torch.floor(bias + 0.5).to(torch.int64), shift
 
 
-def quantize_input(image: Tensor, multiplier: Tensor, bias: Tensor, shift: int, bits: int) -> Tensor:
+def quantize_input(image: Tensor, multiplier: Tensor, bias: Tensor, shift: int | Tensor, bits: int) -> Tensor:
     """clamp((u * multiplier[c] + bias[c] + 2^(shift-1)) >> shift) of a uint8 image [..., C, H, W], as int64.
 
     |u * multiplier| < 2^39, |bias| < 2^60 and the rounding term is below 2^53: the sum is below 2^63.
     """
     low, high = limits(bits)
     product = image.to(torch.int64) * multiplier[:, None, None] + bias[:, None, None]
-    return ((product + (1 << (shift - 1))) >> shift).clamp(low, high)
+    return ((product + half_of(shift)) >> shift).clamp(low, high)
 
 
 # -- the same integers in float64 --
@@ -199,7 +191,7 @@ def real_multiplier(m: int | Tensor, e: int | Tensor) -> float | Tensor:
     """m / 2^e as float64, exact: m has at most 31 bits and the divisor is a power of two."""
     if isinstance(e, Tensor):
         return torch.as_tensor(m, device=e.device).to(torch.float64) / (torch.ones_like(e) << e).to(torch.float64)
-    return m.to(torch.float64) / float(1 << e) if isinstance(m, Tensor) else math.ldexp(m, -e)
+    return m.to(torch.float64) * 2.0**-e if isinstance(m, Tensor) else math.ldexp(m, -e)
 
 
 def requantize_float64(acc: Tensor, m: int | Tensor, e: int | Tensor, bits: int, signed: bool = True) -> Tensor:
@@ -224,12 +216,22 @@ def requantize_float64(acc: Tensor, m: int | Tensor, e: int | Tensor, bits: int,
     return by_rows(rounded, acc, dtype=container(bits, signed))
 
 
-def add_float64(a: Tensor, b: Tensor, m_a: int | Tensor, m_b: int | Tensor, e: int | Tensor, bits: int) -> Tensor:
+def add_float64(
+    a: Tensor,
+    b: Tensor,
+    m_a: int | Tensor,
+    m_b: int | Tensor,
+    e: int | Tensor,
+    bits: int,
+    peaks: Tensor | None = None,
+) -> Tensor:
     """`add` in float64: equal for every |a| <= 2^31, |b| <= 2^15 where e <= 53 - bits.
 
     Why, in units of 2^-e: |b * m_b| <= 2^46 is exact. If |a * m_a| < 2^53 it is exact too, and so is the sum wherever
     it is at most 2^53, which is twice the saturation threshold 2^(bits-1+e) <= 2^52. If |a * m_a| >= 2^53, the sum is
     at least 2^53 - 2^46 > 2^52 before and after rounding, and saturates to the same end.
+
+    peaks: float64 [rows], filled with the largest |a m_a / 2^e + b m_b / 2^e| of each row of the last axis.
 
     Returns:
         tensor of a's shape, dtype `container(bits)`.
@@ -237,8 +239,7 @@ def add_float64(a: Tensor, b: Tensor, m_a: int | Tensor, m_b: int | Tensor, e: i
     low, high = limits(bits)
     factor_a, factor_b = real_multiplier(m_a, e), real_multiplier(m_b, e)
 
-    def rounded(rows_a: Tensor, rows_b: Tensor) -> Tensor:
-        value = rows_a.to(torch.float64, copy=True).mul_(factor_a)
-        return value.add_(rows_b.to(torch.float64).mul_(factor_b)).add_(0.5).floor_().clamp_(low, high)
+    def value(rows_a: Tensor, rows_b: Tensor) -> Tensor:
+        return rows_a.to(torch.float64, copy=True).mul_(factor_a).add_(rows_b.to(torch.float64).mul_(factor_b))
 
-    return by_rows(rounded, a, b.expand(a.shape), dtype=container(bits))
+    return rounded_rows(value, a, b.expand(a.shape), low=low, high=high, dtype=container(bits), peaks=peaks)

@@ -1,4 +1,4 @@
-"""exp, erf and what is made of them, equal on every processor and device: what derivations take instead of libm.
+"""exp, erf, powers of two and exponents, equal on every processor and device: what derivations take instead of libm.
 
 libm, SLEEF, MKL and CUDA's own functions differ in the last bit from one processor to the next, and a table made with
 them with it. Here every step is one float64 operation that IEEE 754 rounds correctly (add, subtract, multiply, divide,
@@ -25,6 +25,37 @@ _ERF_RANGE = 6.0  # erf(6) = 1 - 2e-17 rounds to 1
 _SQRT_HALF = 0.7071067811865476
 
 
+def reals(*values: Tensor | float) -> tuple[Tensor, ...]:
+    """Real scales as float64 tensors on the device of the first tensor among them; numbers alone: on the CPU."""
+    device = next((value.device for value in values if isinstance(value, Tensor)), None)
+    return tuple(
+        value.to(device, torch.float64)
+        if isinstance(value, Tensor)
+        else torch.full((), value, dtype=torch.float64, device=device)
+        for value in values
+    )
+
+
+def power_of_two(k: Tensor) -> Tensor:
+    """2^k as float64 for integers |k| <= 1022, by its bits: torch.ldexp is not exact on every device."""
+    return ((k + 1023) << 52).view(torch.float64)
+
+
+def exponent(x: Tensor) -> Tensor:
+    """k with 2^(k-1) <= |x| < 2^k of float64 x, int64; 0 for 0, -1022 for subnormal x, 1025 where x is not finite."""
+    return torch.where(x == 0, 0, ((x.view(torch.int64) >> 52) & 0x7FF) - 1022)
+
+
+def ceil_log2(x: Tensor) -> Tensor:
+    """Smallest k with x <= 2^k of positive, normal float64 x, int64."""
+    return ((x.view(torch.int64) - 1) >> 52) - 1022
+
+
+def bit_length(v: Tensor) -> Tensor:
+    """Bits of integers 0 <= v < 2^53, int64: 0 of 0, k with 2^(k-1) <= v < 2^k of others."""
+    return exponent(v.to(torch.float64))
+
+
 def exp(x: Tensor) -> Tensor:
     """e^x of float64 x, clamped to [-708, 709]: 2^k e^r with k = round(x log2(e)), and Taylor's polynomial of e^r."""
     x = x.clamp(*_EXP_RANGE)
@@ -36,12 +67,7 @@ def exp(x: Tensor) -> Tensor:
     value = (value * r) * r + r + 1.0
     k = k.to(torch.int64)
     half = k >> 1  # 2^k in two factors: 2^1023 and 2^-1022 are normal, their squares are not
-    return value * _power_of_two(half) * _power_of_two(k - half)
-
-
-def _power_of_two(k: Tensor) -> Tensor:
-    """2^k as float64 for |k| <= 1022, by its bits."""
-    return ((k + 1023) << 52).view(torch.float64)
+    return value * power_of_two(half) * power_of_two(k - half)
 
 
 def erf(x: Tensor) -> Tensor:
@@ -50,7 +76,7 @@ def erf(x: Tensor) -> Tensor:
     index = torch.floor(magnitude * _ERF_STEP + 0.5)
     h = magnitude - index / torch.full_like(index, _ERF_STEP)
     row = index.to(torch.int64).flatten()
-    coefficients = [c.index_select(0, row).view(x.shape) for c in _erf_expansions().to(x.device)]
+    coefficients = [c.index_select(0, row).view(x.shape) for c in _erf_expansions(x.device)]
     value = coefficients.pop()
     for coefficient in reversed(coefficients):
         value = value * h + coefficient
@@ -58,8 +84,10 @@ def erf(x: Tensor) -> Tensor:
 
 
 @functools.cache
-def _erf_expansions() -> Tensor:
+def _erf_expansions(device: torch.device) -> Tensor:
     """float64 [degree + 1, centers]: coefficients of erf(c + h) in h; its derivatives are Hermite functions of c."""
+    if device.type != "cpu":
+        return _erf_expansions(torch.device("cpu")).to(device)
     import mpmath
 
     with mpmath.workdps(40):

@@ -1,20 +1,22 @@
 """Integer exponentials: the kinds of exponent that a softmax of the program format has.
 
 An exponent maps x = logits - max(logits) <= 0 to E >= 0, proportional to e^(x * scale). Each kind is a frozen dataclass
-whose integer fields are the operator's attributes and whose tensor fields are its constants. This file holds what they
-compute; `softmax_families.py` derives them from real scales.
+whose integers are the operator's attributes and whose tensors with an axis are its constants: a derivation gives int64
+tensors of no axis for integers that depend on the scale, a program ints. This file holds what they compute;
+`exponentials/` derives them from real scales.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from intvit.arithmetic.piecewise import evaluate_pieces
+from intvit.arithmetic.fields import Integer, device_of
+from intvit.arithmetic.piecewise import evaluate_pieces, without_nowhere
 
 
-def shift_exponential(x: Tensor, x0: int, n: int, fraction_bits: int) -> Tensor:
+def shift_exponential(x: Tensor, x0: Integer, n: Integer, fraction_bits: Integer) -> Tensor:
     """Shiftmax's exponential (I-ViT, arXiv 2207.01405, ShiftExp): E ~ (-x0 << n) * e^(x * scale), x <= 0.
 
     x * log2(e) by shifts, then 2^(-q + r) with 2^r ~ 1 + r/2. In integers: x <<= fraction_bits;
@@ -59,9 +61,9 @@ class ShiftExponent:
 
     kind: ClassVar[str] = "shift"
     exportable: ClassVar[bool] = True
-    x0: int
-    n: int
-    fraction_bits: int
+    x0: Integer
+    n: Integer
+    fraction_bits: Integer
 
     def __call__(self, x: Tensor) -> Tensor:
         return shift_exponential(x, self.x0, self.n, self.fraction_bits)
@@ -77,12 +79,12 @@ class PolynomialExponent:
 
     kind: ClassVar[str] = "polynomial"
     exportable: ClassVar[bool] = True
-    x0: int
-    n: int
-    b: int
-    c: int
-    u: int
-    fraction_bits: int
+    x0: Integer
+    n: Integer
+    b: Integer
+    c: Integer
+    u: Integer
+    fraction_bits: Integer
 
     def __call__(self, x: Tensor) -> Tensor:
         x = (x << self.fraction_bits).clamp(min=self.n * self.x0)
@@ -103,10 +105,15 @@ class PiecewiseExponent:
     bounds: Tensor
     origins: Tensor
     coefficients: Tensor
-    step_shift: int
+    step_shift: Integer
 
     def __call__(self, x: Tensor) -> Tensor:
         return evaluate_pieces(-x, self.bounds, self.origins, self.coefficients, self.step_shift).clamp(min=0)
+
+    def compact(self) -> "PiecewiseExponent":
+        """Without the pieces that are nowhere."""
+        bounds, origins, coefficients = without_nowhere(self.bounds, self.origins, self.coefficients)
+        return replace(self, bounds=bounds, origins=origins, coefficients=coefficients)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,4 +137,4 @@ EXPONENT_KINDS: dict[str, type] = {
 
 def exponent_table(exponent: Exponent, bits: int) -> Tensor:
     """E at every distance d = 0 .. 2^bits - 1 from the maximum of logits of `bits` bits: float64 [2^bits], exact."""
-    return exponent(-torch.arange(1 << bits)).to(torch.float64)
+    return exponent(-torch.arange(1 << bits, device=device_of(exponent))).to(torch.float64)

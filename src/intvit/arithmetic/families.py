@@ -9,6 +9,10 @@ A family turns real scales into the integers of a kind of the program format (`e
 The latter two are plain functions on integers, which become tables: every such operator is a function of at most 16
 bits. What goes wrong inside one is an error of the user's, in one line. How to write one: CONTRIBUTING.md and
 examples/own_gelu.py.
+
+Ours derive on the device of their scales, many sites at a time, and read nothing on the host. A function that is not
+ours is called on the CPU with Python's numbers, so that a GPU trains the integers that the CPU derives: its scales are
+read on the host, once a step and site.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from intvit.arithmetic.elementary import reals
 from intvit.errors import IntVitError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -44,6 +49,7 @@ _PROBES: dict[str, list[tuple[Any, ...]]] = {
     "softmax": [(0.02, 197, 8), (0.1, 50, 8), (0.5, 17, 4)],
     "gelu": [(0.02, 0.02, 8, 8), (0.05, 0.04, 8, 8), (0.3, 0.1, 4, 8)],
 }
+_REAL_SCALES = {"softmax": 1, "gelu": 2}  # leading arguments of a derivation; widths and lengths follow
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,8 @@ class Family:
     """One approximation. Pickled as its name: another process looks it up, and imports it, again.
 
     kind: as in quant.KIND.family.
-    derive: real scales and widths -> parameters of a kind; keyword arguments beside `site` are its `options`.
+    derive: real scales (float64 of no axis) and widths -> parameters of a kind; keyword arguments beside `site` are its
+        `options`.
     real: of an activation, the float function that it stands for, which float mode computes and gradients follow.
     grid: options -> c where the family rounds 1 / (c * scale) up to an integer, or None (`Quantizer`).
     function: whether it is a plain function on integers, which a program holds as a table under this name.
@@ -82,9 +89,15 @@ class Family:
         parameters = inspect.signature(self.derive).parameters.values()
         return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "site")
 
+    @property
+    def batchable(self) -> bool:
+        """Whether `derive` stays on the device of its scales and may run under `batched`."""
+        return not self.foreign
+
     def __call__(self, *scales: Any, **options: Any) -> Any:
-        """`derive`."""
-        return self.derive(*scales, **options)
+        """`derive`; real scales may be numbers, too."""
+        count = _REAL_SCALES[self.kind]
+        return self.derive(*reals(*scales[:count]), *scales[count:], **options)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, str]]:
         return _by_name, (self.kind, self.name)
@@ -127,7 +140,8 @@ class Families(Mapping[str, Family]):
 
         An exponential takes (distances int64 [n], scale, largest) and returns integers proportional to
         e^(-distance * scale), at most `largest`. An activation takes (codes int64 [n], scale, output scale) and returns
-        integers whose multiples of the output scale are its values; the caller saturates them.
+        integers whose multiples of the output scale are its values; the caller saturates them. Scales are float64 of no
+        axis on the codes' device, and the function reads nothing on the host.
         real: the float function of an activation, float32 in and out, differentiable; GELU where none is given.
         """
 
@@ -224,20 +238,24 @@ def _imported(module: str, key: str) -> Any:
 
 
 def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A user's function whose exceptions are the user's, and which gives equal integers for equal arguments."""
+    """A user's function whose exceptions are the user's, and which gives equal integers for equal arguments.
+
+    It is called on the CPU with Python's numbers; what it returns moves to the device of the codes.
+    """
     proven = False
 
-    def call(codes: Tensor, *scales: Any) -> Any:
+    def call(codes: Tensor, *scales: Tensor | int) -> Any:
         nonlocal proven
+        host, numbers = codes.cpu(), [scale.item() if isinstance(scale, Tensor) else scale for scale in scales]
         try:
-            values = function(codes.clone(), *scales)
-            again = values if proven else function(codes.clone(), *scales)
+            values = function(host.clone(), *numbers)
+            again = values if proven else function(host.clone(), *numbers)
         except Exception as error:
             raise IntVitError(f"family {name} {_what(error)}") from error
         if isinstance(values, Tensor) and isinstance(again, Tensor) and not torch.equal(values, again):
             raise IntVitError(f"family {name} gives other integers when it is called again: a program needs a function")
         proven = True
-        return values
+        return values.to(codes.device) if isinstance(values, Tensor) else values
 
     return call
 

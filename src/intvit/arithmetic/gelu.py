@@ -1,19 +1,21 @@
 """GELU on integers: the kinds of the program format, and the tables that are equal to them.
 
-Each kind is a frozen dataclass (integer fields are attributes, tensor fields constants) that maps x [..., C] of at most
-8 bits to int64 of `bits` bits. `gelu_families.py` derives them from real scales. Every kind but `ShiftGelu` is a
-function of x alone, and ShiftGELU one of x and the row's maximum: `gelu_table` and `apply_gelu_table` use that.
+Each kind is a frozen dataclass (integers are attributes, tensors with an axis constants; see `exponent.py`) that maps
+x [..., C] of at most 8 bits to int64 of `bits` bits. `activations/` derives them from real scales. Every kind but
+`ShiftGelu` is a function of x alone, and ShiftGELU one of x and the row's maximum: `gelu_table` and `apply_gelu_table`
+use that.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from intvit.arithmetic.dyadic import container, requantize
+from intvit.arithmetic.dyadic import container, divide, limits, real_multiplier, requantize
 from intvit.arithmetic.exponent import shift_exponential
-from intvit.arithmetic.piecewise import evaluate_pieces
+from intvit.arithmetic.fields import Integer, device_of
+from intvit.arithmetic.piecewise import evaluate_pieces, without_nowhere
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,14 +56,14 @@ class ShiftGelu:
 
     kind: ClassVar[str] = "shift"
     exportable: ClassVar[bool] = True
-    x0: int
-    n: int
-    fraction_bits: int
-    limit: int
+    x0: Integer
+    n: Integer
+    fraction_bits: Integer
+    limit: Integer
     reciprocal_bits: int
     sigmoid_bits: int
-    multiplier: int
-    shift: int
+    multiplier: Integer
+    shift: Integer
     bits: int
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -77,10 +79,6 @@ class ShiftGelu:
         top = maximum.clamp(max=self.limit)
         a = shift_exponential(x.clamp(max=self.limit) - top, self.x0, self.n, self.fraction_bits)
         b = shift_exponential(-top, self.x0, self.n, self.fraction_bits)
-        return self.sigmoid(a, b)
-
-    def sigmoid(self, a: Tensor, b: Tensor) -> Tensor:
-        """s = a / (a + b) in units of 2^-sigmoid_bits, for exponentials a and b."""
         factor = torch.div((1 << self.reciprocal_bits) - 1, a + b, rounding_mode="floor")
         return (a * factor) >> (self.reciprocal_bits - self.sigmoid_bits)
 
@@ -91,17 +89,17 @@ class PolynomialGelu:
 
     y = x << fraction_bits; a = min(|y|, -b); L = sign(y) * ((a + b)^2 + c); out = requantize(y * (L + one)).
     b, c and one are negative, like the parabola's leading coefficient, whose sign the multiplier carries.
-    |y * (L + one) * multiplier| < 2^62 by the multiplier's length (`encode_ratio`, operand_bits).
+    |y * (L + one) * multiplier| < 2^62 by the multiplier's length (`encode_ratios`, operand_bits).
     """
 
     kind: ClassVar[str] = "polynomial"
     exportable: ClassVar[bool] = True
-    fraction_bits: int
-    b: int
-    c: int
-    one: int
-    multiplier: int
-    shift: int
+    fraction_bits: Integer
+    b: Integer
+    c: Integer
+    one: Integer
+    multiplier: Integer
+    shift: Integer
     bits: int
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -123,14 +121,19 @@ class PiecewiseGelu:
     bounds: Tensor
     origins: Tensor
     coefficients: Tensor
-    step_shift: int
-    multiplier: int
-    shift: int
+    step_shift: Integer
+    multiplier: Integer
+    shift: Integer
     bits: int
 
     def __call__(self, x: Tensor) -> Tensor:
         value = evaluate_pieces(x.to(torch.int64), self.bounds, self.origins, self.coefficients, self.step_shift)
         return requantize(value, self.multiplier, self.shift, self.bits)
+
+    def compact(self) -> "PiecewiseGelu":
+        """Without the pieces that are nowhere."""
+        bounds, origins, coefficients = without_nowhere(self.bounds, self.origins, self.coefficients)
+        return replace(self, bounds=bounds, origins=origins, coefficients=coefficients)
 
 
 Gelu = TableGelu | ShiftGelu | PolynomialGelu | PiecewiseGelu
@@ -145,27 +148,35 @@ def gelu_table(gelu: Gelu, bits_in: int) -> Tensor:
         [2^bits_in], indexed by x + 2^(bits_in-1); for ShiftGelu [2^(bits_in-1), 2^bits_in], indexed by max(0, row
         maximum), which its limit does not cap, and the same (no x is above it; those entries hold the value at it).
     """
-    half = 1 << (bits_in - 1)
-    x = torch.arange(-half, half)
+    half, device = 1 << (bits_in - 1), device_of(gelu)
+    x = torch.arange(-half, half, device=device)
     if isinstance(gelu, ShiftGelu):
-        return _shift_table(gelu, x, torch.arange(half)[:, None])
+        return _shift_table(gelu, x)
     return gelu(x).to(container(gelu.bits))
 
 
-def _shift_table(gelu: ShiftGelu, x: Tensor, maximum: Tensor) -> Tensor:
-    """`at_maximum` over the (maximum, x) grid, with the exponentials of the 2^bits distances M - z taken once.
+def _shift_table(gelu: ShiftGelu, x: Tensor) -> Tensor:
+    """`at_maximum` over the (maximum M, x) grid, with the exponentials of the 2^bits distances M - z taken once.
 
-    They depend on M - z alone, so that the sigmoids of one M are a window that slides over them: a view where a gather
-    would be slow. Lines of a maximum beyond the limit share the window of M = limit, where x > limit has distance 0.
+    They depend on M - z alone, so that those of one x are a window that slides over them as M falls: a view where a
+    gather would be slow. A maximum beyond the limit is as M = limit, where x > limit has distance 0.
+
+    In float64, where a division is fast: A + B < 2^31, so that the quotient's floor is exact as in `normalize_float64`;
+    A * F < 2^46 is exact, and so is its shift; the output as in `requantize_float64`.
     """
-    half = maximum.shape[0]
-    exponentials = shift_exponential(-torch.arange(2 * half), gelu.x0, gelu.n, gelu.fraction_bits)
-    falling = torch.cat((exponentials.flip(0), exponentials[:1].expand(half - 1)))
-    windows = falling.unfold(0, 2 * half, 1).flip(0)  # line M: the exponential of max(M - x, 0)
-    sigmoid = gelu.sigmoid(windows[: gelu.limit + 1], exponentials[: gelu.limit + 1, None])
-    sigmoid = torch.cat((sigmoid, sigmoid[-1:].expand(half - 1 - gelu.limit, -1)))
-    value = torch.minimum(x, maximum) * sigmoid
-    return requantize(value, gelu.multiplier, gelu.shift, gelu.bits).to(container(gelu.bits))
+    half, (low, high) = x.shape[0] // 2, limits(gelu.bits)
+    distance = torch.arange(2 * half, device=x.device)
+    exponentials = shift_exponential(-distance, gelu.x0, gelu.n, gelu.fraction_bits).double()
+    falling = torch.cat((exponentials.flip(0), exponentials[:1].expand(half - 1)))  # of max(M - x, 0), at any M - x
+    shifted = falling * 2.0 ** (gelu.sigmoid_bits - gelu.reciprocal_bits)
+    maximum = distance[:half].flip(0)
+    total = falling.unfold(0, half, 1) + exponentials[:half].flip(0)  # [x, M], largest M first
+    factor = divide(float((1 << gelu.reciprocal_bits) - 1), total).floor_()
+    sigmoid = factor.mul_(shifted.unfold(0, half, 1)).floor_()
+    limit = torch.as_tensor(gelu.limit, device=x.device)
+    sigmoid = torch.where(maximum > limit, sigmoid.index_select(1, (half - 1 - limit).view(1)), sigmoid)
+    value = sigmoid.mul_(torch.minimum(x[:, None], maximum)).mul_(real_multiplier(gelu.multiplier, gelu.shift))
+    return value.add_(0.5).floor_().clamp(low, high).to(container(gelu.bits)).t().flip(0).contiguous()
 
 
 def apply_gelu_table(x: Tensor, table: Tensor) -> Tensor:

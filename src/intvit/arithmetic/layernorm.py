@@ -12,9 +12,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from intvit.arithmetic.chunks import by_rows
+from intvit.arithmetic import elementary
+from intvit.arithmetic.chunks import rounded_rows
 from intvit.arithmetic.dyadic import MULTIPLIER_BITS, container, divide, limits, real_multiplier, shift_cap
+from intvit.arithmetic.elementary import reals
 from intvit.arithmetic.roots import integer_sqrt, integer_sqrt_float64, newton_sqrt
+from intvit.arithmetic.validity import require
 from intvit.errors import IntVitError
 
 LAYERNORM_METHODS = ("exact", "ivit", "ibert", "float")
@@ -105,7 +108,7 @@ def derive_layernorm(
     method: str,
     gamma: Tensor,
     beta: Tensor,
-    scale_out: float,
+    scale_out: Tensor | float,
     bits_in: int,
     bits_out: int,
     *,
@@ -117,6 +120,7 @@ def derive_layernorm(
 
     Args:
         gamma, beta: float64 [C].
+        scale_out: float64 of no axis on their device, or a number.
         channel_shift: int64 [C], 3 - k_c where a stream's value is q * s * 2^-k_c.
 
     e_c is the largest shift with a 31-bit multiplier, at most 53 - bits_out, and such that |B_c| + 2^(e_c-1) <= 2^52; a
@@ -130,21 +134,29 @@ def derive_layernorm(
 
 
 def derive_affine(
-    normalizer: Normalizer, gamma: Tensor, beta: Tensor, scale_out: float, bits: int, *, site: str = "layernorm"
+    normalizer: Normalizer,
+    gamma: Tensor,
+    beta: Tensor,
+    scale_out: Tensor | float,
+    bits: int,
+    *,
+    site: str = "layernorm",
 ) -> LayerNormParameters:
     """The affine step of `derive_layernorm` for a normalizer."""
-    ratio = gamma.to(torch.float64) * (normalizer.scale / scale_out)
-    offset = divide(beta.to(torch.float64), scale_out)
-    if not bool((torch.isfinite(ratio) & torch.isfinite(offset)).all()):
-        raise IntVitError(f"{site}: gamma, beta or the output scale {scale_out} is not finite and positive")
-    exponent = torch.frexp(ratio)[1]
-    if bool((exponent > MULTIPLIER_BITS - 1).any()):
-        raise IntVitError(
-            f"{site}: output scale {scale_out:g} is too small for gamma up to {float(gamma.abs().max()):g}"
-        )
+    gamma, beta, scale = reals(gamma, beta, scale_out)
+    ratio = gamma * divide(normalizer.scale, scale)
+    offset = beta / scale
+    require(
+        torch.isfinite(ratio) & torch.isfinite(offset) & torch.isfinite(scale) & (scale > 0),
+        lambda: f"{site}: gamma, beta or the output scale {float(scale)} is not finite and positive",
+    )
+    length = elementary.exponent(ratio)
+    require(
+        length <= MULTIPLIER_BITS - 1,
+        lambda: f"{site}: output scale {float(scale):g} is too small for gamma up to {float(gamma.abs().max()):g}",
+    )
     # beta / scale_out < 2^x, so |B| <= 2^51 at e = 51 - x
-    shift = torch.minimum(MULTIPLIER_BITS - exponent, 51 - torch.frexp(offset)[1])
-    shift = shift.clamp(1, shift_cap(bits) - 1).to(torch.int64)
+    shift = torch.minimum(MULTIPLIER_BITS - length, 51 - elementary.exponent(offset)).clamp(1, shift_cap(bits) - 1)
     one = torch.ones_like(shift)
     step = (one << shift).to(torch.float64)
     longest = float((1 << MULTIPLIER_BITS) - 1)
@@ -216,28 +228,30 @@ def normalized_float64(x: Tensor, normalizer: Normalizer) -> Tensor:
         y = value.mul_(channels).sub_(total)
         variance = channels * squares.to(torch.int64) - total.to(torch.int64).square()
         if normalizer.method == "float":
-            factor = 1.0 / (variance.to(torch.float64).sqrt_().mul_(normalizer.scale))
+            factor = divide(1.0, variance.to(torch.float64).sqrt_().mul_(normalizer.scale))
             return y.mul_(torch.where(variance == 0, 0.0, factor))
         root, numerator = integer_sqrt_float64(variance), float(1 << 40)
     else:
-        y = value.sub_(torch.floor((2 * total + channels) / (2 * channels)))
+        y = value.sub_(torch.floor(divide(2 * total + channels, 2 * channels)))
         z = torch.floor(y * 2.0**-normalizer.square_shift) if normalizer.square_shift else y
         variance = torch.linalg.vecdot(z, z).unsqueeze(-1).to(torch.int64)
         steps = normalizer.newton_steps
         root = newton_sqrt(variance, steps) if steps else integer_sqrt_float64(variance)
         root, numerator = root << normalizer.square_shift, float((1 << 31) - 1)
-    factor = torch.floor(numerator / root.clamp(min=1).to(torch.float64))
+    factor = torch.floor(divide(numerator, root.clamp(min=1).to(torch.float64)))
     factor = torch.where(variance == 0, 0.0, factor)
     # the power of two must come after the product: floor(2^40 / R) * 2^-k is exact, and so is its product with y
     return y.mul_(factor.mul_(2.0**-normalizer.normalizer_shift)).floor_()
 
 
-def layernorm_float64(x: Tensor, parameters: LayerNormParameters) -> Tensor:
+def layernorm_float64(x: Tensor, parameters: LayerNormParameters, peaks: Tensor | None = None) -> Tensor:
     """`layernorm` in float64: equal to it.
 
     Why, in units of 2^-e: the constant B + 2^(e-1) is at most 2^52, exact. If |n * m| < 2^53 it is exact, and so is the
     sum wherever it is at most 2^53, twice the saturation threshold 2^(bits-1+e) <= 2^52. If |n * m| >= 2^53, the sum is
     at least 2^53 - 2^52 = 2^52 before and after rounding, and saturates to the same end.
+
+    peaks: float64 [rows], filled with the largest |n m / 2^e + B / 2^e| of each row.
 
     Returns:
         x's shape, dtype `container(parameters.bits)`.
@@ -247,8 +261,8 @@ def layernorm_float64(x: Tensor, parameters: LayerNormParameters) -> Tensor:
     factor = real_multiplier(parameters.multiplier, parameters.shift)
     constant = real_multiplier(parameters.bias + half, parameters.shift)
 
-    def rounded(rows: Tensor) -> Tensor:
-        n = normalized_float64(rows, parameters.normalizer)
-        return n.mul_(factor).add_(constant).floor_().clamp_(low, high)
+    def value(rows: Tensor) -> Tensor:
+        return normalized_float64(rows, parameters.normalizer).mul_(factor).add_(constant)
 
-    return by_rows(rounded, x, dtype=container(parameters.bits))
+    dtype = container(parameters.bits)
+    return rounded_rows(value, x, low=low, high=high, dtype=dtype, half=0.0, peaks=peaks)

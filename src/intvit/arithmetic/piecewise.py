@@ -1,31 +1,26 @@
-"""Piecewise polynomials: optimized fits of real functions, and their integer form at a given scale.
+"""Piecewise polynomials on integers: their evaluation, which is normative, and how a fit becomes integers at a scale.
 
-A fit is made once per real interval (cached); `integerize` turns it into integers for a scale, cheaply enough for every
-training step. `evaluate_pieces` is the normative integer evaluation. Fits and integers are equal on every processor:
-float64 operations that IEEE 754 rounds correctly, in a fixed order, and no matrix products.
+A fit of real polynomials is made once (`fits.py`); `integerize` turns it into integers for a scale, on the scale's
+device and cheaply enough for every training step.
 """
 
-import functools
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from intvit.arithmetic import elementary
-from intvit.arithmetic.dyadic import divide
-from intvit.errors import IntVitError
+from intvit.arithmetic.dyadic import divide, half_of
+from intvit.arithmetic.fields import Integer
+from intvit.arithmetic.fits import Pieces
 
-_GRID = 240  # candidate bounds of a fit
-_EXPONENTIAL_RANGE = 10.0  # e^-10 = 4.5e-5: a longer range costs more accuracy where it matters
-_GELU_RANGE = 4.5  # GELU(-4.5) = -1.5e-5: beyond, GELU is 0 or x to 16 bits
+# Where a piece starts that no input is in: a number that none reaches.
+_NOWHERE = 2**31 - 1
 # t^j minus a multiple of Chebyshev's polynomial of degree j: the nearest polynomial of lower degree on [-1, 1]
 _LOWER_DEGREE = {1: {}, 2: {0: 0.5}, 3: {1: 0.75}, 4: {2: 1.0, 0: -0.125}}
 
 
-def evaluate_pieces(x: Tensor, bounds: Tensor, origins: Tensor, coefficients: Tensor, step_shift: int) -> Tensor:
+def evaluate_pieces(x: Tensor, bounds: Tensor, origins: Tensor, coefficients: Tensor, step_shift: Integer) -> Tensor:
     """Integer piecewise polynomial: s = number of bounds <= x, t = x - origins[s], then Horner from the top.
 
     v = c_D; v = ((v * t + 2^(g-1)) >> g) + c_j for j = D-1 .. 0, with g = step_shift >= 1.
@@ -40,196 +35,100 @@ def evaluate_pieces(x: Tensor, bounds: Tensor, origins: Tensor, coefficients: Te
     segment = (x.unsqueeze(-1) >= bounds).sum(-1)
     t = x - origins[segment]
     rows = coefficients[segment]
-    value = rows[..., -1]
-    for j in range(coefficients.shape[1] - 2, -1, -1):
-        value = ((value * t + (1 << (step_shift - 1))) >> step_shift) + rows[..., j]
+    value, half = rows[..., -1], half_of(step_shift)
+    for j in range(coefficients.shape[-1] - 2, -1, -1):
+        value = ((value * t + half) >> step_shift) + rows[..., j]
     return value
 
 
-@dataclass(frozen=True)
-class Piece:
-    """sum_j coefficients[j] * ((z - middle) / half)^j for low <= z < high (which may be infinite)."""
+@dataclass(frozen=True, eq=False)
+class IntegerPieces:
+    """What `evaluate_pieces` takes, int64, and the amplitude of its values, float64; `found`: whether there is one."""
 
-    low: float
-    high: float
-    middle: float
-    half: float
-    coefficients: tuple[float, ...]
-
-
-def exponential_pieces(reach: float, segments: int, degree: int) -> tuple[Piece, ...]:
-    """Fit of e^-z for 0 <= z <= reach (rounded up to a power of two) by `segments` polynomials; zero beyond 10."""
-    high = _power_of_two(reach, _EXPONENTIAL_RANGE)
-    pieces = _fit("exponential", 0.0, high, segments, degree)
-    if reach <= high:
-        return pieces
-    return (*pieces, Piece(high, math.inf, high, 1.0, (0.0,) * (degree + 1)))
-
-
-def gelu_pieces(reach: float, segments: int, degree: int) -> tuple[Piece, ...]:
-    """Fit of GELU(z) for |z| <= reach, by `segments` polynomials; 0 and z beyond 4.5."""
-    high = _power_of_two(reach, _GELU_RANGE)
-    pieces = _fit("gelu", -high, high, segments, degree)
-    if reach <= high:
-        return pieces
-    rest = (0.0,) * (degree - 1)
-    left = Piece(-math.inf, -high, -high, 1.0, (0.0, 0.0, *rest))
-    return (left, *pieces, Piece(high, math.inf, high, 1.0, (high, 1.0, *rest)))
-
-
-def _power_of_two(reach: float, largest: float) -> float:
-    """reach rounded up to a power of two (few different fits, each cached), at most `largest`."""
-    mantissa, exponent = math.frexp(reach)
-    return min(largest, math.ldexp(1.0, exponent - (mantissa == 0.5)))
-
-
-def _between_absolute_and_relative(z: Tensor) -> Tensor:
-    """(e^-z + 0.001)^-1/2, by C's root, which is correctly rounded; that of torch may be a library's."""
-    return torch.tensor([1.0 / math.sqrt(value) for value in (elementary.exp(-z) + 1e-3).tolist()], dtype=torch.float64)
-
-
-# Function, and weight of the error of a piece that starts at z. The exponential's keeps the many small terms of a long
-# row from moving the sum (measured: halves the error of probabilities).
-_FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
-    "exponential": (lambda z: elementary.exp(-z), _between_absolute_and_relative),
-    "gelu": (elementary.gelu, torch.ones_like),
-}
-
-
-@functools.lru_cache(maxsize=256)
-def _fit(function: str, low: float, high: float, segments: int, degree: int) -> tuple[Piece, ...]:
-    """Segment bounds and polynomials that make the largest error least, on a grid of bounds.
-
-    The error of one polynomial over every pair of grid points is tabulated; a dynamic program then picks the bounds.
-    Each polynomial interpolates at Chebyshev's nodes, and its constant is moved to balance the errors' extremes.
-    """
-    if not 1 <= degree <= 4 or not 1 <= segments <= 64:
-        raise IntVitError(f"piecewise polynomials of {segments} segments and degree {degree}; expected 1..64 and 1..4")
-    grid = divide(torch.arange(_GRID + 1, dtype=torch.float64) * (high - low), _GRID) + low
-    start, end = torch.triu_indices(_GRID + 1, _GRID + 1, 1)
-    value, weight = _FUNCTIONS[function]
-    coefficients, error = _interpolate(value, grid[start], grid[end], degree)
-    table = torch.full((_GRID + 1, _GRID + 1), math.inf, dtype=torch.float64)
-    table[start, end] = error * weight(grid)[start]
-    best, previous = table[0], []
-    for _ in range(segments - 1):
-        candidates = torch.maximum(best[:, None], table)  # [end of the pieces so far, end of the next]
-        best, choice = candidates.min(0)
-        previous.append(choice)
-    ends = [_GRID]
-    for choice in reversed(previous):
-        ends.append(int(choice[ends[-1]]))
-    ends = [0, *reversed(ends)]
-    index = torch.zeros_like(table, dtype=torch.int64)
-    index[start, end] = torch.arange(start.numel())
-    return tuple(_piece(float(grid[a]), float(grid[b]), coefficients[index[a, b]].tolist()) for a, b in pairwise(ends))
-
-
-def _piece(low: float, high: float, coefficients: list[float]) -> Piece:
-    return Piece(low, high, (low + high) / 2, (high - low) / 2, tuple(coefficients))
-
-
-def _interpolate(function: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, degree: int) -> tuple[Tensor, Tensor]:
-    """Polynomials on P intervals: coefficients [P, degree+1] of the variable scaled to [-1, 1], largest error [P]."""
-    nodes, inverse, points = _chebyshev(degree)
-    middle, half = (low + high) * 0.5, (high - low) * 0.5
-    values = [function(middle + half * node) for node in nodes]
-    coefficients = [_ordered_sum([value * c for value, c in zip(values, row, strict=True)]) for row in inverse]
-    top, bottom = torch.full_like(low, -math.inf), torch.full_like(low, math.inf)
-    for point in points:
-        error = function(middle + half * point) - _horner(coefficients, point)
-        top, bottom = torch.maximum(top, error), torch.minimum(bottom, error)
-    coefficients[0] = coefficients[0] + (top + bottom) * 0.5
-    return torch.stack(coefficients, 1), (top - bottom) * 0.5
-
-
-def _ordered_sum(terms: list[Tensor]) -> Tensor:
-    """Left to right: a reduction's order depends on the processor's vectors."""
-    return functools.reduce(torch.add, terms)
-
-
-def _horner(coefficients: list[Tensor], point: float) -> Tensor:
-    value = coefficients[-1]
-    for coefficient in reversed(coefficients[:-1]):
-        value = value * point + coefficient
-    return value
-
-
-@functools.cache
-def _chebyshev(degree: int) -> tuple[list[float], list[list[float]], list[float]]:
-    """Chebyshev's nodes of a degree, the inverse of their Vandermonde matrix (row j: weights of the values in c_j), and
-    25 points of the error; computed with 50 digits and rounded once.
-    """
-    import mpmath
-
-    with mpmath.workdps(50):
-        nodes = [mpmath.cos((i + mpmath.mpf(1) / 2) * mpmath.pi / (degree + 1)) for i in range(degree + 1)]
-        inverse = mpmath.matrix([[node**j for j in range(degree + 1)] for node in nodes]) ** -1
-        rows = [[float(inverse[j, i]) for i in range(degree + 1)] for j in range(degree + 1)]
-        return [float(node) for node in nodes], rows, [float(mpmath.cos(i * mpmath.pi / 24)) for i in range(25)]
+    bounds: Tensor
+    origins: Tensor
+    coefficients: Tensor
+    step_shift: Tensor
+    amplitude: Tensor
+    found: Tensor
 
 
 def integerize(
-    pieces: tuple[Piece, ...], scale: float, first: int, last: int, amplitude: float, limit: int, quantum: int = 1
-) -> tuple[Tensor, Tensor, Tensor, int] | None:
+    pieces: Pieces, scale: Tensor, first: int, last: int, amplitudes: Tensor, limit: int, quantum: int = 1
+) -> IntegerPieces:
     """Integers of `evaluate_pieces` for inputs x in [first, last] of a scale: value ~ amplitude * f(x * scale).
 
-    The step shift is the largest that keeps |coefficients| <= limit. Each coefficient is rounded to a multiple of
-    `quantum`, highest degree first, and its rounding error passed on to the lower ones (nearest polynomial of lower
-    degree), so that the error does not grow with the segment's width.
-
-    Returns:
-        (bounds [S-1], origins [S], coefficients [S, D+1], step_shift), int64 tensors and an integer; None where no step
-        shift >= 1 keeps the coefficients in the limit.
+    The amplitude is the first of `amplitudes` (float64 [A], descending) for which a step shift >= 1 keeps coefficients
+    within +-limit, and the step shift the largest that does. Each coefficient is rounded to a multiple of `quantum`,
+    highest degree first, and its rounding error passed on to the lower ones (nearest polynomial of lower degree), so
+    that the error does not grow with the segment's width. A piece without any z in the fit is nowhere: it starts where
+    no x is, and `without_nowhere` drops it.
     """
-    starts = [first] + [min(max(math.ceil(p.low / scale), first), last + 1) for p in pieces[1:]]
-    ends = [*(s - 1 for s in starts[1:]), last]
-    origins, slopes, reaches = [], [], []
-    for piece, start, end in zip(pieces, starts, ends, strict=True):
-        origin = (start + end) // 2 if start <= end else 0
-        origins.append(origin)
-        reaches.append(max(end - origin, origin - start) if start <= end else 0)
-        local = _around(piece, origin * scale, scale) if start <= end else [0.0] * len(piece.coefficients)
-        slopes.append([amplitude * c for c in local])
-    shift = _step_shift(slopes, reaches, limit)
-    if shift < 1:
-        return None
-    rows = [_round(row, reach, shift, limit, quantum) for row, reach in zip(slopes, reaches, strict=True)]
-    return torch.tensor(starts[1:], dtype=torch.int64), torch.tensor(origins), torch.tensor(rows), shift
+    low = pieces.low[1:]
+    later = torch.ceil(divide(low, scale)).clamp(first, last + 1).to(torch.int64)
+    bounds = torch.where(low.isinf(), torch.where(low > 0, _NOWHERE, -_NOWHERE), later)
+    starts = torch.cat((later.new_full((1,), first), later))
+    ends = torch.cat((later - 1, later.new_full((1,), last)))
+    filled = starts <= ends
+    origins = torch.where(filled, (starts + ends) >> 1, 0)
+    reaches = torch.where(filled, torch.maximum(ends - origins, origins - starts), 0)
+    local = [torch.where(filled, c, 0.0) for c in _around(pieces, origins.double() * scale, scale)]
+    shifts = _step_shifts([torch.where(reaches > 0, c.abs(), 0.0).amax() for c in local], amplitudes, limit)
+    found = shifts >= 1
+    chosen = found.to(torch.int64).argmax().view(1)  # the first
+    amplitude, shift = (values.index_select(0, chosen).squeeze(0) for values in (amplitudes, shifts.clamp(min=1)))
+    coefficients = _rounded([amplitude * c for c in local], reaches, shift, limit, quantum)
+    return IntegerPieces(bounds, origins, coefficients, shift, amplitude, found.any())
 
 
-def _around(piece: Piece, origin: float, scale: float) -> list[float]:
-    """Coefficients of the piece in powers of the integer step t, z = origin + t * scale."""
-    c, delta, ratio = list(piece.coefficients), (origin - piece.middle) / piece.half, scale / piece.half
+def without_nowhere(bounds: Tensor, origins: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The pieces that are somewhere; reads the bounds on the host."""
+    before, after = int((bounds == -_NOWHERE).sum()), int((bounds == _NOWHERE).sum())
+    kept = slice(before, origins.shape[0] - after)
+    return bounds[before : bounds.shape[0] - after], origins[kept], coefficients[kept]
+
+
+def _around(pieces: Pieces, origin: Tensor, scale: Tensor) -> list[Tensor]:
+    """Coefficients of the pieces in powers of the integer step t, z = origin + t * scale; [P] of every degree."""
+    c = list(pieces.coefficients.unbind(-1))
+    delta, ratio = (origin - pieces.middle) / pieces.half, divide(scale, pieces.half)
     for i in range(len(c) - 1):
         for j in range(len(c) - 2, i - 1, -1):
-            c[j] += delta * c[j + 1]
-    power = 1.0
+            c[j] = c[j] + delta * c[j + 1]
+    power = torch.ones_like(ratio)
     for j in range(1, len(c)):
-        power *= ratio
-        c[j] *= power
+        power = power * ratio
+        c[j] = c[j] * power
     return c
 
 
-def _step_shift(slopes: list[list[float]], reaches: list[int], limit: int) -> int:
-    """Largest g <= 30 with |a_j| * 2^(g j) <= limit over the pieces that have more than one input."""
-    shift = 30
-    for j in range(1, len(slopes[0])):
-        largest = max((abs(row[j]) for row, reach in zip(slopes, reaches, strict=True) if reach), default=0.0)
-        if largest > 0:
-            exponent = math.frexp(limit / largest)[1] - 1  # floor(log2), exact
-            shift = min(shift, exponent // j)
+def _step_shifts(largest: list[Tensor], amplitudes: Tensor, limit: int) -> Tensor:
+    """Largest g <= 30 with amplitude * |a_j| * 2^(g j) <= limit for every amplitude [A].
+
+    largest: of every degree, max |a_j| over the pieces that have more than one input; rounding is monotone, so that the
+    largest product is that of the largest coefficient.
+    """
+    shift = torch.full_like(amplitudes, 30, dtype=torch.int64)
+    for j in range(1, len(largest)):
+        product = amplitudes * largest[j]
+        exponent = elementary.exponent(divide(float(limit), product)) - 1  # floor(log2), exact
+        longest = torch.div(exponent, j, rounding_mode="floor")
+        shift = torch.where(product > 0, torch.minimum(shift, longest), shift)
     return shift
 
 
-def _round(row: list[float], reach: int, shift: int, limit: int, quantum: int) -> list[int]:
-    top = limit // quantum
-    width = math.ldexp(reach, -shift)  # largest t / 2^g
+def _rounded(slopes: list[Tensor], reaches: Tensor, shift: Tensor, limit: int, quantum: int) -> Tensor:
+    """Coefficients of t / 2^shift, int64 [P, degree + 1]; of a piece with one input the constant alone."""
+    top = float(limit // quantum)
+    width = reaches.double() * elementary.power_of_two(-shift)  # largest t / 2^g
     square = width * width
-    real = [math.ldexp(a, shift * j) for j, a in enumerate(row)] if reach else [row[0]] + [0.0] * (len(row) - 1)
-    out = [0] * len(row)
-    for j in range(len(row) - 1, -1, -1):
-        out[j] = quantum * max(-top, min(top, math.floor(real[j] / quantum + 0.5)))
+    real = [torch.where(reaches > 0, a * elementary.power_of_two(shift * j), 0.0) for j, a in enumerate(slopes)]
+    real[0] = slopes[0]
+    out = list(real)
+    for j in range(len(real) - 1, -1, -1):
+        # quantum is a power of two, so that the product with 1 / quantum is exact
+        out[j] = torch.floor(real[j] * (1.0 / quantum) + 0.5).clamp(-top, top) * float(quantum)
         for lower, weight in _LOWER_DEGREE.get(j, {}).items():
-            real[lower] += (real[j] - out[j]) * weight * (square if j - lower == 2 else square * square)
-    return out
+            error = (real[j] - out[j]) * weight
+            real[lower] = real[lower] + error * (square if j - lower == 2 else square * square)
+    return torch.stack(out, -1).to(torch.int64)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from intvit.arithmetic.chunks import by_rows
 from intvit.arithmetic.deferred import distances, lowered
-from intvit.arithmetic.dyadic import container
+from intvit.arithmetic.dyadic import container, divide
 from intvit.arithmetic.exponent import Exponent
 from intvit.errors import IntVitError
 
@@ -57,9 +57,9 @@ def normalize_float64(exponentials: Tensor, bits: int, normalization: str = "rou
     _check_normalization(normalization, bits)
     total = exponentials.sum(-1, keepdim=True)
     if normalization == "floor":
-        factor = torch.floor(float((1 << 31) - 1) / total).mul_(2.0 ** (bits - 32))
+        factor = torch.floor(divide(float((1 << 31) - 1), total)).mul_(2.0 ** (bits - 32))
         return exponentials.mul_(factor).floor_()
-    factor = torch.floor(float((1 << 46) - 1) / total).mul_(2.0 ** (bits - 46))
+    factor = torch.floor(divide(float((1 << 46) - 1), total)).mul_(2.0 ** (bits - 46))
     return exponentials.mul_(factor).add_(0.5).floor_().clamp_(max=float((1 << bits) - 1))
 
 

@@ -185,13 +185,18 @@ def correct_biases(model: nn.Module, batches: Iterable[Tensor]) -> None:
 
     batches: calibration images, uint8 (B, C, H, W); each runs once in float and once in integers.
     """
-    corrected = [layer for layer in quant_layers(model) if isinstance(layer, Linear) and layer.corrected]
+    layers = list(quant_layers(model))
+    corrected = [layer for layer in layers if isinstance(layer, Linear) and layer.corrected]
     for layer in corrected:
         layer.start_correction()
+    for each in layers:
+        each.alone = True  # what a layer derives depends on those before it, whose biases have just moved
     for images in batches if corrected else ():
         for mode in ("float", "integer"):
             set_mode(model, mode)
             model(images)
+    for each in layers:
+        each.alone = False
     for layer in corrected:
         layer.mean = None
     set_mode(model, "integer")

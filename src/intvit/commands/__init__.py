@@ -23,6 +23,10 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     },
     "bench": {
         "train": ("intvit.commands.bench_train", "time and memory of a training step, quantized against float"),
+        "step": (
+            "intvit.commands.bench_step",
+            "what a training step sends to a GPU, counted without one",
+        ),
         "data": ("intvit.commands.bench_data", "images a second: this reader, webdataset, ImageFolder"),
         "runtime": ("intvit.commands.bench_runtime", "latency of the native runtime beside other inference runtimes"),
         "kernels": (

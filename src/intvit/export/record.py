@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,22 +18,20 @@ from intvit.program.check import check
 from intvit.program.checkpoint import save_checkpoint
 from intvit.program.program import Constant, Operator, Program, Value
 from intvit.quant.control import quant_layers
+from intvit.quant.derivation import Derivations
 from intvit.quant.layers import GELU, AttentionCore, LayerNorm
-from intvit.quant.tensor import Scale, Symbol
+from intvit.quant.tensor import Derived, Integers, Symbol
 
 
-class Recorder:
+class Recorder(Derivations):
     """Builder of a program: every layer emits its operators here while the model runs on symbols."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.values: dict[str, Value] = {}
         self.constants: dict[str, Constant] = {}
         self.operators: list[Operator] = []
-
-    def image(self, shape: tuple[int, ...]) -> Symbol:
-        """The program's input: uint8 (C, H, W)."""
-        self.values["image"] = Value(shape, 8, False, None)
-        return Symbol("image", shape, 8, False, None, None, self)
+        self._emitted: list[tuple[Symbol, str, list[Symbol], Callable[[], Integers]]] = []
 
     def emit(
         self,
@@ -44,21 +42,35 @@ class Recorder:
         shape: tuple[int, ...],
         bits: int,
         signed: bool = True,
-        scale: Scale | None = None,
+        scale: Tensor | Derived | None = None,
         factors: Tensor | None = None,
-        attributes: dict[str, Any] | None = None,
-        constants: dict[str, tuple[Tensor, int, bool]] | None = None,
+        integers: Callable[[], Integers] = Integers,
     ) -> Symbol:
-        """Append one operator; `constants` maps a role to (integers, bits, signed)."""
-        roles = {}
-        for role, (tensor, width, is_signed) in (constants or {}).items():
-            roles[role] = f"{name}.{role}"
-            self.constants[roles[role]] = _constant(tensor, width, is_signed)
-        self.values[name] = Value(shape, bits, signed, scale if isinstance(scale, float) else None)
-        self.operators.append(
-            Operator(op, name, tuple(value.name for value in inputs), name, dict(attributes or {}), roles)
-        )
-        return Symbol(name, shape, bits, signed, scale, factors, self)
+        """Append one operator, whose integers are asked for in `resolve`."""
+        output = Symbol(name, shape, bits, signed, scale, factors, self)
+        self._emitted.append((output, op, inputs, integers))
+        return output
+
+    def resolve(self) -> None:
+        """Derive everything, and write the operators down. Raises IntVitError for a scale that is out of its range."""
+        super().resolve()
+        if not bool(self.valid):
+            self.explain()
+        for output, op, inputs, integers in self._emitted:
+            name, held, roles = output.name, integers(), {}
+            for role, (tensor, width, is_signed) in held.constants.items():
+                roles[role] = f"{name}.{role}"
+                self.constants[roles[role]] = _constant(tensor, width, is_signed)
+            self.values[name] = Value(output.shape, output.bits, output.signed, _number(output.scale))
+            # what derives an attribute gives a tensor of no axis
+            attributes = {key: int(v) if isinstance(v, Tensor) else v for key, v in held.attributes.items()}
+            self.operators.append(Operator(op, name, tuple(value.name for value in inputs), name, attributes, roles))
+
+
+def _number(scale: Tensor | Derived | None) -> float | None:
+    """The scale of a value that has one for all its entries; metadata."""
+    value = scale.value if isinstance(scale, Derived) else scale
+    return float(value) if value is not None and not value.dim() else None
 
 
 def _constant(tensor: Tensor, bits: int, signed: bool) -> Constant:
@@ -81,14 +93,15 @@ def record(model: nn.Module, classes: Sequence[str] | None = None, provenance: d
     ours = _ours(model)
     _refuse_float(ours)
     recorder = Recorder()
-    scores = ours(recorder.image((ours.channels, ours.image_size, ours.image_size)))
+    recorder.values["image"] = Value((ours.channels, ours.image_size, ours.image_size), 8, False, None)
+    scores = ours.derive(recorder)
     program = Program(
         input="image",
         output=scores.name,
         values=recorder.values,
         constants=recorder.constants,
         operators=recorder.operators,
-        score_scale=float(scores.scale),
+        score_scale=_number(scores.scale) or 0.0,
         classes=_class_names(classes, ours.num_classes),
         provenance={**(provenance or {}), **_functions(model)},
     )

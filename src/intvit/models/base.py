@@ -9,8 +9,11 @@ from torch import Tensor, nn
 
 from intvit.arguments import described
 from intvit.errors import IntVitError
+from intvit.quant.control import move_ranges, quant_layers
+from intvit.quant.derivation import Derivations, without_hooks
+from intvit.quant.derivation_graph import DerivationGraph
 from intvit.quant.layers import Scores
-from intvit.quant.tensor import AnyTensor, QTensor, Symbol
+from intvit.quant.tensor import AnyTensor, Derived, QTensor, Symbol
 
 
 def check_patch(image_size: int, patch: int) -> int:
@@ -30,6 +33,9 @@ class ImageModel(nn.Module):
         super().__init__()
         self.image_size, self.channels, self.num_classes = image_size, channels, num_classes
         self.provenance: dict[str, Any] = {}  # where the weights are from, for the exported program
+        self.managed = False  # by a trainer, that calls `move_ranges`; else ranges move where a training step begins
+        self._graph = DerivationGraph()
+        self.valid: Tensor | None = None  # 0-d bool: whether all scales of the last step were in their proven ranges
 
     @property
     def scores_layer(self) -> Scores:
@@ -44,7 +50,47 @@ class ImageModel(nn.Module):
         """Logits; a Symbol image records the program and yields its scores."""
         if not isinstance(images, Symbol):
             self.check_images(images)
+            self._begin()
         return self.scores_layer(self.features(images))
+
+    def _begin(self) -> None:
+        """In integer mode: move the ranges to what earlier batches had, and derive all integers anew."""
+        layer = next(quant_layers(self))  # of the pixels: what is computed on integers begins there
+        if layer.mode != "integer" or layer.alone:
+            return
+        if not self.managed:
+            if self.training:
+                move_ranges(self)
+            self.valid = self._derived()
+        elif next(self.parameters()).device.type == "cuda":
+            self.valid = self._graph.run(self._derived, (*self.parameters(), *self.buffers()))
+        else:
+            self.valid = self._derived()
+
+    def _derived(self) -> Tensor | None:
+        derivations = Derivations()
+        self.derive(derivations)
+        return derivations.valid
+
+    def check_scales(self) -> None:
+        """Raise IntVitError where the last step met a scale out of its proven range; reads a flag on the device."""
+        if self.valid is not None and not bool(self.valid):
+            derivations = Derivations()
+            self.derive(derivations)
+            derivations.explain()
+
+    @torch.no_grad()
+    def derive(self, builder: Derivations) -> Symbol:
+        """Run on symbols: every layer gets its integers, from the weights and ranges as they are. The scores' symbol.
+
+        Raises IntVitError naming a layer without a range, or with a scale that is out of its range.
+        """
+        image = Symbol("image", (self.channels, self.image_size, self.image_size), 8, False, None, None, builder)
+        with without_hooks(self):
+            scores = self(image)
+        assert isinstance(scores, Symbol)
+        builder.resolve()
+        return scores
 
     def check_images(self, images: AnyTensor) -> None:
         """Raise IntVitError unless images are uint8 (B, C, H, W), B >= 1, of the model's size."""
@@ -64,23 +110,22 @@ class ImageModel(nn.Module):
     def integer_scores(self, images: Tensor) -> Tensor:
         """int32 scores (B, classes) in integer mode; equal to every runtime's."""
         self.check_images(images)
-        return self.scores_layer.scores(self._integer_features(images)).values
+        training = self.training
+        if training:
+            self.eval()  # observers must not follow these images
+        try:
+            self._begin()
+            features = self.features(images)
+        finally:
+            if training:
+                self.train()
+        if not isinstance(features, QTensor):
+            raise IntVitError("integer scores need integer mode: calibrate first, then set_mode(model, 'integer')")
+        return self.scores_layer.scores(features).values
 
     @property
     def score_scale(self) -> float:
         """Real value of one score step in integer mode."""
-        probe = torch.zeros(1, self.channels, self.image_size, self.image_size, dtype=torch.uint8)
-        with torch.no_grad():
-            device = next(self.parameters()).device
-            return self.scores_layer.score_scale(self._integer_features(probe.to(device)))
-
-    def _integer_features(self, images: Tensor) -> QTensor:
-        training = self.training
-        if training:
-            self.eval()  # observers must not follow these images
-        features = self.features(images)
-        if training:
-            self.train()
-        if not isinstance(features, QTensor):
-            raise IntVitError("integer scores need integer mode: calibrate first, then set_mode(model, 'integer')")
-        return features
+        scale = self.derive(Derivations()).scale
+        assert isinstance(scale, Derived)
+        return float(scale.value)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Any
 
-from intvit.quant.kernels import EAGER, Kernels, compiled
+from torch import Tensor, nn
+
+from intvit.quant.derivation import Derivations
+from intvit.quant.kernels import Kernels
+from intvit.quant.kernels.accelerator import accelerator
+from intvit.quant.kernels.compiled import compiled
+from intvit.quant.kernels.eager import EAGER
+from intvit.quant.tensor import QTensor, Symbol
 
 MODES = ("float", "calibrate", "integer")
 
@@ -15,6 +22,7 @@ class Layer(nn.Module):
     name: path in the model; the operator of the program has the same name.
     compiles: whether training steps use compiled kernels.
     mode: `float` computes reals, `calibrate` also feeds the observers, `integer` computes the program's integers.
+    alone: whether the layer derives its integers when it is called; a model derives those of all its layers before.
     """
 
     def __init__(self) -> None:
@@ -22,12 +30,29 @@ class Layer(nn.Module):
         self.name = type(self).__name__
         self.mode = "float"
         self.compiles = False
+        self.alone = True
 
     @property
     def calibrating(self) -> bool:
         return self.mode == "calibrate"
 
-    @property
-    def kernels(self) -> Kernels:
-        """Compiled ones in training, if so configured; evaluation meets too many shapes to compile for."""
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """`forward`, after a pass on symbols where the layer is alone."""
+        if self.alone and any(isinstance(x, QTensor) for x in inputs):
+            derivations = Derivations()
+            self.forward(*(_symbol(x, derivations) for x in inputs), **options)
+            derivations.resolve()
+        return super().__call__(*inputs, **options)
+
+    def kernels(self, x: Tensor) -> Kernels:
+        """Those of x's device; on a CPU compiled ones in training, if so configured: evaluation meets many shapes."""
+        if x.device.type != "cpu":
+            return accelerator()
         return compiled() if self.compiles and self.training else EAGER
+
+
+def _symbol(x: Any, derivations: Derivations) -> Any:
+    if not isinstance(x, QTensor):
+        return x
+    shape, per_channel = tuple(x.values.shape[1:]), bool(x.scale.dim())
+    return Symbol("", shape, x.bits, True, x.scale, x.factors, derivations, per_channel)

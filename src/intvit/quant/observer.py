@@ -66,7 +66,7 @@ def mse_limit(histogram: Histogram, bits: int) -> float:
     values, counts = histogram.centers()[:used], histogram.counts[:used]
     steps = 2 ** (bits - 1) - 1
     limits = float(values[-1]) * torch.linspace(1 / 128, 1.0, 128, dtype=torch.float64)
-    scale = (limits / steps)[:, None]
+    scale = divide(limits, steps)[:, None]
     error = torch.round(values / scale).clamp_(max=steps).mul_(scale).sub_(values).square_()
     return float(limits[(error @ counts).argmin()])
 
@@ -108,6 +108,16 @@ def broadcast(value: Tensor) -> None:
         sent = value.to("cuda" if torch.distributed.get_backend() == "nccl" else value.device)
         torch.distributed.broadcast(sent, 0)
         value.copy_(sent)
+
+
+def all_gather(value: Tensor) -> Tensor:
+    """The (n,) of every rank, in their order: (ranks, n)."""
+    if world_size() == 1:
+        return value[None]
+    sent = value.to("cuda" if torch.distributed.get_backend() == "nccl" else value.device)
+    gathered = [torch.empty_like(sent) for _ in range(world_size())]
+    torch.distributed.all_gather(gathered, sent)
+    return torch.stack(gathered).to(value.device)
 
 
 def all_reduce(value: Tensor, how: str) -> Tensor:

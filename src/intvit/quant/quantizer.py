@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from intvit.arithmetic import encode_ratios
+from intvit.arithmetic import divide, encode_pair, encode_ratios, require
 from intvit.errors import IntVitError
 from intvit.quant.config import ObserverConfig, QuantConfigError, SiteConfig
 from intvit.quant.layer import Layer
 from intvit.quant.observer import Histogram, all_reduce, mse_limit, percentile_limit
-from intvit.quant.tensor import QTensor, Scale, Symbol, power_of_two
+from intvit.quant.tensor import Builder, Derived, Integers, QTensor, Symbol, multiply_shift, power_of_two
 
 SMALLEST_SCALE = 2.0**-40  # keeps the ratio encodings of a dead tensor finite
 SMALLEST_FUNCTION_SCALE = 2.0**-14  # inputs of softmax and GELU: their derived constants stay below 2^31
@@ -59,6 +60,9 @@ class Quantizer(Layer):
         self.register_buffer("statistic", torch.full((groups,), math.nan, dtype=torch.float64))
         self.register_buffer("clip", torch.ones(groups, dtype=torch.float64))
         self.register_buffer("factors", None if channels is None else torch.zeros(channels, dtype=torch.int64))
+        self.derived: Derived  # Requantization
+        self._scale: Derived
+        self.observed: list[Observed] = []  # since the ranges moved last
         self.collected: list[Collected] = []  # one of each group, until `finish`
 
     @classmethod
@@ -73,36 +77,31 @@ class Quantizer(Layer):
 
     # ---------------------------------------------------------------- ranges
 
-    def scales(self) -> tuple[float, ...]:
-        """One positive real scale per group."""
-        largest = 2 ** (self.bits - 1) - 1
-        values = (self.statistic * self.clip).tolist()
-        if any(math.isnan(value) for value in values):
-            raise IntVitError(f"{self.name}: no range yet; calibrate(model, images) comes first")
-        return tuple(self._on_grid(max(value / largest, self.smallest_scale)) for value in values)
+    def request_scale(self, builder: Builder) -> Derived:
+        """The range's scale, float64 () or, with several groups, (groups,). `step` is its value then."""
+        scales = builder.derive(
+            range_scale, self.statistic, self.clip, site=self.name, rows=self.groups, **self._form()
+        )
+        self._scale = scales if self.groups > 1 else scales.part(0)
+        return self._scale
 
-    def _on_grid(self, scale: float) -> float:
-        if self.grid is None:
-            return scale
-        steps = round(1.0 / (self.grid * scale))
-        return scale if steps < 1 else 1.0 / (self.grid * (steps - 2.0**-20))  # a little less: it is rounded up
-
-    def scale(self) -> Scale:
-        """The scale alone when there is one group, else the tuple."""
-        scales = self.scales()
-        return scales[0] if self.groups == 1 else scales
-
-    def single_scale(self) -> float:
-        """The scale of a tensor in one group."""
-        (scale,) = self.scales()
+    @property
+    def step(self) -> Tensor:
+        """Real value of one code, () or (groups,), as derived last."""
+        scale: Tensor = self._scale.value
         return scale
 
-    def channel_scale(self, channels: int, device: torch.device) -> Tensor:
-        """float64 (channels,) or (1,): real value of one step per channel, factors included."""
-        scales = torch.tensor(self.scales(), dtype=torch.float64, device=device)
-        if self.factors is not None:
-            return scales / power_of_two(self.factors)
-        return scales if self.groups == 1 else scales.repeat_interleave(channels // self.groups)
+    @torch.no_grad()
+    def scale(self) -> Tensor:
+        """The range's scale as it is now, float64 () or (groups,). Raises IntVitError where there is no range yet."""
+        try:
+            scales = range_scale(self.statistic, self.clip, **self._form())
+            return scales if self.groups > 1 else scales[0]
+        except IntVitError as error:
+            raise IntVitError(f"{self.name}: {error}") from error
+
+    def _form(self) -> dict[str, Any]:
+        return {"largest": 2 ** (self.bits - 1) - 1, "smallest": self.smallest_scale, "grid": self.grid}
 
     # ---------------------------------------------------------------- calibration
 
@@ -165,54 +164,111 @@ class Quantizer(Layer):
         """Whether the range follows the data at present."""
         return self.training and not self.frozen
 
-    @torch.no_grad()
-    def observe(self, values: Tensor, scale: Tensor | float) -> None:
-        """Move the running statistic towards a batch of accumulators (B, ..., C) with `scale` (scalar or (C,))."""
-        batch, channels = values.shape[0], values.shape[-1]
-        flat = values.reshape(batch, -1, channels)
-        if isinstance(scale, float) and self.factors is None:
-            magnitudes = torch.maximum(flat.view(batch, -1).amax(1), -flat.view(batch, -1).amin(1))[:, None] * scale
-        else:
-            magnitudes = torch.maximum(flat.amax(1), -flat.amin(1)).double() * scale
-        if self.factors is not None:
-            magnitudes = magnitudes.double() * power_of_two(self.factors)
-        magnitudes = magnitudes.double().view(batch, self.groups, -1).amax(2)
-        statistic = magnitudes.amax(0) if self.method == "minmax" else magnitudes.mean(0)
-        statistic = all_reduce(statistic, "max" if self.method == "minmax" else "mean")
-        # In two steps, each rounded alike everywhere: lerp_ fuses them on some processors, and ranks would drift apart.
-        self.statistic.add_((statistic - self.statistic) * (1.0 - self.momentum))
+    def observe(self, magnitudes: Tensor | None, table: Tensor | None = None) -> None:
+        """Keep what a batch had, for `move_ranges`: float64 (B, groups), the largest |value| of each image in steps.
+
+        None, from a kernel that was not asked to look, keeps nothing. With a table (2^bits,) of |value| at every code,
+        `magnitudes` are the smallest and the largest code of each image instead, int8 (B, 2).
+        """
+        if magnitudes is None:
+            return
+        if self.observed and self.observed[-1].scale is self._scale:
+            self.observed.pop()  # the same batch once more: a checkpointed block is computed again
+        self.observed.append(Observed(magnitudes, self._scale, table))
 
     # ---------------------------------------------------------------- requantization
 
-    def multipliers(self, scale: Tensor | float, channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """(m, e) that take accumulators of `scale` to this range; int64, shape (1,) or (channels,)."""
-        accumulator = torch.as_tensor(scale, dtype=torch.float64, device=device)
-        return encode_ratios(accumulator / self.channel_scale(channels, device), self.bits)
-
-    def forward(self, x: QTensor | Symbol) -> QTensor | Symbol:
-        """Accumulators to codes: clamp((acc*m + 2^(e-1)) >> e). The gradient passes through the handle."""
-        if isinstance(x, Symbol):
-            return self.record(x)
-        if self.observing:
-            self.observe(x.values, x.accumulator_step)
-        multiplier, shift = self.multipliers(x.accumulator_step, x.values.shape[-1], x.values.device)
-        values = self.kernels.requantize(x.values, multiplier, shift, self.bits)
-        return QTensor(values, x.handle, self.scale(), self.bits, self.factors)
-
     def record(self, x: Symbol) -> Symbol:
-        """Emit `requantize`."""
-        multiplier, shift = self.multipliers(x.accumulator_step, x.shape[-1], torch.device("cpu"))
+        """Accumulators to codes: emit `requantize`."""
+        scale = self.request_scale(x.builder)
+        rows = x.shape[-1] if self.groups > 1 or self.factors is not None or x.per_channel else 1
+        tensors = x.scale, scale, self.factors
+        self.derived = x.builder.derive(requantization, *tensors, bits=self.bits, site=self.name, rows=rows)
         return x.builder.emit(
             "requantize",
             self.name,
             [x],
             shape=x.shape,
             bits=self.bits,
-            scale=self.scale(),
+            scale=scale,
             factors=self.factors,
-            attributes={"bits": self.bits, "signed": True},
-            constants={"multiplier": (multiplier.view(-1), 32, True), "shift": (shift.view(-1), 8, True)},
+            integers=lambda: self.derived.value.integers(self.bits),
         )
+
+    def forward(self, x: QTensor | Symbol) -> QTensor | Symbol:
+        """Accumulators to codes: clamp((acc*m + 2^(e-1)) >> e). The gradient passes through the handle."""
+        if isinstance(x, Symbol):
+            return self.record(x)
+        p: Requantization = self.derived.value
+        requantize = self.kernels(x.values).requantize
+        values, magnitudes = requantize(x.values, p.multiplier, p.shift, self.bits, self.groups, self.observing)
+        self.observe(magnitudes)
+        return QTensor(values, x.handle, self.step, self.bits, self.factors)
+
+
+@dataclass(frozen=True)
+class Requantization:
+    """multiplier, shift: int64 (1,) or (C,)."""
+
+    multiplier: Tensor
+    shift: Tensor
+
+    def integers(self, bits: int) -> Integers:
+        """Of a `requantize` to `bits` bits."""
+        return Integers({"bits": bits, "signed": True}, multiply_shift(multiplier=self.multiplier, shift=self.shift))
+
+
+def range_scale(statistic: Tensor, clip: Tensor, *, largest: int, smallest: float, grid: float | None) -> Tensor:
+    """statistic * clip / largest, at least `smallest`, on the grid of `Quantizer`: rows of float64."""
+    limit = statistic * clip
+    require(~torch.isnan(limit), lambda: "no range yet; calibrate(model, images) comes first")
+    scale = divide(limit, largest).clamp(min=smallest)
+    if grid is None:
+        return scale
+    one = torch.ones_like(scale)
+    steps = torch.round(one / (scale * grid))
+    # a little less than a whole number: the reader rounds up
+    return torch.where(steps < 1, scale, one / ((steps - 2.0**-20).clamp(min=0.5) * grid))
+
+
+def channel_scale(scale: Tensor, factors: Tensor | None) -> Tensor:
+    """Real value of one code of each channel."""
+    return scale if factors is None else scale / power_of_two(factors)
+
+
+def requantization(accumulator: Tensor, scale: Tensor, factors: Tensor | None, *, bits: int) -> Requantization:
+    """What takes accumulators of a scale to codes of another with factors: rows of channels."""
+    return Requantization(*encode_ratios(accumulator / channel_scale(scale, factors), bits))
+
+
+@dataclass(frozen=True)
+class Addition:
+    """multiplier_a, multiplier_b, shift: int64 (C,) or (1,)."""
+
+    multiplier_a: Tensor
+    multiplier_b: Tensor
+    shift: Tensor
+
+    def integers(self, bits: int) -> Integers:
+        """Of an `add` to `bits` bits."""
+        multipliers = {"multiplier_a": self.multiplier_a, "multiplier_b": self.multiplier_b}
+        return Integers({"bits": bits}, multiply_shift(shift=self.shift, **multipliers))
+
+
+def addition(
+    branch: Tensor, stream: Tensor, stream_factors: Tensor | None, scale: Tensor, factors: Tensor | None, *, bits: int
+) -> Addition:
+    """What takes accumulators and a stream, of a scale each, to codes of `scale`: rows of channels."""
+    target = channel_scale(scale, factors)
+    return Addition(*encode_pair(branch / target, channel_scale(stream, stream_factors) / target, bits))
+
+
+class Observed(NamedTuple):
+    """What one batch had: magnitudes float64 (B, groups) in steps of a scale, () or (groups,)."""
+
+    magnitudes: Tensor
+    scale: Derived
+    table: Tensor | None
 
 
 class Collected:

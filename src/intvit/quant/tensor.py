@@ -9,7 +9,9 @@ A model's forward is written once; what it is given decides what it does. Axes h
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -17,13 +19,67 @@ from torch import Tensor
 
 from intvit.arithmetic import to_fields
 
-Scale = float | tuple[float, ...] | Tensor
-"""Per tensor; per equal group of the last axis (query, key, value); or per channel (float64, an accumulator)."""
+
+class Derived:
+    """What a pass of `intvit.quant.derivation` will compute: a tensor, or a record of tensors."""
+
+    def __init__(self) -> None:
+        self._value: Any = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is computed."""
+        return self._value is not None
+
+    @property
+    def value(self) -> Any:
+        """The result."""
+        assert self._value is not None, "asked for, but not derived yet"
+        return self._value
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        self._value = value
+
+    def field(self, name: str) -> Derived:
+        """A field of the record."""
+        return PartOf(self, operator.attrgetter(name))
+
+    def part(self, index: int) -> Derived:
+        """An entry of the tensor."""
+        return PartOf(self, operator.itemgetter(index))
 
 
-def handle(*shape: int, device: torch.device | None = None) -> Tensor:
-    """Float32 tensor of any shape that stores one element: it carries gradients, not values."""
-    return torch.empty(1, device=device).expand(*shape)
+class PartOf(Derived):
+    """What is taken out of another result."""
+
+    def __init__(self, whole: Derived, take: Callable[[Any], Any]) -> None:
+        self._whole, self._take = whole, take
+
+    @property
+    def ready(self) -> bool:
+        return self._whole.ready
+
+    @property  # type: ignore[misc]  # nobody sets a part
+    def value(self) -> Any:
+        return self._take(self._whole.value)
+
+
+Scale = Tensor
+"""float64 on the model's device: () per tensor, (groups,) per equal group of the last axis (query, key, value), or (C,)
+per channel, of an accumulator."""
+
+
+def handle(*shape: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Tensor of any shape that stores one element: it carries gradients, of its dtype, not values."""
+    return torch.empty(1, device=device, dtype=dtype).expand(*shape)
+
+
+def gradient_dtype(device: torch.device) -> torch.dtype:
+    """Of gradients between layers: bfloat16 on an accelerator under autocast to it. Those of streams are float32."""
+    kind = device.type
+    usable = kind != "cpu" and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.bfloat16 if usable and torch.get_autocast_dtype(kind) is torch.bfloat16 else torch.float32
 
 
 def power_of_two(exponent: Tensor) -> Tensor:
@@ -31,38 +87,8 @@ def power_of_two(exponent: Tensor) -> Tensor:
     return (torch.ones_like(exponent) << exponent).double()
 
 
-class Scaled:
-    """The three forms of a scale, by name."""
-
-    scale: Scale | None
-
-    @property
-    def step(self) -> float:
-        """Real value of one code, where all have the same."""
-        assert isinstance(self.scale, float)
-        return self.scale
-
-    @property
-    def group_steps(self) -> tuple[float, ...]:
-        """Real value of one code of each group of the last axis."""
-        assert isinstance(self.scale, tuple)
-        return self.scale
-
-    @property
-    def accumulator_step(self) -> Tensor | float:
-        """Real value of one step of an accumulator: `step` or `channel_steps`."""
-        assert isinstance(self.scale, Tensor | float)
-        return self.scale
-
-    @property
-    def channel_steps(self) -> Tensor:
-        """Real value of one step of each channel of an accumulator, float64 (C,)."""
-        assert isinstance(self.scale, Tensor)
-        return self.scale
-
-
 @dataclass(frozen=True)
-class QTensor(Scaled):
+class QTensor:
     """Integers with a real scale: value = values * scale * 2^-factors.
 
     values: int8 (<= 8 bits), int16 or int32, shape (B, ...); no gradient.
@@ -80,9 +106,8 @@ class QTensor(Scaled):
     def real(self) -> Tensor:
         """The values that the integers stand for, float32."""
         scale = self.scale
-        if isinstance(scale, tuple):
-            scale = torch.tensor(scale, dtype=torch.float64).repeat_interleave(self.values.shape[-1] // len(scale))
-        scale = torch.as_tensor(scale, dtype=torch.float64).to(self.values.device)
+        if scale.dim():  # of groups, or of channels already
+            scale = scale.repeat_interleave(self.values.shape[-1] // len(scale))
         if self.factors is not None:
             scale = scale / power_of_two(self.factors)
         return (self.values.double() * scale).float()
@@ -95,8 +120,26 @@ class QTensor(Scaled):
         return replace(self, values=function(self.values), handle=function(self.handle))
 
 
+@dataclass(frozen=True)
+class Integers:
+    """What an operator holds: attributes, and constants as role -> (integers, bits, signed)."""
+
+    attributes: dict[str, Any] = field(default_factory=dict)
+    constants: dict[str, tuple[Tensor, int, bool]] = field(default_factory=dict)
+
+
 class Builder(Protocol):
-    """Receives the operators of a program, see `intvit.export.record`."""
+    """Takes the operators of a model that runs on symbols: `intvit.export.record`, `intvit.quant.derivation`."""
+
+    def derive(
+        self,
+        function: Callable[..., Any],
+        *arguments: Tensor | Derived | None,
+        site: str,
+        rows: int | None = None,
+        **options: Any,
+    ) -> Derived:
+        """See `Derivations.derive`."""
 
     def emit(
         self,
@@ -107,24 +150,25 @@ class Builder(Protocol):
         shape: tuple[int, ...],
         bits: int,
         signed: bool = True,
-        scale: Scale | None = None,
+        scale: Tensor | Derived | None = None,
         factors: Tensor | None = None,
-        attributes: dict[str, Any] | None = None,
-        constants: dict[str, tuple[Tensor, int, bool]] | None = None,
-    ) -> Symbol: ...
+        integers: Callable[[], Integers] = Integers,
+    ) -> Symbol:
+        """An operator and its output; `integers` is called once everything is derived."""
 
 
 @dataclass(frozen=True)
-class Symbol(Scaled):
+class Symbol:
     """A value of the program being recorded; shape without the batch axis."""
 
     name: str
     shape: tuple[int, ...]
     bits: int
     signed: bool
-    scale: Scale | None
+    scale: Tensor | Derived | None
     factors: Tensor | None
     builder: Builder
+    per_channel: bool = False  # the scale is one of each channel, as of a linear layer's accumulators
 
     def move(self, op: str, name: str, shape: tuple[int, ...], /, **attributes: Any) -> Symbol:
         """Emit a data-movement operator: same integers, same scale, new shape."""
@@ -137,7 +181,7 @@ class Symbol(Scaled):
             signed=self.signed,
             scale=self.scale,
             factors=self.factors,
-            attributes=attributes,
+            integers=lambda: Integers(attributes),
         )
 
     def reshape(self, name: str, *shape: int) -> Symbol:
@@ -180,7 +224,7 @@ def concat(parts: list[AnyTensor], axis: int, name: str) -> AnyTensor:
         signed=first.signed,
         scale=first.scale,
         factors=first.factors,
-        attributes={"axis": axis},
+        integers=lambda: Integers({"axis": axis}),
     )
 
 
@@ -211,18 +255,14 @@ def gather(x: AnyTensor, axis: int, index: Tensor, name: str) -> AnyTensor:
         signed=x.signed,
         scale=x.scale,
         factors=x.factors,
-        attributes={"axis": axis},
-        constants={"index": (index, 32, True)},
+        integers=lambda: Integers({"axis": axis}, {"index": (index, 32, True)}),
     )
 
 
 def take(x: Tensor, axis: int, index: Tensor) -> Tensor:
     """`gather` of a plain tensor; `axis` counts the batch."""
     taken = x.index_select(axis, index.clamp(min=0))
-    empty = index < 0
-    if not bool(empty.any()):
-        return taken
-    return taken.masked_fill(empty.view(-1, *[1] * (x.dim() - axis - 1)), 0)
+    return taken.masked_fill((index < 0).view(-1, *[1] * (x.dim() - axis - 1)), 0)
 
 
 def _with(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
@@ -268,17 +308,23 @@ class Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (index,) = ctx.saved_tensors
-        kept = index >= 0
-        if not bool(kept.all()):
-            gradient, index = gradient.index_select(ctx.axis, kept.nonzero().view(-1)), index[kept]
-        result = gradient.new_zeros(ctx.shape)
-        return result.index_add_(ctx.axis, index, gradient), None, None
+        size = ctx.shape[ctx.axis]
+        # One entry more takes what belongs to no input: which ones these are is not known on the host.
+        result = gradient.new_zeros(_with(ctx.shape, ctx.axis, size + 1))
+        result.index_add_(ctx.axis, torch.where(index < 0, size, index), gradient)
+        return result.narrow(ctx.axis, 0, size), None, None
 
 
-def fields_for_emit(parameters: Any) -> tuple[dict[str, Any], dict[str, tuple[Tensor, int, bool]]]:
+def multiply_shift(shift: Tensor, **multipliers: Tensor) -> dict[str, tuple[Tensor, int, bool]]:
+    """Constants of `requantize` and `add`: every multiplier, and the shift."""
+    constants = {role: (multiplier.view(-1), 32, True) for role, multiplier in multipliers.items()}
+    return {**constants, "shift": (shift.view(-1), 8, True)}
+
+
+def fields_for_emit(parameters: Any) -> Integers:
     """Attributes and constants of a parameter dataclass, each constant with the smallest signed width that holds it."""
     attributes, tensors = to_fields(parameters)
-    return attributes, {role: (tensor, _width(tensor), True) for role, tensor in tensors.items()}
+    return Integers(attributes, {role: (tensor, _width(tensor), True) for role, tensor in tensors.items()})
 
 
 def _width(tensor: Tensor) -> int:

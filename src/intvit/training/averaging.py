@@ -51,11 +51,12 @@ class PhaseAwareAveraging(pl.Callback):
             return
         self._step = trainer.global_step
         keep = min(self.decay, (1.0 + self._updates) / (10.0 + self._updates))
-        for name, parameter in pl_module.named_parameters():
-            if self._updates:
-                self._average[name].lerp_(parameter, 1.0 - keep)
-            else:
-                self._average[name] = parameter.detach().clone()
+        parameters = dict(pl_module.named_parameters())
+        if self._updates:
+            current = [parameters[name].detach() for name in self._average]
+            torch._foreach_lerp_(list(self._average.values()), current, 1.0 - keep)
+        else:
+            self._average = {name: parameter.detach().clone() for name, parameter in parameters.items()}
         self._updates += 1
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -19,6 +19,7 @@ from intvit.data.loading import train_loader
 from intvit.data.shards import open_split
 from intvit.errors import IntVitError
 from intvit.files import holding, write_json
+from intvit.models.base import ImageModel
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training import ranks, run_folder
 from intvit.training.checkpoints import Interruption
@@ -58,6 +59,7 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
     data = ShardDataModule(typed.data)
     timeline = _timeline(typed, world_size)
     model = build_model(typed.model, typed.quant)
+    assert isinstance(model, ImageModel)
     module = TrainingModule(model, build_optimizer(model, typed.optimizer), timeline, typed)
     step, epoch = (0, 0) if start.checkpoint is None else _position(start.checkpoint, folder, model, timeline)
     with Interruption() as interruption:

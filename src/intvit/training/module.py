@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from intvit.calibration import calibrate
 from intvit.data.data_module import ShardDataModule
+from intvit.models.base import ImageModel
 from intvit.quant import freeze_observers, function_digests, set_mode
+from intvit.quant.control import move_ranges
 from intvit.quant.observer import all_reduce
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training.accuracy import Accuracy
@@ -42,10 +44,11 @@ class TrainingModule(pl.LightningModule):
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, timeline: Timeline, config: TrainConfig
+        self, model: ImageModel, optimizer: torch.optim.Optimizer, timeline: Timeline, config: TrainConfig
     ) -> None:
         super().__init__()
         self.model = model
+        model.managed = True
         self.optimizer = optimizer
         self.timeline = timeline
         self.config = config
@@ -156,6 +159,15 @@ class TrainingModule(pl.LightningModule):
         self.log("train/loss", all_reduce(loss.detach(), "mean"), on_step=True, on_epoch=False)
         self.log("train/lr", self.optimizer.param_groups[0]["lr"], on_step=True, on_epoch=False)
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let the ranges follow what all batches of this step had."""
+        move_ranges(self.model)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Where metrics are logged, which reads the device anyway, look whether all scales were good."""
+        if self.global_step % self.config.trainer.log_every_steps == 0:
+            self.model.check_scales()
 
     def _loss(self, images: Tensor, targets: Tensor) -> Tensor:
         if not (self._teacher and self.task.uses_features):

@@ -16,7 +16,7 @@ def real(x: Tensor) -> Tensor:
 
 
 @GELU_FAMILIES.register_function("gelu_tanh", real=real)
-def table(codes: Tensor, scale: float, output_scale: float) -> Tensor:
+def table(codes: Tensor, scale: Tensor, output_scale: Tensor) -> Tensor:
     """The function of codes * scale in steps of the output."""
     x = codes.double() * scale
     return round_to(x * 0.5 * (tanh((x * x * x * 0.044715 + x) * _SQRT_2_OVER_PI) + 1.0), output_scale)

@@ -8,6 +8,6 @@ from intvit.arithmetic.elementary import gelu
 
 
 @GELU_FAMILIES.register_function("lut")
-def table(codes: Tensor, scale: float, output_scale: float) -> Tensor:
+def table(codes: Tensor, scale: Tensor, output_scale: Tensor) -> Tensor:
     """GELU(codes * scale) in steps of the output."""
     return round_to(gelu(codes.double() * scale), output_scale)

@@ -14,7 +14,7 @@ def real(x: Tensor) -> Tensor:
 
 
 @GELU_FAMILIES.register_function("quick_gelu", real=real)
-def table(codes: Tensor, scale: float, output_scale: float) -> Tensor:
+def table(codes: Tensor, scale: Tensor, output_scale: Tensor) -> Tensor:
     """codes * scale * sigmoid(1.702 * codes * scale) in steps of the output."""
     x = codes.double() * scale
     return round_to(x * sigmoid(x * 1.702), output_scale)

@@ -8,6 +8,6 @@ from intvit.arithmetic.dyadic import round_to
 
 
 @GELU_FAMILIES.register_function("relu", real=torch.relu)
-def table(codes: Tensor, scale: float, output_scale: float) -> Tensor:
+def table(codes: Tensor, scale: Tensor, output_scale: Tensor) -> Tensor:
     """max(codes * scale, 0) in steps of the output."""
     return round_to(codes.clamp(min=0).double() * scale, output_scale)

@@ -9,7 +9,7 @@ from intvit.arithmetic.elementary import sigmoid
 
 
 @GELU_FAMILIES.register_function("silu", real=torch.nn.functional.silu)
-def table(codes: Tensor, scale: float, output_scale: float) -> Tensor:
+def table(codes: Tensor, scale: Tensor, output_scale: Tensor) -> Tensor:
     """SiLU(codes * scale) in steps of the output."""
     x = codes.double() * scale
     return round_to(x * sigmoid(x), output_scale)

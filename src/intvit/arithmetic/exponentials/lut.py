@@ -8,6 +8,6 @@ from intvit.arithmetic.exponentials import SOFTMAX_FAMILIES
 
 
 @SOFTMAX_FAMILIES.register_function("lut")
-def table(distances: Tensor, scale: float, largest: int) -> Tensor:
+def table(distances: Tensor, scale: Tensor, largest: int) -> Tensor:
     """largest * e^(-distance * scale), rounded half up."""
     return torch.floor(exp(distances.double() * -scale) * float(largest) + 0.5).to(torch.int64)

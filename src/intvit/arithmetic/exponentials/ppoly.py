@@ -1,15 +1,22 @@
 """Piecewise polynomials of the distance from the row's maximum."""
 
+import functools
+
+import torch
+from torch import Tensor
+
 from intvit.arithmetic.exponent import PiecewiseExponent, exponent_table
 from intvit.arithmetic.exponentials import SOFTMAX_FAMILIES
-from intvit.arithmetic.piecewise import exponential_pieces, integerize
-from intvit.arithmetic.scales import check_scale, largest_exponential
+from intvit.arithmetic.fits import exponential_pieces
+from intvit.arithmetic.piecewise import integerize
+from intvit.arithmetic.scales import SCALE_RANGE, largest_exponential, proven_scale
+from intvit.arithmetic.validity import require
 from intvit.errors import IntVitError
 
 
 @SOFTMAX_FAMILIES.register("ppoly")
 def derive(
-    scale: float,
+    scale: Tensor,
     row_length: int,
     bits: int,
     *,
@@ -26,24 +33,36 @@ def derive(
     Raises:
         IntVitError: coefficient_bits outside 6..24, or pieces too coarse for 16-bit values.
     """
-    check_scale(scale, site)
+    scale, largest = proven_scale(scale, site), largest_exponential(row_length, site)
     if not 6 <= coefficient_bits <= 24:
         raise IntVitError(f"{site}: coefficient_bits is {coefficient_bits}; expected 6 to 24")
-    largest = largest_exponential(row_length, site)
     last = (1 << bits) - 1
-    pieces = exponential_pieces(last * scale, segments, degree)
+    pieces = exponential_pieces(scale * float(last), last * SCALE_RANGE[0], segments, degree)
     limit = (1 << max(16, coefficient_bits)) - 1
     quantum = 1 << max(0, 16 - coefficient_bits)
-    # 1/32 of headroom for the fit's error and the rounding of coefficients; proven below, value by value
-    amplitude = min(largest, limit) * (31 / 32)
-    fields = None
-    while fields is None and amplitude >= 1 << 15:  # smaller where a steep piece's coefficients outgrow the limit
-        fields = integerize(pieces, scale, 0, last, amplitude, limit, quantum)
-        amplitude *= 15 / 16
-    if fields is None:
-        raise IntVitError(f"{site}: {segments} segments of degree {degree} need longer coefficients; use more segments")
-    exponent = PiecewiseExponent(*fields)
+    amplitudes = _amplitudes(min(largest, limit), scale.device)
+    integers = integerize(pieces, scale, 0, last, amplitudes, limit, quantum)
+    require(
+        integers.found,
+        lambda: f"{site}: {segments} segments of degree {degree} need longer coefficients; use more segments",
+    )
+    exponent = PiecewiseExponent(integers.bounds, integers.origins, integers.coefficients, integers.step_shift)
     table = exponent_table(exponent, bits)
-    if table.max() > largest or table[0] < 1 << 15:
-        raise IntVitError(f"{site}: {segments} segments of degree {degree} approximate e^x too coarsely; use more")
+    require(
+        (table.amax() <= largest) & (table[0] >= 1 << 15),
+        lambda: f"{site}: {segments} segments of degree {degree} approximate e^x too coarsely; use more",
+    )
     return exponent
+
+
+@functools.cache
+def _amplitudes(largest: int, device: torch.device) -> Tensor:
+    """Of values below `largest` and of 16 bits, smaller where a steep piece's coefficients outgrow their limit.
+
+    1/32 of headroom for the fit's error and the rounding of coefficients, which the derivation proves value by value.
+    """
+    amplitude, candidates = largest * (31 / 32), []
+    while amplitude >= 1 << 15:
+        candidates.append(amplitude)
+        amplitude *= 15 / 16
+    return torch.tensor(candidates, dtype=torch.float64, device=device)

@@ -7,7 +7,7 @@ the weights (`weighted_mean`) after it.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,20 +19,26 @@ from intvit.arithmetic import (
     derive_mean,
     derive_weights,
     divide,
-    encode_pair,
     exact_length,
     exponent_table,
-    exponential_from_table,
-    float_matmul,
     largest_weight,
     weight_table,
 )
+from intvit.arithmetic.families import Family
 from intvit.errors import IntVitError
 from intvit.quant.config import SiteConfig, family_options
-from intvit.quant.kernels import EAGER, mask
+from intvit.quant.kernels import AttentionOperands, Kernels, full_precision
+from intvit.quant.kernels.eager import EAGER, merge_heads, split_heads
 from intvit.quant.layer import Layer
-from intvit.quant.quantizer import SMALLEST_FUNCTION_SCALE, SMALLEST_SCALE, Quantizer
-from intvit.quant.tensor import AnyTensor, QTensor, Symbol, fields_for_emit, handle
+from intvit.quant.quantizer import (
+    SMALLEST_FUNCTION_SCALE,
+    SMALLEST_SCALE,
+    Quantizer,
+    Requantization,
+    addition,
+    requantization,
+)
+from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, fields_for_emit, handle
 
 
 class AttentionCore(Layer):
@@ -65,6 +71,11 @@ class AttentionCore(Layer):
             grid=self.family.grid(self.options),
         )
         self.context = Quantizer(site.bits.activation, site.observer.activation, site.observer)
+        self.scaling: Derived  # Requantization of the products, or, with a bias, Addition
+        self.bias: Derived  # BiasCodes
+        self.gradient_scales: Derived
+        self.exponentials: Derived  # Exponentials
+        self.ending: Derived  # Requantization
 
     def forward(self, qkv: AnyTensor, bias: Tensor | None = None) -> AnyTensor:
         """(B, W * N, 3C), the last axis (3, heads, D) -> (B, W * N, C), for W windows; bias: real (heads, N, N)."""
@@ -72,12 +83,12 @@ class AttentionCore(Layer):
             return self.record(qkv, bias)
         if isinstance(qkv, QTensor):
             return self.integer(qkv, bias)
-        q, k, v = self._split(qkv)
+        q, k, v = split_heads(qkv, self.heads, self.windows)
         if not self.calibrating:
-            return self._merge(self._float(q, k, v, bias))
+            return merge_heads(self._float(q, k, v, bias).flatten(0, 2), self.heads, self.windows)
         logits = self._real_logits(q, k, bias)
         self.logits.collect(self._counted(logits))
-        context = self._merge(self._real_probabilities(logits) @ v)
+        context = merge_heads((self._real_probabilities(logits) @ v).flatten(0, 2), self.heads, self.windows)
         self.context.collect(context)
         return context
 
@@ -85,15 +96,17 @@ class AttentionCore(Layer):
     def probabilities(self, qkv: Tensor | QTensor, bias: Tensor | None = None) -> Tensor:
         """What the values are weighted with for an input of `forward`: real (B, W, heads, N, N), for people."""
         if isinstance(qkv, Tensor):
-            q, k, _ = self._split(qkv)
+            q, k, _ = split_heads(qkv, self.heads, self.windows)
             return self._real_probabilities(self._real_logits(q, k, bias))
-        _, logits, weights, step = self._attend(qkv, bias)
-        return (weights * step).view(logits.values.shape)
+        _, operands = self._attend(qkv)
+        sums = operands.sums
+        return operands.weights * operands.step if sums is None else operands.weights / sums
 
     @torch.no_grad()
     def logit_codes(self, qkv: QTensor, bias: Tensor | None = None) -> QTensor:
         """What the softmax reads for an input of `forward`: codes (B, W, heads, N, N)."""
-        return self._attend(qkv, bias)[1]
+        codes = self._attend(qkv)[1].logits
+        return QTensor(codes, handle(*codes.shape, device=codes.device), self.logits.step, self.logits.bits)
 
     @staticmethod
     def _real_logits(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
@@ -116,100 +129,52 @@ class AttentionCore(Layer):
         mask = ~self.excluded if bias is None else torch.where(self.excluded, -math.inf, bias)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
-    def _split(self, qkv: Tensor) -> Tensor:
-        """(B, W * N, 3C) -> (3, B, W, heads, N, D)."""
-        batch, tokens, width = qkv.shape
-        shape = (batch, self.windows, tokens // self.windows, 3, self.heads, width // (3 * self.heads))
-        return qkv.view(shape).permute(3, 0, 1, 4, 2, 5)
-
-    @staticmethod
-    def _merge(context: Tensor) -> Tensor:
-        """(B, W, heads, N, D) -> (B, W * N, C)."""
-        return context.transpose(2, 3).flatten(3).flatten(1, 2)
-
     # ---------------------------------------------------------------- integer
 
     @property
     def probability_scale(self) -> float:
         return math.ldexp(1.0, (self.softmax.normalization == "floor") - self.bits.probabilities)
 
-    def exponent(self, scale: float, tokens: int, bits: int) -> Any:
-        """The family's integer exponential for logits of `scale` in rows of `tokens`."""
-        return self.family(scale, tokens, bits, site=self.name, **self.options)
-
     def integer(self, qkv: QTensor, bias: Tensor | None) -> QTensor:
-        """Products in float32 are exact: |q.k| <= D * 2^14 <= 2^24 for D <= 1024, and see `float_matmul`."""
-        with torch.autocast(qkv.values.device.type, enabled=False):  # half precision would round them
-            return self._integer(qkv, bias)
+        """Codes to codes."""
+        context, operands = self._attend(qkv)
+        gradient = AttentionGradient.apply(qkv.handle, bias, operands, self._kernels(qkv))
+        return QTensor(context, gradient, self.context.step, self.context.bits)
 
-    def _integer(self, qkv: QTensor, bias: Tensor | None) -> QTensor:
-        context, logits, weights, step = self._attend(qkv, bias)
-        gradient = AttentionGradient.apply(qkv.handle, bias, qkv, logits, weights, step, self)
-        return QTensor(context, gradient, self.context.scale(), self.context.bits)
+    def _kernels(self, qkv: QTensor) -> Kernels:
+        # all but plain torch take integers alone
+        return EAGER if self.softmax.family == "float" else self.kernels(qkv.values)
 
-    def _attend(self, qkv: QTensor, bias: Tensor | None) -> tuple[Tensor, QTensor, Tensor, Tensor | float]:
-        """Context codes (B, W * N, C), logit codes (B, W, heads, N, N), weights (B * W * heads, N, N), their step."""
-        q, k, v = self._split(qkv.values).float().flatten(1, 3)
-        tokens = q.shape[1]
-        scale_q, scale_k, scale_v = qkv.group_steps
-        logit_scale = scale_q * scale_k * math.sqrt(1 / q.shape[-1])  # the power would be libm's
-        products = torch.bmm(q, k.transpose(1, 2)).view(-1, self.windows, self.heads, tokens, tokens)
-        logits = self._logits(QTensor(products, qkv.handle.detach(), logit_scale, 32), bias)
-        attend = self._deferred if self.softmax.normalization == "deferred" else self._normalized
-        context, weights, step = attend(logits, v, scale_v)
-        return context, logits, weights, step
-
-    def _logits(self, products: QTensor, bias: Tensor | None) -> QTensor:
-        """Codes (B, W, heads, N, N); the bias joins before the one rounding."""
-        if bias is None:
-            return self.logits(products)
-        if self.logits.observing:
-            self.logits.observe(self._counted(products.values * products.step + bias.detach()).flatten(1, 3), 1.0)
-        codes, *multipliers = self._bias_parameters(bias, products.step)
-        values = self.kernels.add(products.values, codes, *multipliers, self.logits.bits)
-        return QTensor(values, products.handle, self.logits.scale(), self.logits.bits)
-
-    @torch.no_grad()
-    def _bias_parameters(self, bias: Tensor, logit_scale: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Bias codes int16 (heads, N, N) of their own scale, and the multipliers of `add`, int64 (1,)."""
-        scale = max(float(bias.abs().max()) / (2**15 - 1), SMALLEST_SCALE)
-        codes = torch.floor(divide(bias.double(), scale) + 0.5).to(torch.int16)
-        ratios = torch.tensor([[logit_scale], [scale]], dtype=torch.float64, device=bias.device)
-        ratio_a, ratio_b = divide(ratios, self.logits.single_scale())
-        return codes, *encode_pair(ratio_a, ratio_b, self.logits.bits)
-
-    def _normalized(self, logits: QTensor, v: Tensor, scale_v: float) -> tuple[Tensor, Tensor, Tensor | float]:
-        """Context codes (B, W * N, C), probabilities (B * W * heads, N, N), and the real value of one step."""
-        tokens, bits = v.shape[1], self.bits.probabilities
-        table = exponent_table(self.exponent(logits.step, tokens, logits.bits), logits.bits).to(v.device)
-        kernels = EAGER if self.softmax.family == "float" else self.kernels  # compiled ones take integers alone
-        probabilities = kernels.softmax(logits.values, table, bits, self.softmax.normalization, self.excluded)
-        probabilities = probabilities.view(-1, tokens, tokens)
-        sums = float_matmul(probabilities, v, (1 << bits) - 1)
-        step = self.probability_scale
-        context = self.context(QTensor(sums, logits.handle, step * scale_v, 32))
-        return self._heads_to_tokens(context.values), probabilities, step
-
-    def _deferred(self, logits: QTensor, v: Tensor, scale_v: float) -> tuple[Tensor, Tensor, Tensor | float]:
-        """Context codes (B, W * N, C), weights (B * W * heads, N, N), and 1 / sum of weights, float32 (.., N, 1)."""
-        tokens, bits = v.shape[1], self.bits.probabilities
-        exponent = self.exponent(logits.step, tokens, logits.bits)
-        m, e = derive_weights(exponent, logits.bits, bits, tokens)
-        table = weight_table(exponent, logits.bits, m, e, bits).to(v.device)
-        weights = exponential_from_table(logits.values, table, self.excluded).view(-1, tokens, tokens)
-        real = weights.float()
-        total = real.sum(-1, keepdim=True)  # below 2^31 / 128, exact
-        sums = float_matmul(real, v, largest_weight(bits, tokens))
-        if self.context.observing:
-            self.context.observe(self._heads_to_tokens(sums / total), scale_v)
-        mean = derive_mean(scale_v / self.context.single_scale(), self.context.bits)
-        multiplier, shift = (torch.tensor(value, device=v.device) for value in mean)
-        context = self.kernels.weighted_mean(sums, total, multiplier, shift, self.context.bits)
-        return self._heads_to_tokens(context), weights, total.float().reciprocal()
-
-    def _heads_to_tokens(self, context: Tensor) -> Tensor:
-        """(B * W * heads, N, D) -> (B, W * N, C)."""
-        return self._merge(context.view(-1, self.windows, self.heads, *context.shape[1:]))
+    def _attend(self, qkv: QTensor) -> tuple[Tensor, AttentionOperands]:
+        """Context codes (B, W * N, C), and what they were made of."""
+        kernels, excluded = self._kernels(qkv), self.excluded
+        scaling, ending, softmax = self.scaling.value, self.ending.value, self.exponentials.value
+        bias = None if isinstance(scaling, Requantization) else self.bias.value.codes
+        form = qkv.values, self.heads, self.windows
+        with full_precision(qkv.values.device):
+            logits, magnitudes = kernels.logits(*form, scaling, bias, self.logits.bits, excluded, self.logits.observing)
+            self.logits.observe(magnitudes)
+            attended = logits, softmax.table, excluded, qkv.values, ending.multiplier, ending.shift, self.context.bits
+            width, observe, sums = self.bits.probabilities, self.context.observing, None
+            if self.softmax.normalization == "deferred":
+                largest = largest_weight(width, logits.shape[-1])
+                weights, sums, context, magnitudes = kernels.deferred(*attended, largest, observe)
+            else:
+                normalization = self.softmax.normalization
+                weights, context, magnitudes = kernels.normalized(*attended, width, normalization, observe)
+            self.context.observe(magnitudes)
+        scales = qkv.scale[2], self.gradient_scales.value, self.logits.step
+        return context, AttentionOperands(
+            qkv.values,
+            logits,
+            weights,
+            sums,
+            self.probability_scale,
+            *scales,
+            qkv.bits,
+            self.logits.bits,
+            excluded,
+        )
 
     # ---------------------------------------------------------------- recording
 
@@ -225,22 +190,42 @@ class AttentionCore(Layer):
         split = qkv.reshape(f"{self.name}.split", *lead, tokens, 3, self.heads, size)
         axes = [len(lead) + 1, *range(len(lead)), len(lead) + 2, len(lead), len(lead) + 3]
         heads = split.move("transpose", f"{self.name}.heads", (3, *lead, self.heads, tokens, size), axes=axes)
-        q, k, v = (
-            self._record_part(heads, i, part, qkv.group_steps[i]) for i, part in enumerate(("query", "key", "value"))
+        q, k, v = (self._record_part(heads, i, part) for i, part in enumerate(("query", "key", "value")))
+        derive, site, bits = qkv.builder.derive, self.logits.name, self.logits.bits
+        step = derive(logit_step, q.scale, k.scale, size=size, site=site, rows=1)
+        self.gradient_scales = derive(gradient_scales, qkv.scale, size=size, site=site)
+        products = self._record_product("products", q, k, True, (*lead, self.heads, tokens, tokens), step.part(0))
+        scale = self.logits.request_scale(qkv.builder)
+        if bias is None:
+            self.scaling = derive(requantization, step, scale, None, bits=bits, site=site, rows=1)
+        else:
+            self.bias = derive(bias_codes, bias.detach(), site=site)
+            terms = step, self.bias.field("scale"), None, scale, None
+            self.scaling = derive(addition, *terms, bits=bits, site=site, rows=1)
+        logits = self._record_logits(products, scale, bias)
+        self.exponentials = qkv.builder.derive(
+            exponentials,
+            scale,
+            family=self.family,
+            tokens=tokens,
+            logit_bits=logits.bits,
+            bits=self.bits.probabilities,
+            deferred=self.softmax.normalization == "deferred",
+            site=self.name,
+            **self.options,
         )
-        logit_scale = q.step * k.step * math.sqrt(1 / size)
-        products = self._record_product("products", q, k, True, (*lead, self.heads, tokens, tokens), logit_scale)
-        logits = self.logits(products) if bias is None else self._record_biased(products, bias)
         end = self._record_deferred if self.softmax.normalization == "deferred" else self._record_normalized
         return self._record_merge(end(logits, v))
 
-    def _record_part(self, heads: Symbol, index: int, part: str, scale: float) -> Symbol:
+    def _record_part(self, heads: Symbol, index: int, part: str) -> Symbol:
         shape, name = heads.shape[1:], f"{self.name}.{part}"
+        assert heads.scale is not None
+        scale = heads.scale.part(index) if isinstance(heads.scale, Derived) else heads.scale[index]
         kept = heads.move("slice", f"{name}.slice", (1, *shape), axis=0, start=index, stop=index + 1)
         return replace(kept.reshape(name, *shape), scale=scale)
 
     def _record_product(
-        self, part: str, a: Symbol, b: Symbol, transpose_b: bool, shape: tuple[int, ...], scale: float | None
+        self, part: str, a: Symbol, b: Symbol, transpose_b: bool, shape: tuple[int, ...], scale: Derived | None
     ) -> Symbol:
         return a.builder.emit(
             "matmul",
@@ -249,86 +234,96 @@ class AttentionCore(Layer):
             shape=shape,
             bits=32,
             scale=scale,
-            attributes={"transpose_b": transpose_b},
+            integers=lambda: Integers({"transpose_b": transpose_b}),
         )
 
-    def _record_biased(self, products: Symbol, bias: Tensor) -> Symbol:
-        codes, m_a, m_b, shift = self._bias_parameters(bias, products.step)
-        emit = products.builder.emit
-        table = emit(
-            "constant",
-            f"{self.name}.bias",
-            [],
-            shape=tuple(codes.shape),
-            bits=16,
-            constants={"value": (codes, 16, True)},
-        )
+    def _record_logits(self, products: Symbol, scale: Derived, bias: Tensor | None) -> Symbol:
+        bits, emit = self.logits.bits, products.builder.emit
+        inputs = [products]
+        if bias is not None:
+            table = emit(
+                "constant",
+                f"{self.name}.bias",
+                [],
+                shape=tuple(bias.shape),
+                bits=16,
+                integers=lambda: Integers(constants={"value": (self.bias.value.codes, 16, True)}),
+            )
+            inputs.append(table)
         return emit(
-            "add",
+            "requantize" if bias is None else "add",
             self.logits.name,
-            [products, table],
+            inputs,
             shape=products.shape,
-            bits=self.logits.bits,
-            scale=self.logits.scale(),
-            attributes={"bits": self.logits.bits},
-            constants={
-                "multiplier_a": (m_a, 32, True),
-                "multiplier_b": (m_b, 32, True),
-                "shift": (shift, 8, True),
-            },
+            bits=bits,
+            scale=scale,
+            integers=lambda: self.scaling.value.integers(bits),
         )
 
-    def _record_mask(self) -> dict[str, tuple[Tensor, int, bool]]:
+    def _mask(self) -> dict[str, tuple[Tensor, int, bool]]:
         if self.excluded is None:
             return {}
         mask = self.excluded.to(torch.int64)  # (W, 1, N, N)
         return {"mask": (mask if self.windows > 1 else mask[0], 1, False)}
 
-    def _record_softmax(self, logits: Symbol, tokens: int) -> Symbol:
-        attributes, constants = fields_for_emit(self.exponent(logits.step, tokens, logits.bits))
+    def _record_normalized(self, logits: Symbol, v: Symbol) -> Symbol:
         form = {"bits": self.bits.probabilities, "normalization": self.softmax.normalization}
-        return logits.builder.emit(
+
+        def integers() -> Integers:
+            held = fields_for_emit(self.exponentials.value.exponent)
+            return Integers({**held.attributes, **form}, {**held.constants, **self._mask()})
+
+        step = v.builder.derive(torch.mul, v.scale, other=self.probability_scale, site=self.name)
+        probabilities = logits.builder.emit(
             "softmax",
             f"{self.name}.softmax",
             [logits],
             shape=logits.shape,
             bits=self.bits.probabilities,
             signed=self.softmax.normalization == "floor",
-            scale=self.probability_scale,
-            attributes={**attributes, **form},
-            constants={**constants, **self._record_mask()},
+            scale=torch.tensor(self.probability_scale, dtype=torch.float64),
+            integers=integers,
         )
-
-    def _record_normalized(self, logits: Symbol, v: Symbol) -> Symbol:
-        probabilities = self._record_softmax(logits, v.shape[-2])
-        scale = self.probability_scale * v.step
-        return self.context(self._record_product("weighted", probabilities, v, False, v.shape, scale))
+        context = self.context.record(self._record_product("weighted", probabilities, v, False, v.shape, step))
+        self.ending = self.context.derived
+        return context
 
     def _record_deferred(self, logits: Symbol, v: Symbol) -> Symbol:
-        tokens, bits = v.shape[-2], self.bits.probabilities
-        exponent = self.exponent(logits.step, tokens, logits.bits)
-        attributes, constants = fields_for_emit(exponent)
-        m, e = derive_weights(exponent, logits.bits, bits, tokens)
-        weights = logits.builder.emit(
+        bits, emit = self.bits.probabilities, logits.builder.emit
+        scale = self.context.request_scale(logits.builder)
+        self.ending = logits.builder.derive(
+            mean_parameters, v.scale, scale, bits=self.context.bits, site=self.context.name, rows=1
+        )
+
+        def weights() -> Integers:
+            p: Exponentials = self.exponentials.value
+            held = fields_for_emit(p.exponent)
+            assert p.multiplier is not None
+            assert p.shift is not None
+            form = {"bits": bits, "multiplier": p.multiplier, "shift": p.shift}
+            return Integers({**held.attributes, **form}, {**held.constants, **self._mask()})
+
+        def mean() -> Integers:
+            p: Requantization = self.ending.value
+            return Integers({"bits": self.context.bits, "multiplier": p.multiplier[0], "shift": p.shift[0]})
+
+        exponential = emit(
             "exponential",
             f"{self.name}.exponential",
             [logits],
             shape=logits.shape,
             bits=bits,
             signed=False,
-            attributes={**attributes, "bits": bits, "multiplier": m, "shift": e},
-            constants={**constants, **self._record_mask()},
+            integers=weights,
         )
-        sums = self._record_product("weighted", weights, v, False, v.shape, None)
-        m, e = derive_mean(v.step / self.context.single_scale(), self.context.bits)
-        return logits.builder.emit(
+        return emit(
             "weighted_mean",
             self.context.name,
-            [sums, weights],
+            [self._record_product("weighted", exponential, v, False, v.shape, None), exponential],
             shape=v.shape,
             bits=self.context.bits,
-            scale=self.context.scale(),
-            attributes={"bits": self.context.bits, "multiplier": m, "shift": e},
+            scale=scale,
+            integers=mean,
         )
 
     def _record_merge(self, context: Symbol) -> Symbol:
@@ -340,52 +335,76 @@ class AttentionCore(Layer):
         return turned.reshape(self.name, self.windows * tokens, heads * size)
 
 
+def logit_step(query: Tensor, key: Tensor, *, size: int) -> Tensor:
+    """Real value of one step of the products, from the scales of both operands; size: D."""
+    return query * key * math.sqrt(1 / size)  # the power -0.5 would be libm's
+
+
+def gradient_scales(scales: Tensor, *, size: int) -> Tensor:
+    """See `AttentionOperands`, from the scales of query, key and value (3,); size: D."""
+    query, key, value = scales.unbind()
+    return torch.stack((key * value, query * value, torch.ones_like(value) * math.sqrt(size))) * math.sqrt(1 / size)
+
+
+@dataclass(frozen=True)
+class BiasCodes:
+    """codes: int16 (H, N, N). scale: of its own, float64 ()."""
+
+    codes: Tensor
+    scale: Tensor
+
+
+def bias_codes(bias: Tensor) -> BiasCodes:
+    """Of a real bias (H, N, N)."""
+    scale = divide(bias.abs().amax().double(), 2**15 - 1).clamp(min=SMALLEST_SCALE)
+    return BiasCodes(torch.floor(bias.double() / scale + 0.5).to(torch.int16), scale)
+
+
+@dataclass(frozen=True)
+class Exponentials:
+    """The family's exponent, and the table that the kernels look up: weights where the division is deferred.
+
+    multiplier, shift: of the weights, int64 (), where it is.
+    """
+
+    exponent: Any
+    table: Tensor
+    multiplier: Tensor | None = None
+    shift: Tensor | None = None
+
+
+def exponentials(
+    scale: Tensor, *, family: Family, tokens: int, logit_bits: int, bits: int, deferred: bool, **options: Any
+) -> Exponentials:
+    """For logits of a scale () in rows of `tokens`."""
+    exponent = family(scale, tokens, logit_bits, **options)
+    table = exponent_table(exponent, logit_bits)
+    if not deferred:
+        return Exponentials(exponent, table)
+    m, e = derive_weights(table, bits, tokens)
+    return Exponentials(exponent, weight_table(table, m, e, bits), m, e)
+
+
+def mean_parameters(value_scale: Tensor, scale: Tensor, *, bits: int) -> Requantization:
+    """Of `weighted_mean`, from the scales of the values and of the context: rows."""
+    return Requantization(*derive_mean(value_scale / scale, bits))
+
+
 class AttentionGradient(torch.autograd.Function):
     """Gradient of float attention at the quantized operands; the float softmax is recomputed from the logit codes."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        qkv_handle: Tensor,
-        bias: Tensor | None,
-        qkv: QTensor,
-        logits: QTensor,
-        probabilities: Tensor,
-        step: Tensor | float,
-        core: AttentionCore,
+        ctx: Any, qkv_handle: Tensor, bias: Tensor | None, operands: AttentionOperands, kernels: Kernels
     ) -> Tensor:
-        steps = step if isinstance(step, Tensor) else torch.full((1, 1, 1), step, device=qkv.values.device)
-        ctx.save_for_backward(qkv.values, logits.values, probabilities, steps)
-        ctx.scales, ctx.bits, ctx.core, ctx.kernels = qkv.scale, qkv.bits, core, core.kernels
-        ctx.logit_scale, ctx.logit_bits = logits.scale, logits.bits
-        batch, tokens, width = qkv.values.shape
-        return handle(batch, tokens, width // 3, device=qkv.values.device)
+        o = operands
+        ctx.save_for_backward(o.qkv, o.logits, o.weights, o.sums)
+        ctx.kernels = kernels
+        ctx.form = o.step, o.scale, o.gradient_scales, o.logit_scale, o.bits, o.logit_bits, o.excluded
+        batch, tokens, width = o.qkv.shape
+        return handle(batch, tokens, width // 3, device=o.qkv.device, dtype=qkv_handle.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        codes, logit_codes, probabilities, step = ctx.saved_tensors
-        core, excluded = ctx.core, ctx.core.excluded
-        batch, windows, heads, tokens, _ = logit_codes.shape
-        size = codes.shape[2] // (3 * heads)
-        scale_q, scale_k, scale_v = ctx.scales
-        operands = core._split(codes).float().reshape(3, -1, tokens, size)  # (3, B * W * heads, N, D)
-        q, k, v = operands
-        g = gradient.reshape(batch, windows, tokens, heads, size).transpose(2, 3).reshape(-1, tokens, size)
-        result = torch.empty_like(operands)
-        d_probabilities = torch.bmm(g, v.transpose(1, 2)).mul_(scale_v)
-        torch.bmm(probabilities.float().transpose(1, 2), g * step, out=result[2])
-        d_probabilities = d_probabilities.view(logit_codes.shape)
-        masks = () if excluded is None else (excluded,)
-        d_logits = ctx.kernels.softmax_gradient(d_probabilities, logit_codes, ctx.logit_scale, ctx.logit_bits, *masks)
-        d_bias = d_logits.sum((0, 1)) if ctx.needs_input_grad[1] else None
-        d_logits = d_logits.view(-1, tokens, tokens)
-        root = math.sqrt(size)
-        torch.bmm(d_logits, k, out=result[0]).mul_(scale_k / root)
-        torch.bmm(d_logits.transpose(1, 2), q, out=result[1]).mul_(scale_q / root)
-        result = (
-            mask(result, operands, ctx.bits)
-            .view(3, batch, windows, heads, tokens, size)
-            .permute(1, 2, 4, 0, 3, 5)
-            .reshape(codes.shape)
-        )
-        return result, d_bias, None, None, None, None, None
+        operands = AttentionOperands(*ctx.saved_tensors, *ctx.form)
+        return *ctx.kernels.attention_gradient(gradient, operands, ctx.needs_input_grad[1]), None, None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from intvit.arithmetic import divide, encode_ratios, input_parameters, quantize_input, requantize
+from intvit.arithmetic import divide, input_parameters, quantize_input, requantize
 from intvit.quant.config import SiteConfig
 from intvit.quant.layer import Layer
 from intvit.quant.layers.linear import Linear
-from intvit.quant.quantizer import Quantizer
-from intvit.quant.tensor import AnyTensor, QTensor, Symbol, handle
+from intvit.quant.quantizer import Quantizer, requantization
+from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, handle
 
 SCORE_LIMIT = 2**30  # scores keep one bit of room below int32
 
@@ -23,23 +23,21 @@ class InputQuantize(Layer):
 
     mean: Tensor
     std: Tensor
+    scale: Tensor  # real value of one code
+    multiplier: Tensor  # int64 (C,)
+    bias: Tensor  # int64 (C,)
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], site: SiteConfig) -> None:
         super().__init__()
         self.bits = site.bits.activation
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float64), persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float64), persistent=False)
-
-    def scale(self) -> float:
-        """Real value of one code."""
-        largest = torch.maximum(self.mean / self.std, (1 - self.mean) / self.std).max()
-        return float(largest) / (2 ** (self.bits - 1) - 1)
-
-    def integer_parameters(self) -> tuple[Tensor, Tensor, int]:
-        """multiplier int64 (C,), bias int64 (C,), shift: code = (pixel*multiplier + bias + 2^(shift-1)) >> shift."""
-        mean, std = self.mean.tolist(), self.std.tolist()
-        multiplier, bias, shift = input_parameters(mean, std, self.scale(), self.bits)
-        return multiplier.to(self.mean.device), bias.to(self.mean.device), shift
+        largest = max(max(m / s, (1 - m) / s) for m, s in zip(mean, std, strict=True))
+        scale = largest / (2 ** (self.bits - 1) - 1)
+        multiplier, bias, shift = input_parameters(mean, std, scale, self.bits)
+        self.shift = int(shift)  # code = (pixel * multiplier + bias + 2^(shift-1)) >> shift
+        buffers = {"mean": torch.tensor(mean, dtype=torch.float64), "std": torch.tensor(std, dtype=torch.float64)}
+        buffers |= {"scale": torch.tensor(scale, dtype=torch.float64), "multiplier": multiplier, "bias": bias}
+        for name, value in buffers.items():
+            self.register_buffer(name, value, persistent=False)
 
     def forward(self, images: Tensor | Symbol) -> AnyTensor:
         """uint8 (B, C, H, W) -> reals, or codes of the same shape; Symbol: emit `quantize_input`."""
@@ -48,22 +46,20 @@ class InputQuantize(Layer):
         if self.mode != "integer":
             mean, std = (value.float().view(-1, 1, 1) for value in (self.mean, self.std))
             return (images.float() / 255.0 - mean) / std
-        multiplier, bias, shift = self.integer_parameters()
-        codes = quantize_input(images, multiplier, bias, shift, self.bits)
-        return QTensor(codes.to(torch.int8), handle(*codes.shape, device=codes.device), self.scale(), self.bits)
+        codes = quantize_input(images, self.multiplier, self.bias, self.shift, self.bits)
+        return QTensor(codes.to(torch.int8), handle(*codes.shape, device=codes.device), self.scale, self.bits)
 
     def record(self, image: Symbol) -> Symbol:
         """Emit `quantize_input`."""
-        multiplier, bias, shift = self.integer_parameters()
+        constants = {"multiplier": (self.multiplier, 32, True), "bias": (self.bias, 64, True)}
         return image.builder.emit(
             "quantize_input",
             self.name,
             [image],
             shape=image.shape,
             bits=self.bits,
-            scale=self.scale(),
-            attributes={"shift": shift, "bits": self.bits},
-            constants={"multiplier": (multiplier, 32, True), "bias": (bias, 64, True)},
+            scale=self.scale,
+            integers=lambda: Integers({"shift": self.shift, "bits": self.bits}, constants),
         )
 
 
@@ -73,6 +69,8 @@ class Scores(Linear):
     def configure(self, outputs: int, site: SiteConfig, output: Quantizer | None) -> None:
         """Everything but the parameters."""
         super().configure(outputs, site, output)
+        self.scaling: Derived  # Requantization
+        self.step: Derived  # of the scores
         self.corrected = False  # calibration images need not hold the classes in equal shares
 
     def forward(self, x: AnyTensor) -> AnyTensor:
@@ -83,36 +81,38 @@ class Scores(Linear):
             return self.record(x)
         return self.scores(x).differentiable()
 
-    def score_scale(self, x: QTensor | Symbol) -> float:
-        """Real value of one score step: the largest possible |accumulator| maps to SCORE_LIMIT."""
-        parameters = self.integer_parameters(x.step)
-        largest = parameters.weight.double().abs().sum(1) * 2 ** (x.bits - 1) + parameters.bias.double().abs()
-        return max(float((largest * parameters.scale).max()), 1e-30) / SCORE_LIMIT  # a head of zeros scores 0
-
-    @torch.no_grad()
-    def _multipliers(self, x: QTensor | Symbol, scale: float) -> tuple[Tensor, Tensor]:
-        return encode_ratios(divide(x.channel_steps, scale), 32)
-
     def scores(self, x: QTensor) -> QTensor:
         """int32 scores (B, classes) of codes (B, K)."""
-        accumulator, scale = self.accumulate(x), self.score_scale(x)
-        values = requantize(accumulator.values, *self._multipliers(accumulator, scale), 32)
-        return QTensor(values.to(torch.int32), accumulator.handle, scale, 32)
+        accumulator, p = self.accumulate(x), self.scaling.value
+        values = requantize(accumulator.values, p.multiplier, p.shift, 32)
+        return QTensor(values.to(torch.int32), accumulator.handle, self.step.value, 32)
 
     def record(self, x: Symbol) -> Symbol:
         """Emit `linear` and the `requantize` to scores."""
-        accumulator, scale = super().record(x), self.score_scale(x)
-        multiplier, shift = self._multipliers(accumulator, scale)
+        accumulator, parameters = super().record(x), self.derived
+        tensors = [parameters.field(name) for name in ("weight", "bias", "scale")]
+        derive, site = x.builder.derive, self.name
+        self.step = derive(score_step, *tensors, bits=x.bits, site=site)
+        rows = accumulator.shape[-1]
+        self.scaling = derive(requantization, tensors[2], self.step, None, bits=32, site=site, rows=rows)
         return x.builder.emit(
             "requantize",
             f"{self.name}.scores",
             [accumulator],
             shape=accumulator.shape,
             bits=32,
-            scale=scale,
-            attributes={"bits": 32, "signed": True},
-            constants={"multiplier": (multiplier, 32, True), "shift": (shift, 8, True)},
+            scale=self.step,
+            integers=lambda: self.scaling.value.integers(32),
         )
+
+
+def score_step(weight: Tensor, bias: Tensor, scale: Tensor, *, bits: int) -> Tensor:
+    """Real value of one score step, (): the largest possible |accumulator| of any input maps to SCORE_LIMIT.
+
+    weight: int8 (N, K). bias: int32 (N,). scale: of the accumulators, float64 (N,). bits: of the input.
+    """
+    largest = (weight.double().abs().sum(1) * 2 ** (bits - 1) + bias.double().abs()) * scale
+    return divide(largest.amax().clamp(min=1e-30), SCORE_LIMIT)  # a head of zeros scores 0
 
 
 class MeanScores(Scores):
@@ -128,7 +128,7 @@ class MeanScores(Scores):
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]  # made of its parts, where Linear has a parameter
-        return torch.cat([part.weight for part in self.parts], 1) / len(self.parts)
+        return divide(torch.cat([part.weight for part in self.parts], 1), len(self.parts))
 
     @property
     def bias(self) -> Tensor:  # type: ignore[override]  # likewise

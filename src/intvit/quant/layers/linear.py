@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from intvit.arithmetic import divide, integer_matmul
+from intvit.arithmetic import divide
 from intvit.quant.config import SiteConfig
-from intvit.quant.kernels import mask
+from intvit.quant.kernels import Kernels
 from intvit.quant.layer import Layer
 from intvit.quant.observer import all_reduce, weight_clip
 from intvit.quant.quantizer import Quantizer
-from intvit.quant.tensor import AnyTensor, QTensor, Symbol, handle
+from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, gradient_dtype, handle
 
 LARGEST_BIAS = 2**30  # int32 keeps room for a row of products: 2^30 + 2^16 * 2^14 < 2^31
 
 
-class IntegerLinear(NamedTuple):
-    """weight int8 (N, K), bias int32 (N,), scale float64 (N,): real value of one accumulator step, and the clip."""
+@dataclass(frozen=True)
+class IntegerLinear:
+    """weight int8 (N, K); bias int32 (N,); scale of the accumulators, float64 (N,); weight_scale float32 (N,).
+
+    inside: bool (N, K), False where a weight is beyond the clip limit; None where none can be.
+    """
 
     weight: Tensor
     bias: Tensor
     scale: Tensor
     weight_scale: Tensor
+    inside: Tensor | None
 
 
 class Linear(Layer):
@@ -60,6 +65,7 @@ class Linear(Layer):
         self.corrected = site.observer.bias_correction
         self.mean: _Mean | None = None  # while biases are corrected
         self.output = output
+        self.derived: Derived  # IntegerLinear
 
     def forward(self, x: AnyTensor) -> AnyTensor:
         """Real (B, ..., K) -> (B, ..., N); QTensor likewise; Symbol: emit `linear` (and `requantize`)."""
@@ -83,33 +89,22 @@ class Linear(Layer):
         if self.search_clip:
             self.clip.copy_(weight_clip(self.matrix().float(), self.bits))
 
-    @torch.no_grad()
-    def integer_parameters(self, input_scale: float) -> IntegerLinear:
-        """Integer weight and bias; only IEEE-exact operations, so that every device finds the same integers."""
-        weight = self.matrix().detach()
-        largest = 2 ** (self.bits - 1) - 1
-        scale = weight.abs().amax(1) * self.clip
-        scale = divide(scale, largest)
-        # A channel of zeros takes the scale at which its bias fits.
-        bias = self.correction if self.bias is None else self.bias.detach() + self.correction
-        smallest = divide(bias.abs(), input_scale * (LARGEST_BIAS / 2))
-        scale = torch.maximum(scale, smallest).clamp_(min=1e-30)
-        codes = (weight / scale[:, None]).round_()  # |w| / scale rounds to `largest` at most unless clipped
-        codes = (codes.clamp_(-largest, largest) if self.search_clip else codes).to(torch.int8)
-        accumulator_scale = scale.double() * input_scale
-        bias = torch.floor(bias.double() / accumulator_scale + 0.5)
-        return IntegerLinear(codes, bias.to(torch.int32), accumulator_scale, scale)
-
     def accumulate(self, x: QTensor) -> QTensor:
         """int32 accumulators (B, ..., N)."""
-        parameters = self.integer_parameters(x.step)
-        accumulator = integer_matmul(x.values.flatten(0, -2), parameters.weight.t())
+        parameters: IntegerLinear = self.derived.value
+        rows = x.values.flatten(0, -2)
+        kernels = self.kernels(rows)
+        accumulator = kernels.linear(rows, parameters.weight, parameters.bias)
         if self.mean is not None:
-            self._correct(accumulator, parameters)
-            parameters = self.integer_parameters(x.step)
-        accumulator = accumulator.add_(parameters.bias).view(*x.values.shape[:-1], -1)
-        gradient = LinearGradient.apply(x.handle, self.weight, self.bias, x, parameters, self.search_clip)
-        return QTensor(accumulator, gradient, parameters.scale, 32)
+            accumulator, parameters = self._correct(accumulator, parameters, x.scale)
+        gradient = LinearGradient.apply(x.handle, self.weight, self.bias, x, parameters, kernels)
+        return QTensor(accumulator.view(*x.values.shape[:-1], -1), gradient, parameters.scale, 32)
+
+    def integer_parameters(self, input_scale: Tensor) -> IntegerLinear:
+        """`integer_linear` of this layer."""
+        return integer_linear(
+            self.matrix(), self.bias, self.correction, self.clip, input_scale, bits=self.bits, clipped=self.search_clip
+        )
 
     def start_correction(self) -> None:
         """From now on float outputs are averaged, and integer ones corrected towards their means."""
@@ -117,27 +112,68 @@ class Linear(Layer):
         self.mean = _Mean()
 
     @torch.no_grad()
-    def _correct(self, products: Tensor, parameters: IntegerLinear) -> None:
-        """Move the correction by the mean difference to the float outputs of the same images, averaged over batches."""
+    def _correct(
+        self, accumulator: Tensor, parameters: IntegerLinear, input_scale: Tensor
+    ) -> tuple[Tensor, IntegerLinear]:
+        """Move the correction by the mean difference to the float outputs of the same images, averaged over batches.
+
+        Returns accumulators and parameters with the new bias.
+        """
         assert self.mean is not None
         assert self.mean.value is not None
         self.mean.batches += 1
+        products = accumulator - parameters.bias
         mean = (products.double().mean(0) + parameters.bias) * parameters.scale
         difference = all_reduce(self.mean.value - mean, "mean")
-        self.correction.add_((difference / self.mean.batches).to(self.correction.dtype))
+        self.correction.add_(divide(difference, self.mean.batches).to(self.correction.dtype))
+        parameters = self.integer_parameters(input_scale)
+        return products.add_(parameters.bias), parameters
 
     def record(self, x: Symbol) -> Symbol:
         """Emit `linear`."""
-        parameters = self.integer_parameters(x.step)
-        return x.builder.emit(
-            "linear",
-            self.name,
-            [x],
-            shape=(*x.shape[:-1], parameters.weight.shape[0]),
-            bits=32,
-            scale=parameters.scale,
-            constants={"weight": (parameters.weight, self.bits, True), "bias": (parameters.bias, 32, True)},
-        )
+        bias = None if self.bias is None else self.bias.detach()
+        tensors = self.matrix().detach(), bias, self.correction, self.clip
+        form = {"bits": self.bits, "clipped": self.search_clip, "rows": len(self.correction)}
+        self.derived = x.builder.derive(integer_linear, *tensors, x.scale, site=self.name, **form)
+
+        def integers() -> Integers:
+            p: IntegerLinear = self.derived.value
+            return Integers(constants={"weight": (p.weight, self.bits, True), "bias": (p.bias, 32, True)})
+
+        scale = self.derived.field("scale")
+        shape = (*x.shape[:-1], len(self.correction))
+        output = x.builder.emit("linear", self.name, [x], shape=shape, bits=32, scale=scale, integers=integers)
+        return replace(output, per_channel=True)
+
+
+@torch.no_grad()
+def integer_linear(
+    weight: Tensor,
+    bias: Tensor | None,
+    correction: Tensor,
+    clip: Tensor,
+    input_scale: Tensor,
+    *,
+    bits: int,
+    clipped: bool,
+) -> IntegerLinear:
+    """Integer weight and bias; only IEEE-exact operations, so that every device finds the same integers.
+
+    weight: float32 (N, K). bias, correction, clip: float32 (N,). input_scale: float64 () or (N,). clipped: whether the
+    clip may be below 1.
+    """
+    largest = 2 ** (bits - 1) - 1
+    scale = divide(weight.abs().amax(1) * clip, largest)
+    # A channel of zeros takes the scale at which its bias fits.
+    bias = correction if bias is None else bias + correction
+    smallest = bias.abs() / (input_scale * (LARGEST_BIAS / 2)).to(bias.dtype)
+    scale = torch.maximum(scale, smallest).clamp(min=1e-30)
+    codes = (weight / scale[:, None]).round_()  # |w| / scale rounds to `largest` at most unless clipped
+    inside = codes.abs() <= largest if clipped else None
+    codes = (codes.clamp(-largest, largest) if clipped else codes).to(torch.int8)
+    accumulator_scale = scale.double() * input_scale
+    rounded = torch.floor(bias.double() / accumulator_scale + 0.5)
+    return IntegerLinear(codes, rounded.to(torch.int32), accumulator_scale, scale, inside)
 
 
 @dataclass
@@ -159,27 +195,22 @@ class LinearGradient(torch.autograd.Function):
         bias: Tensor | None,
         x: QTensor,
         parameters: IntegerLinear,
-        clipped: bool,
+        kernels: Kernels,
     ) -> Tensor:
-        ctx.save_for_backward(x.values, parameters.weight, parameters.weight_scale, weight if clipped else None)
-        ctx.scale, ctx.x_bits, ctx.weight_shape = x.scale, x.bits, weight.shape
-        return handle(*x.values.shape[:-1], parameters.weight.shape[0], device=x.values.device)
+        ctx.save_for_backward(x.values, parameters.weight, parameters.weight_scale, parameters.inside)
+        ctx.scale, ctx.x_bits, ctx.weight_shape, ctx.kernels = x.scale, x.bits, weight.shape, kernels
+        device = x.values.device
+        return handle(*x.values.shape[:-1], len(parameters.scale), device=device, dtype=gradient_dtype(device))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        codes, weight, weight_scale, real_weight = ctx.saved_tensors
-        g = gradient.reshape(-1, gradient.shape[-1])
-        x = codes.flatten(0, -2).float()
-        dx = dw = None
-        if ctx.needs_input_grad[0]:
-            dx = mask(g @ weight.float().mul_(weight_scale[:, None]), x, ctx.x_bits).view(codes.shape)
-        if ctx.needs_input_grad[1]:
-            dw = (g.t() @ x).mul_(ctx.scale)
-            if real_weight is not None:  # weights beyond the clip limit get none
-                limit = weight_scale * (weight.abs().amax() + 0.5)
-                dw.masked_fill_(real_weight.flatten(1).abs() > limit[:, None], 0.0)
-            dw = dw.view(ctx.weight_shape)
-        return dx, dw, g.sum(0) if ctx.needs_input_grad[2] else None, None, None, None
+        codes, weight, weight_scale, inside = ctx.saved_tensors
+        g, x = gradient.reshape(-1, gradient.shape[-1]), codes.flatten(0, -2)
+        operands = x, weight, weight_scale, ctx.scale, ctx.x_bits
+        dx, dw, db = ctx.kernels.linear_gradient(g, *operands, ctx.needs_input_grad[:3])
+        if dw is not None:
+            dw = (dw if inside is None else dw.mul_(inside)).view(ctx.weight_shape)
+        return None if dx is None else dx.view(codes.shape), dw, db, None, None, None
 
 
 class PatchEmbed(Linear):
@@ -203,7 +234,7 @@ class PatchEmbed(Linear):
             size = math.prod((x.shape[0], self.patch, self.patch))
             return x.move("patches", f"{self.name}.patches", (length, size), patch=self.patch)
         if isinstance(x, QTensor):
-            return QTensor(_unfold(x.values, self.patch), _unfold(x.handle, self.patch), x.scale, x.bits)
+            return replace(x, values=_unfold(x.values, self.patch), handle=_unfold(x.handle, self.patch))
         return _unfold(x, self.patch)
 
 

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from intvit.arithmetic import LayerNormParameters, derive_layernorm, normalized_float64
+from intvit.arithmetic import LayerNormParameters, derive_affine, derive_normalizer
 from intvit.quant.config import SiteConfig
-from intvit.quant.kernels import mask
+from intvit.quant.kernels import Kernels
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import Quantizer
-from intvit.quant.tensor import AnyTensor, QTensor, Symbol, handle, power_of_two
+from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, gradient_dtype, handle, power_of_two
 
 
 class LayerNorm(Layer):
@@ -29,6 +29,7 @@ class LayerNorm(Layer):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.config = site.layernorm
+        self.derived: Derived  # LayerNormParameters
         if stream:
             self.output = Quantizer.of_stream(channels, site)
         else:
@@ -45,43 +46,44 @@ class LayerNorm(Layer):
             self.output.collect(y)
         return y
 
-    @torch.no_grad()
-    def parameters_for(self, x: QTensor | Symbol, output_scale: float) -> LayerNormParameters:
-        """Integer parameters of the family for input `x` and one output range."""
-        gamma, beta = self.weight.detach().double(), self.bias.detach().double()
-        if self.output.factors is not None:
-            gamma, beta = (value * power_of_two(self.output.factors) for value in (gamma, beta))
-        return derive_layernorm(
-            self.config.family,
-            gamma,
-            beta,
-            output_scale,
-            x.bits,
-            self.output.bits,
-            channel_shift=None if x.factors is None else 3 - x.factors,
-            paper=bool(self.config.paper),  # null: a family without a published form of its own
-            site=self.name,
-        )
-
     def integer(self, x: QTensor) -> QTensor:
         """Stream codes to activation codes."""
-        if self.output.observing:
-            self._observe(x)
-        parameters = self.parameters_for(x, self.output.single_scale())
-        values = self.kernels.layernorm(x.values, parameters)
-        gradient = LayerNormGradient.apply(x.handle, self.weight, self.bias, x, self.epsilon)
-        return QTensor(values, gradient, self.output.scale(), self.output.bits, self.output.factors)
-
-    def _observe(self, x: QTensor) -> None:
-        normalizer = self.parameters_for(x, self.output.single_scale()).normalizer
-        flat = normalized_float64(x.values, normalizer).view(x.values.shape[0], -1, x.values.shape[-1])
-        # Extremes of gamma*n + beta over the tokens of each image, from the extremes of n.
-        extremes = torch.stack((flat.amin(1), flat.amax(1)), 1) * (normalizer.scale * self.weight.detach().double())
-        self.output.observe(extremes.add_(self.bias.detach().double()), 1.0)
+        kernels, output = self.kernels(x.values), self.output
+        values, magnitudes = kernels.layernorm(x.values, self.derived.value, output.observing)
+        output.observe(magnitudes)
+        gradient = LayerNormGradient.apply(x.handle, self.weight, self.bias, x, self.epsilon, kernels, output.stream)
+        return QTensor(values, gradient, output.step, output.bits, output.factors)
 
     def record(self, x: Symbol) -> Symbol:
         """Emit `layernorm`."""
-        parameters = self.parameters_for(x, self.output.single_scale())
+        output = self.output
+        scale = output.request_scale(x.builder)
+        form = {"method": self.config.family, "bits_in": x.bits, "bits": output.bits, "channels": len(self.weight)}
+        self.derived = x.builder.derive(
+            normalization,
+            self.weight.detach(),
+            self.bias.detach(),
+            scale,
+            x.factors,
+            output.factors,
+            site=self.name,
+            rows=len(self.weight),
+            paper=bool(self.config.paper),  # null: a family without a published form of its own
+            **form,
+        )
+        return x.builder.emit(
+            "layernorm",
+            self.name,
+            [x],
+            shape=x.shape,
+            bits=output.bits,
+            scale=scale,
+            factors=output.factors,
+            integers=self._integers,
+        )
+
+    def _integers(self) -> Integers:
+        parameters: LayerNormParameters = self.derived.value
         normalizer = parameters.normalizer
         attributes: dict[str, Any] = {
             "method": normalizer.method,
@@ -99,36 +101,53 @@ class LayerNorm(Layer):
         }
         if normalizer.channel_shift is not None:
             constants["channel_shift"] = (normalizer.channel_shift, 8, True)
-        return x.builder.emit(
-            "layernorm",
-            self.name,
-            [x],
-            shape=x.shape,
-            bits=self.output.bits,
-            scale=self.output.scale(),
-            factors=self.output.factors,
-            attributes=attributes,
-            constants=constants,
-        )
+        return Integers(attributes, constants)
+
+
+def normalization(
+    weight: Tensor,
+    bias: Tensor,
+    scale: Tensor,
+    factors_in: Tensor | None,
+    factors: Tensor | None,
+    *,
+    method: str,
+    bits_in: int,
+    bits: int,
+    channels: int,
+    paper: bool,
+) -> LayerNormParameters:
+    """From a stream with factors `factors_in` to codes of `scale` with `factors`: rows of channels."""
+    gamma, beta = weight.double(), bias.double()
+    if factors is not None:
+        gamma, beta = gamma * power_of_two(factors), beta * power_of_two(factors)
+    shift = None if factors_in is None else 3 - factors_in
+    normalizer = derive_normalizer(method, channels, bits_in, channel_shift=shift, paper=paper)
+    return derive_affine(normalizer, gamma, beta, scale, bits)
 
 
 class LayerNormGradient(torch.autograd.Function):
     """Gradient of the float LayerNorm at the stream's real values, recomputed from its codes."""
 
     @staticmethod
-    def forward(ctx: Any, x_handle: Tensor, weight: Tensor, bias: Tensor, x: QTensor, epsilon: float) -> Tensor:
+    def forward(
+        ctx: Any,
+        x_handle: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        x: QTensor,
+        epsilon: float,
+        kernels: Kernels,
+        stream: bool,
+    ) -> Tensor:
         ctx.save_for_backward(x.values, weight, x.factors)
         ctx.scale, ctx.bits, ctx.epsilon = x.scale, x.bits, epsilon
-        return handle(*x.values.shape, device=x.values.device)
+        ctx.kernels = kernels
+        device = x.values.device
+        return handle(*x.values.shape, device=device, dtype=torch.float32 if stream else gradient_dtype(device))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         codes, weight, factors = ctx.saved_tensors
-        codes = codes.float()
-        real = codes * ctx.scale if factors is None else codes * (ctx.scale / power_of_two(factors)).float()
-        shape = [weight.shape[0]]
-        _, mean, rstd = torch.native_layer_norm(real, shape, None, None, ctx.epsilon)
-        dx, dw, db = torch.ops.aten.native_layer_norm_backward(
-            gradient.contiguous(), real, shape, mean, rstd, weight, weight, [True, True, True]
-        )
-        return mask(dx, codes, ctx.bits), dw, db, None, None
+        operands = codes, factors, ctx.scale, weight, ctx.epsilon, ctx.bits
+        return *ctx.kernels.layernorm_gradient(gradient, *operands), None, None, None, None

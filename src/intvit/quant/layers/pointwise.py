@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from intvit.arithmetic import GELU_FAMILIES, apply_gelu_table, gelu_table
+from intvit.arithmetic import GELU_FAMILIES, gelu_table
+from intvit.arithmetic.families import Family
 from intvit.quant.config import SiteConfig, family_options
-from intvit.quant.kernels import Kernels, activation_gradient
+from intvit.quant.kernels import Kernels
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import SMALLEST_FUNCTION_SCALE, Quantizer
-from intvit.quant.tensor import AnyTensor, QTensor, Symbol, fields_for_emit, handle
-
-LOWEST = torch.tensor(-0.7518, dtype=torch.float64)  # where GELU is smallest
+from intvit.quant.tensor import AnyTensor, Derived, QTensor, Symbol, fields_for_emit, handle
 
 
 class GELU(Layer):
@@ -29,6 +28,8 @@ class GELU(Layer):
         assert self.family.real is not None
         self.real = self.family.real
         self.output = Quantizer(site.bits.activation, site.observer.activation, site.observer)
+        self.derived: Derived  # Activation
+        self.function: Derived  # RealFunction
 
     @staticmethod
     def input_quantizer(site: SiteConfig, function: SiteConfig) -> Quantizer:
@@ -52,58 +53,82 @@ class GELU(Layer):
             self.output.collect(y)
         return y
 
-    def function(self, scale: float, bits: int) -> Any:
-        """The family's integer function from input `scale` and `bits` to the output range."""
-        return self.family(scale, self.output.scale(), bits, self.output.bits, site=self.name, **self.options)
-
     def integer(self, x: QTensor) -> QTensor:
         """Codes to codes."""
-        if self.output.observing:
-            self._observe(x)
-        table = gelu_table(self.function(x.step, x.bits), x.bits).to(x.values.device)
-        values = apply_gelu_table(x.values, table)
-        gradient = ActivationGradient.apply(x.handle, x, self.real, self.kernels)
-        return QTensor(values, gradient, self.output.scale(), self.output.bits)
-
-    def _observe(self, x: QTensor) -> None:
-        flat = x.values.flatten(1)
-        low, high = flat.amin(1).double() * x.step, flat.amax(1).double() * x.step
-        if self.real is F.gelu:
-            # (B, 1, 3): |GELU| is largest at an end or where GELU is smallest
-            extremes = torch.stack((low, high, LOWEST.to(low).clamp(low, high)), 1)[:, None]
-            self.output.observe(F.gelu(extremes), 1.0)
-            return
-        codes = torch.arange(-(2 ** (x.bits - 1)), 2 ** (x.bits - 1), device=flat.device).double() * x.step
-        seen = (codes >= low[:, None]) & (codes <= high[:, None])  # (B, codes): any of them may hold the largest value
-        self.output.observe((self.real(codes) * seen)[:, None], 1.0)
+        p: Activation = self.derived.value
+        real: RealFunction = self.function.value
+        kernels = self.kernels(x.values)
+        values, extremes = kernels.gelu(x.values, p.table, self.output.observing)
+        self.output.observe(extremes, real.magnitudes[0])
+        gradient = ActivationGradient.apply(x.handle, x, real.derivative[0], kernels)
+        return QTensor(values, gradient, self.output.step, self.output.bits)
 
     def record(self, x: Symbol) -> Symbol:
         """Emit `gelu`."""
-        attributes, constants = fields_for_emit(self.function(x.step, x.bits))
+        derive, output = x.builder.derive, self.output
+        scale = output.request_scale(x.builder)
+        form = {"bits": x.bits, "bits_out": output.bits, "family": self.family, **self.options}
+        self.derived = derive(activation, x.scale, scale, site=self.name, **form)
+        self.function = derive(real_function, x.scale, scale, real=self.real, bits=x.bits, site=self.name, rows=1)
         return x.builder.emit(
             "gelu",
             self.name,
             [x],
             shape=x.shape,
-            bits=self.output.bits,
-            scale=self.output.scale(),
-            attributes=attributes,
-            constants=constants,
+            bits=output.bits,
+            scale=scale,
+            integers=lambda: fields_for_emit(self.derived.value.function),
         )
+
+
+@dataclass(frozen=True)
+class Activation:
+    """function: the family's parameters of the operator; table: the operator over all codes, see `gelu_table`."""
+
+    function: Any
+    table: Tensor
+
+
+def activation(
+    scale_in: Tensor, scale_out: Tensor, *, bits: int, bits_out: int, family: Family, **options: Any
+) -> Activation:
+    """The operator, from the scales of its input and output, ()."""
+    function = family(scale_in, scale_out, bits, bits_out, **options)
+    return Activation(function, gelu_table(function, bits))
+
+
+@dataclass(frozen=True)
+class RealFunction:
+    """The float function at every code of `bits` bits.
+
+    derivative: float32 (rows, 2^bits), zero at both ends. magnitudes: |value| in steps of the output, float64.
+    """
+
+    derivative: Tensor
+    magnitudes: Tensor
+
+
+def real_function(scale_in: Tensor, scale_out: Tensor, *, real: Callable[[Tensor], Tensor], bits: int) -> RealFunction:
+    """Of rows of scales."""
+    half = 2 ** (bits - 1)
+    codes = torch.arange(-half, half, device=scale_in.device)
+    with torch.inference_mode(False), torch.enable_grad():  # validation runs in inference mode
+        points = (codes.float() * scale_in[:, None].float()).requires_grad_()
+        (derivative,) = torch.autograd.grad(real(points).sum(), points)
+    derivative[:, 0] = derivative[:, -1] = 0.0
+    return RealFunction(derivative, real(codes * scale_in[:, None]).abs() / scale_out[:, None])
 
 
 class ActivationGradient(torch.autograd.Function):
     """Derivative of the float function at the input codes, zero where the input saturates."""
 
     @staticmethod
-    def forward(ctx: Any, x_handle: Tensor, x: QTensor, real: Callable[[Tensor], Tensor], kernels: Kernels) -> Tensor:
-        ctx.save_for_backward(x.values)
-        ctx.scale, ctx.bits, ctx.real, ctx.kernels = x.scale, x.bits, real, kernels
-        return handle(*x.values.shape, device=x.values.device)
+    def forward(ctx: Any, x_handle: Tensor, x: QTensor, derivative: Tensor, kernels: Kernels) -> Tensor:
+        ctx.save_for_backward(x.values, derivative)
+        ctx.kernels = kernels
+        return handle(*x.values.shape, device=x.values.device, dtype=x_handle.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        (codes,) = ctx.saved_tensors
-        if ctx.real is F.gelu:
-            return ctx.kernels.gelu_gradient(gradient, codes, ctx.scale, ctx.bits), None, None, None
-        return activation_gradient(gradient, codes, ctx.scale, ctx.bits, ctx.real), None, None, None
+        codes, derivative = ctx.saved_tensors
+        return ctx.kernels.gelu_gradient(gradient, codes, derivative), None, None, None

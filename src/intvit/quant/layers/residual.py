@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from intvit.arithmetic import container, divide, encode_pair, limits
+from intvit.arithmetic import container, divide, limits
 from intvit.quant.config import SiteConfig
 from intvit.quant.kernels import Kernels
 from intvit.quant.layer import Layer
-from intvit.quant.quantizer import SMALLEST_SCALE, Quantizer
-from intvit.quant.tensor import AnyTensor, Builder, QTensor, Scale, Symbol, handle, power_of_two
+from intvit.quant.quantizer import SMALLEST_SCALE, Addition, Quantizer, addition
+from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, handle, power_of_two
 
 
 class Add(Layer):
@@ -21,6 +22,7 @@ class Add(Layer):
     def __init__(self, channels: int, site: SiteConfig) -> None:
         super().__init__()
         self.output = Quantizer.of_stream(channels, site)
+        self.derived: Derived  # Addition
 
     def forward(self, branch: AnyTensor, stream: AnyTensor, joining: Tensor | None = None) -> AnyTensor:
         """(B, N, C) accumulators with per-channel scale, (B, N, C) stream -> stream; Symbols: emit `add`.
@@ -38,50 +40,43 @@ class Add(Layer):
             self.output.collect(_joined(y, joining))
         return y
 
-    def multipliers(self, branch: QTensor | Symbol, stream: QTensor | Symbol) -> tuple[Tensor, Tensor, Tensor]:
-        """(m_a, m_b, e), int64 (C,)."""
-        scale = branch.channel_steps
-        device, channels = scale.device, scale.shape[0]
-        target = self.output.channel_scale(channels, device)
-        stream_scale = torch.tensor(stream.step, dtype=torch.float64, device=device)
-        if stream.factors is not None:
-            stream_scale = stream_scale / power_of_two(stream.factors)
-        ratio_a, ratio_b = scale / target, (stream_scale / target).expand(channels)
-        return encode_pair(ratio_a, ratio_b, self.output.bits)
-
     def integer(self, branch: QTensor, stream: QTensor, joining: Tensor | None) -> QTensor:
         """clamp((a*m_a + b*m_b + 2^(e-1)) >> e)."""
-        if self.output.observing:
-            self.output.observe(_joined(self._real_sum(branch, stream), joining), 1.0)
-        values = self.kernels.add(branch.values, stream.values, *self.multipliers(branch, stream), self.output.bits)
-        gradient = AddGradient.apply(branch.handle, stream.handle, stream, self.kernels)
-        return QTensor(values, gradient, self.output.scale(), self.output.bits, self.output.factors)
-
-    @staticmethod
-    def _real_sum(branch: QTensor, stream: QTensor) -> Tensor:
-        scale = torch.full((1,), stream.step, device=branch.values.device)
-        if stream.factors is not None:
-            scale = scale / power_of_two(stream.factors).float()
-        return torch.addcmul(branch.values * branch.channel_steps.float(), stream.values.float(), scale)
+        p: Addition = self.derived.value
+        kernels, output = self.kernels(branch.values), self.output
+        multipliers = p.multiplier_a, p.multiplier_b, p.shift
+        values, magnitudes = kernels.add(
+            branch.values, stream.values, *multipliers, output.bits, observe=output.observing
+        )
+        if joining is not None and magnitudes is not None:
+            magnitudes = torch.maximum(magnitudes, _largest(joining.detach(), output.step, output.factors))
+        output.observe(magnitudes)
+        gradient = AddGradient.apply(branch.handle, stream.handle, stream, kernels)
+        return QTensor(values, gradient, output.step, output.bits, output.factors)
 
     def record(self, branch: Symbol, stream: Symbol) -> Symbol:
         """Emit `add`."""
-        m_a, m_b, shift = self.multipliers(branch, stream)
+        output = self.output
+        scale = output.request_scale(branch.builder)
+        tensors = branch.scale, stream.scale, stream.factors, scale, output.factors
+        rows = branch.shape[-1]
+        self.derived = branch.builder.derive(addition, *tensors, bits=output.bits, site=self.name, rows=rows)
         return branch.builder.emit(
             "add",
             self.name,
             [branch, stream],
             shape=branch.shape,
-            bits=self.output.bits,
-            scale=self.output.scale(),
-            factors=self.output.factors,
-            attributes={"bits": self.output.bits},
-            constants={
-                "multiplier_a": (m_a, 32, True),
-                "multiplier_b": (m_b, 32, True),
-                "shift": (shift, 8, True),
-            },
+            bits=output.bits,
+            scale=scale,
+            factors=output.factors,
+            integers=lambda: self.derived.value.integers(output.bits),
         )
+
+
+def _largest(rows: Tensor, scale: Tensor, factors: Tensor | None) -> Tensor:
+    """Largest magnitude of real rows (1, M, C) in steps of a scale, float64 (1, 1)."""
+    magnitudes = rows.double().abs() if factors is None else rows.double().abs() * power_of_two(factors)
+    return (magnitudes.amax() / scale).view(1, 1)
 
 
 def _joined(rows: Tensor, joining: Tensor | None) -> Tensor:
@@ -114,6 +109,7 @@ class LearnedConstant(Layer):
     def __init__(self, site: SiteConfig) -> None:
         super().__init__()
         self.bits = site.bits.residual
+        self.derived: Derived  # ConstantCodes
 
     def forward(self, value: Tensor, like: AnyTensor, own_range: bool = False) -> AnyTensor:
         """value: real (1, N, C), expanded over the batch of `like`.
@@ -122,43 +118,49 @@ class LearnedConstant(Layer):
         """
         if isinstance(like, Tensor):
             return value.expand(like.shape[0], -1, -1)
-        scale, bits, factors = (
-            (self._own_scale(value), self.bits, None) if own_range else (like.step, like.bits, like.factors)
-        )
-        codes, inside = self._codes(value, scale, bits, factors)
+        bits, factors = (self.bits, None) if own_range else (like.bits, like.factors)
         if isinstance(like, Symbol):
-            return self.record(codes, like.builder, scale, bits, factors)
-        batch = like.values.shape[0]
-        gradient = ConstantGradient.apply(value, inside)
-        return QTensor(
-            codes.to(container(bits)).expand(batch, -1, -1), gradient.expand(batch, -1, -1), scale, bits, factors
-        )
+            return self.record(value.detach(), like, None if own_range else like.scale, bits, factors)
+        p: ConstantCodes = self.derived.value
+        shape = (like.values.shape[0], -1, -1)
+        gradient = ConstantGradient.apply(value, p.inside)
+        return QTensor(p.codes.expand(shape), gradient.expand(shape), p.scale, bits, factors)
 
-    def _own_scale(self, value: Tensor) -> float:
-        return max(float(value.detach().abs().max()) / (2 ** (self.bits - 1) - 1), SMALLEST_SCALE)
-
-    @staticmethod
-    def _codes(value: Tensor, scale: float, bits: int, factors: Tensor | None) -> tuple[Tensor, Tensor]:
-        real = value.detach().double()
-        if factors is not None:
-            real = real * power_of_two(factors)
-        low, high = limits(bits, True)
-        rounded = torch.floor(divide(real, scale) + 0.5)
-        codes = rounded.clamp(low, high)
-        return codes.to(torch.int64), codes == rounded
-
-    def record(self, codes: Tensor, builder: Builder, scale: Scale, bits: int, factors: Tensor | None) -> Symbol:
+    def record(
+        self, value: Tensor, like: Symbol, scale: Tensor | Derived | None, bits: int, factors: Tensor | None
+    ) -> Symbol:
         """Emit `constant`."""
-        return builder.emit(
+        self.derived = like.builder.derive(constant_codes, value, scale, factors, bits=bits, site=self.name)
+        return like.builder.emit(
             "constant",
             self.name,
             [],
-            shape=tuple(codes.shape[1:]),
+            shape=tuple(value.shape[1:]),
             bits=bits,
-            scale=scale,
+            scale=self.derived.field("scale"),
             factors=factors,
-            constants={"value": (codes[0], bits, True)},
+            integers=lambda: Integers(constants={"value": (self.derived.value.codes[0], bits, True)}),
         )
+
+
+@dataclass(frozen=True)
+class ConstantCodes:
+    """codes int8 or int16 (1, N, C); inside: bool, where they did not saturate; scale: float64 ()."""
+
+    codes: Tensor
+    inside: Tensor
+    scale: Tensor
+
+
+def constant_codes(value: Tensor, scale: Tensor | None, factors: Tensor | None, *, bits: int) -> ConstantCodes:
+    """Codes of real values (1, N, C) at a scale, or, without one, at that of the largest."""
+    low, high = limits(bits)
+    if scale is None:
+        scale = divide(value.abs().amax().double(), high).clamp(min=SMALLEST_SCALE)
+    real = value.double() if factors is None else value.double() * power_of_two(factors)
+    rounded = torch.floor(real / scale + 0.5)
+    codes = rounded.clamp(low, high)
+    return ConstantCodes(codes.to(container(bits)), codes == rounded, scale)
 
 
 class ConstantGradient(torch.autograd.Function):

@@ -1,0 +1,12 @@
+"""The tests of this folder run on a GPU, or without one in a process whose Triton interprets kernels."""
+
+import pytest
+
+from tests.support import triton_interpreter
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool:
+    names = pyfuncitem._fixtureinfo.argnames
+    triton_interpreter.run(pyfuncitem.function, {name: pyfuncitem.funcargs[name] for name in names})
+    return True
