@@ -100,7 +100,7 @@ def _source(launch: Any) -> _Source:
     signature, constants, aligned = [], [], []
     for parameter in launch.kernel.params:
         name, value = parameter.name, launch.arguments[parameter.name]
-        if parameter.is_constexpr or value is None or (value is True or value is False):
+        if parameter.is_constexpr or value is None or isinstance(value, bool):
             kind = "constexpr"
         elif isinstance(value, torch.Tensor):
             kind = "*" + _type_name(value.dtype)

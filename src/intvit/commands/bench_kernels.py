@@ -27,7 +27,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=positive, default=128, help="images; decides the tiles")
     parser.add_argument(
         "--arch",
-        type=positive,
+        type=int,
+        choices=[80, 86, 89, 90],
         nargs="+",
         default=list(ARCHITECTURES),
         help="compute capabilities times ten (default: 80 90)",
