@@ -33,9 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         default=list(ARCHITECTURES),
         help="compute capabilities times ten (default: 80 90)",
     )
-    parser.add_argument(
-        "--training", action="store_true", help="those of a step of DeiT-S with 256 images"
-    )
+    parser.add_argument("--training", action="store_true", help="those of a step of DeiT-S with 256 images")
     parser.add_argument("--json", type=new_file, help="also write the figures to this file")
     return parser
 
