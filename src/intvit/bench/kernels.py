@@ -1,6 +1,7 @@
-"""The cuda runtime's kernels, compiled for a GPU that need not be here: registers, spills, shared memory, products.
+"""Triton kernels, compiled for a GPU that need not be here: registers, spills, shared memory, products.
 
-What is compiled is what the runtime launches for a program: the same plan and tiles, on tensors of the meta device.
+What is compiled is what the cuda runtime launches for a program, with the same plan and tiles, on tensors of the meta
+device; or what a training step launches.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,11 @@ from intvit.runtime.cuda.lowering import lower
 from intvit.runtime.cuda.runtime import Batch, Constants
 
 ARCHITECTURES = (80, 90)  # compute capabilities times ten: A100, H100
-PRODUCTS = ("linear", "linear_turned", "attention", "matmul")  # kernels that run on tensor cores
+# Kernels that run on tensor cores: of the runtime, then of training.
+PRODUCTS = (
+    *("linear", "linear_turned", "attention", "matmul"),
+    *("attention_logits", "weighted_mean", "weighted_requantize"),
+)
 
 
 @dataclass(frozen=True)
@@ -67,18 +72,22 @@ class _Source:
     stages: int
 
 
-def launched(program: Program, batch: int) -> Counter[_Source]:
-    """The kernels that the runtime launches for a batch of the program, with the number of their launches."""
+def _check_compiler() -> None:
     try:
         from triton import knobs
-
-        from intvit.runtime.cuda.launch import Launch
     except ImportError:
         raise IntVitError(
             "kernels are compiled by Triton, which is not installed: pip install 'intvit[cuda]'"
         ) from None
     if knobs.runtime.interpret:
         raise IntVitError("TRITON_INTERPRET=1 is set: Triton interprets kernels and compiles none; unset it")
+
+
+def launched(program: Program, batch: int) -> Counter[_Source]:
+    """The kernels that the runtime launches for a batch of the program, with the number of their launches."""
+    _check_compiler()
+    from intvit.runtime.cuda.launch import Launch
+
     plan, meta = lower(program, fuse=True), torch.device("meta")
     steps = Batch(plan, Constants(plan, meta), batch)
     image = torch.empty((batch, *program.values[program.input].shape), dtype=torch.uint8, device=meta)
@@ -91,12 +100,14 @@ def _source(launch: Any) -> _Source:
     signature, constants, aligned = [], [], []
     for parameter in launch.kernel.params:
         name, value = parameter.name, launch.arguments[parameter.name]
-        if parameter.is_constexpr or value is None or (value is True or value is False):
+        if parameter.is_constexpr or value is None or isinstance(value, bool):
             kind = "constexpr"
         elif isinstance(value, torch.Tensor):
             kind = "*" + _type_name(value.dtype)
-            if value.storage_offset() * value.element_size() % 16 == 0:
+            if value.storage_offset() * value.element_size() % 16 == 0 and not parameter.do_not_specialize_on_alignment:
                 aligned.append(name)
+        elif isinstance(value, float):
+            kind = "fp32"
         elif value == 1 and not parameter.do_not_specialize:
             kind = "constexpr"
         else:
@@ -112,6 +123,10 @@ def _source(launch: Any) -> _Source:
 
 
 def _type_name(dtype: torch.dtype) -> str:
+    if dtype is torch.bfloat16:
+        return "bf16"
+    if dtype is torch.bool:
+        return "i1"
     kind = np.dtype(str(dtype).removeprefix("torch."))
     return f"{kind.kind}{kind.itemsize * 8}".replace("f", "fp")
 
@@ -121,6 +136,17 @@ def compile_all(program: Program, batch: int, architectures: Sequence[int] = ARC
     for source, count in launched(program, batch).items():
         for arch in architectures:
             yield compile_kernel(source, arch, count)
+
+
+def compile_training(architectures: Sequence[int] = ARCHITECTURES) -> Iterator[KernelFigures]:
+    """Figures of every kernel of a training step of DeiT-S with 256 images, as they are compiled."""
+    _check_compiler()
+    from intvit.quant.triton_kernels.cases import compile_cases
+
+    for label, launch in compile_cases().items():
+        operator, _, variant = label.partition(" ")
+        for arch in architectures:
+            yield replace(compile_kernel(_source(launch), arch), kernel=operator, variant=variant)
 
 
 def compile_kernel(source: _Source, arch: int, steps: int = 1) -> KernelFigures:

@@ -1,4 +1,4 @@
-"""`intvit bench kernels`: the cuda runtime's kernels for a model, compiled by Triton without a GPU.
+"""`intvit bench kernels`: the cuda runtime's kernels for a model, or those of training, compiled without a GPU.
 
 For each kernel of the model's program and each architecture: steps that launch it, registers of a thread, instructions
 that spill registers, bytes of shared memory, instructions, and the tensor cores' instruction of its product. Exit code
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from intvit.bench.kernels import ARCHITECTURES, compile_all, wanting
+from intvit.bench.kernels import ARCHITECTURES, compile_all, compile_training, wanting
 from intvit.bench.runtime import RuntimeSettings, models
 from intvit.commands.argument_types import new_file, positive
 from intvit.commands.console_table import print_table
@@ -27,11 +27,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=positive, default=128, help="images; decides the tiles")
     parser.add_argument(
         "--arch",
-        type=positive,
+        type=int,
+        choices=[80, 86, 89, 90],
         nargs="+",
         default=list(ARCHITECTURES),
         help="compute capabilities times ten (default: 80 90)",
     )
+    parser.add_argument("--training", action="store_true", help="those of a step of DeiT-S with 256 images")
     parser.add_argument("--json", type=new_file, help="also write the figures to this file")
     return parser
 
@@ -39,8 +41,11 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     """Compile, print the table, optionally write JSON."""
     options = _parser().parse_args(arguments)
-    _, program, _ = models(RuntimeSettings(options.model, options.quant, batch=1, threads=1, rounds=1))
-    figures = list(compile_all(program, options.batch, options.arch))
+    if options.training:
+        figures = list(compile_training(options.arch))
+    else:
+        _, program, _ = models(RuntimeSettings(options.model, options.quant, batch=1, threads=1, rounds=1))
+        figures = list(compile_all(program, options.batch, options.arch))
     rows = [asdict(row) for row in figures]
     print_table(rows)
     if options.json:

@@ -43,7 +43,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=positive, default=1)
     parser.add_argument("--path", choices=PATHS, help="of the native runtime (default: the fastest)")
     parser.add_argument(
-        "--peers", nargs="*", default=list(PEERS), choices=list(PEERS), metavar="PEER", help=", ".join(PEERS)
+        "--peers",
+        nargs="*",
+        default=list(PEERS),
+        choices=list(PEERS),
+        metavar="PEER",
+        help=f"on the CPU: {', '.join(PEERS)}",
     )
     parser.add_argument("--rounds", type=positive, default=15, help="timed calls of each")
     parser.add_argument("--operators", action="store_true", help="also print where the native runtime spends its time")

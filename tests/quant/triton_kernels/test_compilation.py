@@ -4,11 +4,12 @@ import pytest
 
 pytest.importorskip("triton", reason="triton comes with intvit[cuda]")
 
-from intvit.quant.triton_kernels.compilation import compile_cases, compiled, table
+from intvit.bench import kernels
+from intvit.bench.kernels import PRODUCTS, compile_training, wanting
+from intvit.quant.triton_kernels.cases import compile_cases
 from intvit.quant.triton_kernels.operators import LAUNCHERS
 
 CASES = compile_cases()
-PRODUCTS = {name for name in CASES if name.startswith(("attention_logits", "weighted", "linear"))}
 QUICK = ("attention_logits", "weights")  # the others take a minute together
 
 
@@ -20,16 +21,13 @@ def test_every_kernel_is_among_the_cases() -> None:
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
 )
-def test_kernels_spill_nothing_and_multiply_int8_on_tensor_cores(name: str, arch: int) -> None:
-    code = compiled(CASES[name], arch)
-    assert code.spills == 0
-    assert code.registers <= 255
-    assert code.tensor_core.startswith({80: "IMMA", 90: "IGMMA"}[arch] if name in PRODUCTS else "")
-    assert bool(code.tensor_core) == (name in PRODUCTS)
-
-
-def test_the_table_has_a_line_for_each_kernel_and_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("intvit.quant.triton_kernels.compilation.compile_cases", lambda: {"weights": CASES["weights"]})
-    lines: list[str] = []
-    table((80, 90), lines.append)
-    assert [line.split()[:2] for line in lines[1:]] == [["weights", "80"], ["weights", "90"]]
+def test_kernels_spill_nothing_and_multiply_int8_on_tensor_cores(
+    name: str, arch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("intvit.quant.triton_kernels.cases.compile_cases", lambda: {name: CASES[name]})
+    (figures,) = compile_training((arch,))
+    assert wanting(figures) == []
+    assert figures.registers <= 255
+    assert bool(figures.tensor_cores) == (figures.kernel in PRODUCTS)
+    assert figures.tensor_cores.startswith({80: "IMMA", 90: "IGMMA"}[arch] if figures.tensor_cores else "")
+    assert kernels.ARCHITECTURES == (80, 90)

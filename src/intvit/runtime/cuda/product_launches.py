@@ -163,4 +163,5 @@ def launch_attention(bound: BoundStep) -> Launch:
         "BM": block,
         "BN": keys,
     }
-    return Launch(attention.attention, (groups * heads * tiled(count, block),), arguments)
+    stages = 2 if arguments["GATHER"] else 1
+    return Launch(attention.attention, (groups * heads * tiled(count, block),), arguments, stages=stages)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from intvit import arithmetic
-from intvit.quant import kernels, triton_kernels
+from intvit.quant import triton_kernels
+from intvit.quant.kernels import eager
 from tests.support.draws import draw
 from tests.support.families import gelu_of
 from tests.support.triton_operators import called, stored
@@ -55,7 +56,7 @@ def test_mask_passes_what_does_not_saturate_and_nothing_else(
     gradient = gradient_of(codes, dtype)
     result = called(triton_kernels.mask, gradient, codes, bits)
     assert result.dtype == dtype
-    assert torch.equal(result, kernels.mask(gradient.float(), codes, bits).to(dtype))
+    assert torch.equal(result, eager.mask(gradient.float(), codes, bits).to(dtype))
     infinite = torch.full_like(gradient, torch.inf)
     low, high = arithmetic.limits(bits)
     result = called(triton_kernels.mask, infinite, codes, bits)
@@ -73,7 +74,7 @@ def test_gelu_gradient_is_the_product_with_the_derivative_at_each_code(
     result = called(triton_kernels.gelu_gradient, gradient, codes, derivative)
     product = gradient.float() * derivative[codes.long() + 2 ** (bits - 1)]
     assert result.dtype == dtype
-    assert torch.equal(result, stored(kernels.mask(product, codes, bits), dtype))
+    assert torch.equal(result, stored(eager.mask(product, codes, bits), dtype))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (37, 5), (3, 1600)])
@@ -128,4 +129,4 @@ def test_merge_heads_scales_masks_and_turns_back(
     scaled = parts.float() * scales.float()[:, None, None, None]
     turned = scaled.view(3, images, windows, heads, tokens, size).permute(1, 2, 4, 0, 3, 5).reshape(codes.shape)
     assert merged.dtype == dtype
-    assert torch.equal(merged, stored(kernels.mask(turned, codes, bits), dtype))
+    assert torch.equal(merged, stored(eager.mask(turned, codes, bits), dtype))

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from intvit import arithmetic
-from intvit.quant import kernels, triton_kernels
+from intvit.quant import triton_kernels
+from intvit.quant.kernels import eager
 from tests.support.draws import draw
 from tests.support.families import exponent_of
 from tests.support.triton_operators import called
@@ -110,7 +111,7 @@ def test_the_gradient_is_the_float_softmaxs_and_zero_where_excluded_or_saturated
     result = called(triton_kernels.softmax_gradient, gradient, logits, scale, bits, excluded)
     real = logits.double() * scale
     softmax = torch.softmax(real if excluded is None else real.masked_fill(excluded, -math.inf), -1)
-    expected = kernels.mask(torch._softmax_backward_data(gradient.double(), softmax, -1, torch.float64), logits, bits)
+    expected = eager.mask(torch._softmax_backward_data(gradient.double(), softmax, -1, torch.float64), logits, bits)
     assert result.dtype == dtype
     torch.testing.assert_close(result.double(), expected, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=2e-6)
     assert bool((result[~inside(logits, bits)] == 0).all())
@@ -121,7 +122,7 @@ def test_the_gradient_of_rows_of_several_blocks_sums_over_all_of_them() -> None:
     logits, _ = operands(LONG, 8, False)
     gradient, scale = torch.randn(logits.shape, generator=torch.Generator().manual_seed(5)), torch.tensor(0.02)
     softmax = torch.softmax(logits * scale, -1)
-    expected = kernels.mask(torch._softmax_backward_data(gradient, softmax, -1, torch.float32), logits, 8)
+    expected = eager.mask(torch._softmax_backward_data(gradient, softmax, -1, torch.float32), logits, 8)
     result = called(triton_kernels.softmax_gradient, gradient, logits, scale, 8)
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-7)
 

@@ -62,13 +62,13 @@ def _weights(table, entries, codes, largest, kept, GATHER: tl.constexpr, BM: tl.
 
 
 # Numbers of a layer change with every layer: no code of its own for those that are 1 or divisible by 16.
-@triton.jit(do_not_specialize=["multiplier", "multiplier_b", "shift", "mean_multiplier", "mean_shift", "M", "N"])
+@triton.jit(do_not_specialize=["multiplier", "multiplier_b", "shift", "mean_multiplier", "mean_shift", "M"])
 def attention(
-    q, k, v, bias, mask, table, multiplier_out, shift_out, out, M, N, heads, groups,
+    q, k, v, bias, mask, table, multiplier_out, shift_out, out, M, heads, groups,
     q_group, q_head, q_token, k_group, k_head, k_token, v_group, v_head, v_channel,
     bias_group, bias_head, bias_token, mask_group, mask_head, mask_token, out_group, out_head, out_token,
     multiplier, multiplier_b, shift, mean_multiplier, mean_shift,
-    D: tl.constexpr, DP: tl.constexpr, WHOLE: tl.constexpr, BIAS: tl.constexpr, MASK: tl.constexpr,
+    N: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, WHOLE: tl.constexpr, BIAS: tl.constexpr, MASK: tl.constexpr,
     GATHER: tl.constexpr, MONOTONE: tl.constexpr, HIGH: tl.constexpr, LOW: tl.constexpr, TOP: tl.constexpr,
     SOFTMAX: tl.constexpr, BITS: tl.constexpr, WEIGHT_BITS: tl.constexpr, OUT_LOW: tl.constexpr, OUT_TOP: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr,
