@@ -85,11 +85,12 @@ def audit(step: DeviceStep) -> Audit:
     labels = torch.empty(step.batch, dtype=torch.int64, device="meta")
     for seen in (_Operators(), _Operators()):  # the first one makes the optimizer's state
         with seen, _derivation_apart(model, seen):
-            loss = nn.functional.cross_entropy(model(images), labels)
+            logits = model(images)
+            loss = nn.functional.cross_entropy(logits, labels)
             if teacher is not None:
                 with torch.no_grad():
                     aim = teacher(images)
-                loss = loss + nn.functional.mse_loss(model(images), aim)
+                loss = loss + nn.functional.mse_loss(logits, aim)
             torch.autograd.backward(loss)
             move_ranges(model)
             _clip([parameter.grad for parameter in model.parameters() if parameter.grad is not None])

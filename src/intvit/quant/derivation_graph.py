@@ -41,8 +41,8 @@ class DerivationGraph:
 
     def _capture(self, derive: Callable[[], Tensor | None]) -> None:
         graph = torch.cuda.CUDAGraph()
-        # thread_local: threads that load data may use CUDA meanwhile.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        # thread_local: threads that load data may use CUDA meanwhile. What is captured in a validation serves training.
+        with torch.inference_mode(False), torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._result = derive()
         self._graph = graph
 
