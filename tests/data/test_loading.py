@@ -160,12 +160,14 @@ def test_a_broken_image_ends_every_loader_with_one_line(tmp_path, make, workers)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
 def test_workers_leave_the_signals_of_a_job_to_the_process_that_started_them(root, number):
-    loader = train_loader(config(root, workers=2))
+    loader, others = train_loader(config(root, workers=2)), set(multiprocessing.active_children())
     expected, seen = numbers(loader), []
     for images, _ in loader:
         seen.append([number_of(image) for image in images])
-        for child in multiprocessing.active_children():
-            os.kill(child.pid, number)
+        workers = set(multiprocessing.active_children()) - others
+        assert len(workers) == 2
+        for worker in workers:
+            os.kill(worker.pid, number)
     assert seen == expected
 
 
@@ -186,12 +188,13 @@ def test_a_signal_at_the_first_instruction_of_a_worker_does_not_end_it(root, num
 
 
 def test_an_abandoned_iteration_ends_its_workers(root):
+    others = set(multiprocessing.active_children())
     batches = iter(validation_loader(config(root, workers=2)))
     next(batches)
-    assert multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) - others
     del batches
     gc.collect()
-    assert not multiprocessing.active_children()
+    assert not set(multiprocessing.active_children()) - others
 
 
 def test_validation_imports_neither_timm_nor_lightning(root):
