@@ -67,10 +67,9 @@ def split_heads(qkv: Tensor, heads: int, windows: int) -> Tensor:
     return qkv.view(shape).permute(3, 0, 1, 4, 2, 5)
 
 
-def merge_heads(context: Tensor, heads: int, windows: int) -> Tensor:
-    """(B * W * H, N, D) -> (B, W * N, C)."""
-    parts = context.view(-1, windows, heads, *context.shape[1:])
-    return parts.transpose(2, 3).flatten(3).flatten(1, 2)
+def merge_heads(context: Tensor) -> Tensor:
+    """(B, W, H, N, D) -> (B, W * N, C)."""
+    return context.transpose(2, 3).flatten(3).flatten(1, 2)
 
 
 def mean(
@@ -128,7 +127,8 @@ def _deferred(
     sums = real.sum(-1, keepdim=True)  # below 2^31 / 128, exact
     products = float_matmul(real, _values(qkv, heads, windows), largest)
     codes, magnitudes = mean(products, sums, m, e, bits, len(qkv), observe)
-    return weights, sums.view(*logits.shape[:-1], 1), merge_heads(codes, heads, windows), magnitudes
+    context = merge_heads(codes.view(*logits.shape[:-1], -1))
+    return weights, sums.view(*logits.shape[:-1], 1), context, magnitudes
 
 
 def _normalized(
@@ -149,7 +149,7 @@ def _normalized(
     probabilities = softmax(logits, table, width, normalization, excluded)
     products = float_matmul(probabilities.flatten(0, 2), _values(qkv, heads, windows), (1 << width) - 1)
     codes, magnitudes = requantize(products.view(batch, -1, products.shape[-1]), m, e, bits, 1, observe)
-    return probabilities, merge_heads(codes.view(products.shape), heads, windows), magnitudes
+    return probabilities, merge_heads(codes.view(*logits.shape[:-1], -1)), magnitudes
 
 
 def gelu(x: Tensor, table: Tensor, observe: bool = False) -> tuple[Tensor, Tensor | None]:

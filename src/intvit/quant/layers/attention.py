@@ -85,10 +85,10 @@ class AttentionCore(Layer):
             return self.integer(qkv, bias)
         q, k, v = split_heads(qkv, self.heads, self.windows)
         if not self.calibrating:
-            return merge_heads(self._float(q, k, v, bias).flatten(0, 2), self.heads, self.windows)
+            return merge_heads(self._float(q, k, v, bias))
         logits = self._real_logits(q, k, bias)
         self.logits.collect(self._counted(logits))
-        context = merge_heads((self._real_probabilities(logits) @ v).flatten(0, 2), self.heads, self.windows)
+        context = merge_heads(self._real_probabilities(logits) @ v)
         self.context.collect(context)
         return context
 
