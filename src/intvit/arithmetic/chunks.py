@@ -43,16 +43,16 @@ def rounded_rows(
     Returns:
         the operands' shape, cast to `dtype`.
     """
-    shape = operands[0].shape
-    rows = [operand.reshape(-1, max(1, shape[-1])) for operand in operands]
-    out = torch.empty(rows[0].shape, dtype=dtype, device=operands[0].device)
-    step = max(1, _ELEMENTS // out.shape[1] if out.device.type == "cpu" else len(out))
-    surplus = 0.5 - half
-    for i in range(0, len(out), step):
-        chunk = value(*(row[i : i + step] for row in rows))
+    surplus, done = 0.5 - half, 0
+
+    def rounded(*rows: Tensor) -> Tensor:
+        nonlocal done
+        chunk = value(*rows)
         if peaks is not None:
-            peaks[i : i + step] = torch.maximum(chunk.amax(1) - surplus, surplus - chunk.amin(1))
+            peaks[done : done + len(chunk)] = torch.maximum(chunk.amax(1) - surplus, surplus - chunk.amin(1))
+            done += len(chunk)
         if half:
             chunk.add_(half)
-        out[i : i + step] = chunk.floor_().clamp_(low, high)
-    return out.view(shape)
+        return chunk.floor_().clamp_(low, high)
+
+    return by_rows(rounded, *operands, dtype=dtype)

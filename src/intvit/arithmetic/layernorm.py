@@ -14,7 +14,7 @@ from torch import Tensor
 
 from intvit.arithmetic import elementary
 from intvit.arithmetic.chunks import rounded_rows
-from intvit.arithmetic.dyadic import MULTIPLIER_BITS, container, divide, limits, real_multiplier, shift_cap
+from intvit.arithmetic.dyadic import MULTIPLIER_BITS, container, divide, half_of, limits, real_multiplier, shift_cap
 from intvit.arithmetic.elementary import reals
 from intvit.arithmetic.roots import integer_sqrt, integer_sqrt_float64, newton_sqrt
 from intvit.arithmetic.validity import require
@@ -176,7 +176,7 @@ def layernorm(x: Tensor, parameters: LayerNormParameters) -> Tensor:
         int64 [..., C] of `parameters.bits` signed bits. |n * m + B + 2^(e-1)| < 2^62 + 2^52.
     """
     low, high = limits(parameters.bits)
-    half = torch.ones_like(parameters.shift) << (parameters.shift - 1)
+    half = half_of(parameters.shift)
     n = normalized(x, parameters.normalizer)
     return ((n * parameters.multiplier + parameters.bias + half) >> parameters.shift).clamp(low, high)
 
@@ -257,7 +257,7 @@ def layernorm_float64(x: Tensor, parameters: LayerNormParameters, peaks: Tensor 
         x's shape, dtype `container(parameters.bits)`.
     """
     low, high = limits(parameters.bits)
-    half = torch.ones_like(parameters.shift) << (parameters.shift - 1)
+    half = half_of(parameters.shift)
     factor = real_multiplier(parameters.multiplier, parameters.shift)
     constant = real_multiplier(parameters.bias + half, parameters.shift)
 

@@ -19,11 +19,10 @@ from torch.utils._pytree import tree_leaves
 
 from intvit.models import create_model
 from intvit.models.base import ImageModel
+from intvit.models.build import IMAGENET_MEAN, IMAGENET_STD
 from intvit.quant import set_mode
 from intvit.quant.control import move_ranges
 from intvit.quant.presets import compose_quant
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,8 @@ class DeviceStep:
             image_size=self.image_size,
             patch_size=None,
             num_classes=1000,
-            mean=MEAN,
-            std=STD,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
             quant=config,
             **self.sizes,
         )

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from intvit.bench.fresh_process import in_fresh_process
 from intvit.calibration import calibrate
 from intvit.models import create_model
+from intvit.models.build import IMAGENET_MEAN, IMAGENET_STD
 from intvit.quant.presets import compose_quant
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,8 @@ class Variant:
             image_size=settings.image_size,
             patch_size=None,
             num_classes=1000,
-            mean=MEAN,
-            std=STD,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
             quant=config,
         )
         shape = (settings.batch, 3, settings.image_size, settings.image_size)

@@ -34,20 +34,10 @@ class Recorder(Derivations):
         self._emitted: list[tuple[Symbol, str, list[Symbol], Callable[[], Integers]]] = []
 
     def emit(
-        self,
-        op: str,
-        name: str,
-        inputs: list[Symbol],
-        *,
-        shape: tuple[int, ...],
-        bits: int,
-        signed: bool = True,
-        scale: Tensor | Derived | None = None,
-        factors: Tensor | None = None,
-        integers: Callable[[], Integers] = Integers,
+        self, op: str, name: str, inputs: list[Symbol], *, integers: Callable[[], Integers] = Integers, **form: Any
     ) -> Symbol:
-        """Append one operator, whose integers are asked for in `resolve`."""
-        output = Symbol(name, shape, bits, signed, scale, factors, self)
+        """Append one operator, whose integers are asked for in `resolve`. form: of its output, as there."""
+        output = super().emit(op, name, inputs, **form)
         self._emitted.append((output, op, inputs, integers))
         return output
 

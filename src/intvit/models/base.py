@@ -58,11 +58,9 @@ class ImageModel(nn.Module):
         layer = next(quant_layers(self))  # of the pixels: what is computed on integers begins there
         if layer.mode != "integer" or layer.alone:
             return
-        if not self.managed:
-            if self.training:
-                move_ranges(self)
-            self.valid = self._derived()
-        elif next(self.parameters()).device.type == "cuda":
+        if self.training and not self.managed:
+            move_ranges(self)
+        if self.managed and next(self.parameters()).device.type == "cuda":
             self.valid = self._graph.run(self._derived, (*self.parameters(), *self.buffers()))
         else:
             self.valid = self._derived()

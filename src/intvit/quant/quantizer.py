@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from intvit.arithmetic import divide, encode_pair, encode_ratios, require
+from intvit.arithmetic.elementary import power_of_two
 from intvit.errors import IntVitError
 from intvit.quant.config import ObserverConfig, QuantConfigError, SiteConfig
 from intvit.quant.layer import Layer, recomputing
 from intvit.quant.observer import Histogram, all_reduce, mse_limit, percentile_limit
-from intvit.quant.tensor import Builder, Derived, Integers, QTensor, Symbol, multiply_shift, power_of_two
+from intvit.quant.tensor import Builder, Derived, Integers, QTensor, Symbol, multiply_shift
 
 SMALLEST_SCALE = 2.0**-40  # keeps the ratio encodings of a dead tensor finite
 SMALLEST_FUNCTION_SCALE = 2.0**-14  # inputs of softmax and GELU: their derived constants stay below 2^31

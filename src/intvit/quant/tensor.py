@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from intvit.arithmetic import to_fields
+from intvit.arithmetic.elementary import power_of_two
 
 
 class Derived:
@@ -80,11 +81,6 @@ def gradient_dtype(device: torch.device) -> torch.dtype:
     kind = device.type
     usable = kind != "cpu" and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return torch.bfloat16 if usable and torch.get_autocast_dtype(kind) is torch.bfloat16 else torch.float32
-
-
-def power_of_two(exponent: Tensor) -> Tensor:
-    """2^exponent as float64 by an integer shift, exact on every device; exponent int64, 0..62."""
-    return (torch.ones_like(exponent) << exponent).double()
 
 
 @dataclass(frozen=True)

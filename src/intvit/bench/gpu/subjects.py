@@ -11,9 +11,9 @@ from intvit.bench.gpu.report import Place
 from intvit.calibration import calibrate
 from intvit.models import create_model
 from intvit.models.base import ImageModel
+from intvit.models.build import IMAGENET_MEAN, IMAGENET_STD
 from intvit.quant.presets import compose_quant
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _VIT = {"image_size": 32, "patch_size": 8, "num_classes": 10, "width": 32, "depth": 1, "heads": 2}
 _SWIN = {"image_size": 32, "patch_size": 4, "num_classes": 10, "width": 16, "depths": (2,), "heads": (2,), "window": 4}
 
@@ -23,7 +23,7 @@ def subject(name: str, quant: str, place: Place) -> ImageModel:
     torch.manual_seed(0)
     full: dict[str, Any] = {"image_size": 224, "patch_size": None, "num_classes": 1000}
     form = full if place.gpu else _SWIN if name.startswith("swin") else _VIT
-    model = create_model(name, mean=MEAN, std=STD, quant=compose_quant(quant), **form)
+    model = create_model(name, mean=IMAGENET_MEAN, std=IMAGENET_STD, quant=compose_quant(quant), **form)
     assert isinstance(model, ImageModel)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from intvit import arithmetic
 from intvit.arithmetic import LayerNormParameters, Normalizer
+from intvit.arithmetic.dyadic import half_of
 from intvit.quant.kernels import Kernels, eager
 
 _VECTOR_BITS = {"DEFAULT": 1, "AVX2": 256, "AVX512": 512}  # 1: scalar code
@@ -105,7 +106,7 @@ def _normalize(exponentials: Tensor, bits: int, normalization: str) -> Tensor:
 def _layernorm_with(kernel: Callable[..., tuple[Tensor, Tensor | None]]) -> Callable[..., tuple[Tensor, Tensor | None]]:
     def layernorm(x: Tensor, parameters: LayerNormParameters, observe: bool = False) -> tuple[Tensor, Tensor | None]:
         normalizer, shift = parameters.normalizer, parameters.shift
-        half = torch.ones_like(shift) << (shift - 1)
+        half = half_of(shift)
         factor = arithmetic.real_multiplier(parameters.multiplier, shift)
         constant = arithmetic.real_multiplier(parameters.bias + half, shift)
         integers = (normalizer.method, normalizer.normalizer_shift, normalizer.newton_steps, normalizer.square_shift)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from intvit import arithmetic
 from intvit.arithmetic import LayerNormParameters, float_matmul, real_multiplier
+from intvit.arithmetic.elementary import power_of_two
 from intvit.quant.kernels import AttentionOperands, Kernels
-from intvit.quant.tensor import power_of_two
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from intvit.arithmetic import LayerNormParameters, derive_affine, derive_normalizer
+from intvit.arithmetic.elementary import power_of_two
 from intvit.quant.config import SiteConfig
 from intvit.quant.kernels import Kernels
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import Quantizer
-from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, gradient_dtype, handle, power_of_two
+from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, gradient_dtype, handle
 
 
 class LayerNorm(Layer):

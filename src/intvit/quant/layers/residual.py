@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from intvit.arithmetic import container, divide, limits
+from intvit.arithmetic.elementary import power_of_two
 from intvit.quant.config import SiteConfig
 from intvit.quant.kernels import Kernels
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import SMALLEST_SCALE, Addition, Quantizer, addition
-from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, handle, power_of_two
+from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, handle
 
 
 class Add(Layer):
