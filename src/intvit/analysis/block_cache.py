@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import nn
 
-from intvit.models import swin, vit
+from intvit.models.swin import network as swin
+from intvit.models.vit import network as vit
 from intvit.quant.tensor import Symbol
 
 

@@ -1,6 +1,6 @@
 """The models by name, collected from the architectures' files, and how to build one.
 
-An architecture is a file of this folder with SIZES: name -> `Size`. To add one takes that file, to add a size an entry
+An architecture is a folder beside this file: see `Architecture`. To add one takes that folder, to add a size an entry
 there, and conf/model/NAME.yaml.
 """
 
@@ -38,13 +38,36 @@ class Size(Protocol):
     def build(self, **options: Any) -> nn.Module: ...
 
 
+class Architecture(Protocol):
+    """What a folder of an architecture offers.
+
+    SIZES: the sizes by name. TIMM: timm's classes, as module.class, whose instances can be taken over.
+    missing_features: what an instance has that ours do not compute, in words. size_of: the size of one that lacks
+    nothing.
+    """
+
+    SIZES: Mapping[str, Size]
+    TIMM: tuple[str, ...]
+
+    def missing_features(self, model: Any) -> list[str]: ...
+    def size_of(self, model: Any) -> Size: ...
+
+
+@functools.cache
+def architectures() -> tuple[Architecture, ...]:
+    """All of them; their folders are imported when first asked for."""
+    found = (
+        importlib.import_module(f"intvit.models.{m.name}") for m in pkgutil.iter_modules([str(_FOLDER)]) if m.ispkg
+    )
+    return tuple(module for module in found if hasattr(module, "SIZES"))
+
+
 class Models(Mapping[str, Size]):
     """Every size of every architecture, by name; their files are imported when it is first asked."""
 
     @functools.cached_property
     def _sizes(self) -> dict[str, Size]:
-        modules = [importlib.import_module(f"intvit.models.{m.name}") for m in pkgutil.iter_modules([str(_FOLDER)])]
-        found = {name: size for module in modules for name, size in getattr(module, "SIZES", {}).items()}
+        found = {name: size for architecture in architectures() for name, size in architecture.SIZES.items()}
         return dict(sorted(found.items()))
 
     def __getitem__(self, name: str) -> Size:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from intvit.errors import IntVitError
 from intvit.models.base import ImageModel, check_patch
 from intvit.models.drop_path import DropPath
-from intvit.models.vit import Mlp
+from intvit.models.vit.network import Mlp
 from intvit.quant import QuantConfig, finish_construction
 from intvit.quant.layers import Add, AttentionCore, InputQuantize, LayerNorm, Linear, MeanPool, PatchEmbed, Scores
 from intvit.quant.quantizer import Quantizer
@@ -37,13 +37,6 @@ class SwinSize:
 
     def build(self, **options: Any) -> nn.Module:
         return SwinTransformer(self, **options)
-
-
-SIZES = {
-    "swin_t": SwinSize("swin_tiny_patch4_window7_224", width=96, depths=(2, 2, 6, 2), heads=(3, 6, 12, 24)),
-    "swin_s": SwinSize("swin_small_patch4_window7_224", width=96, depths=(2, 2, 18, 2), heads=(3, 6, 12, 24)),
-    "swin_b": SwinSize("swin_base_patch4_window7_224", width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32)),
-}
 
 
 class SwinTransformer(ImageModel):

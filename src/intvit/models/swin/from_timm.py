@@ -1,0 +1,44 @@
+"""The size of a SwinTransformer of timm, and what it has that ours has not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from intvit.models.swin.network import EPSILON, SwinSize
+from intvit.models.timm_features import other_parts, shared_features, timm_name
+
+
+def size_of(model: Any) -> SwinSize:
+    """Of an instance of TIMM's class that lacks nothing."""
+    stages = [stage.blocks for stage in model.layers]
+    return SwinSize(
+        timm=timm_name(model),
+        width=model.embed_dim,
+        depths=tuple(len(blocks) for blocks in stages),
+        heads=tuple(blocks[0].attn.num_heads for blocks in stages),
+        patch=model.patch_embed.patch_size[0],
+        window=stages[0][0].window_size[0],
+        mlp_ratio=stages[0][0].mlp.fc1.out_features // model.embed_dim,
+    )
+
+
+def missing_features(model: Any) -> list[str]:
+    """What a SwinTransformer has and ours has not, in words."""
+    blocks = [block for stage in model.layers for block in stage.blocks]
+    if others := other_parts(blocks, {"SwinTransformerBlock", "WindowAttention", "Mlp"}):
+        return others
+    if any(not len(stage.blocks) for stage in model.layers):
+        return ["a stage without blocks"]
+    if type(model.head).__name__ != "ClassifierHead":
+        return [f"the head {type(model.head).__name__} instead of timm's ClassifierHead (replace head.fc alone)"]
+    found = {
+        f"global_pool={model.head.global_pool.pool_type!r}": model.head.global_pool.pool_type != "avg",
+        "dynamic_img_size": model.dynamic_img_size,
+        "windows that are not square": any(block.window_size[0] != block.window_size[1] for block in blocks),
+        "windows even where one holds all tokens": any(block.always_partition for block in blocks),
+        "window sizes that differ among the stages": any(
+            block.window_size[0] != min(blocks[0].window_size[0], block.input_resolution[0]) for block in blocks
+        ),
+    }
+    named = [name for name, has in found.items() if has]
+    return named + shared_features(model, blocks, EPSILON)
