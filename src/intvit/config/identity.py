@@ -23,6 +23,11 @@ TRAINER_IDENTITY = ("precision",)
 DATA_NOT_IDENTITY = {"root", "cache", "cache_gb", "retries", "workers", "eval_batch_size"}
 
 
+# Keys younger than the first run folders, by group, with the value that means what was done before there was a choice:
+# there they are left out, so that a run of those days is found again.
+YOUNGER: dict[str, dict[str, Any]] = {}
+
+
 def plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     """The config with every interpolation resolved, as plain dicts, lists and scalars, without Hydra's own node."""
     if isinstance(config, DictConfig):
@@ -44,6 +49,9 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     parts = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
     if isinstance(parts.get("data"), Mapping):
         parts["data"] = {key: value for key, value in parts["data"].items() if key not in DATA_NOT_IDENTITY}
+    for group, usual in YOUNGER.items():
+        if isinstance(parts.get(group), Mapping):
+            parts[group] = {k: v for k, v in parts[group].items() if k not in usual or v != usual[k]}
     parts["trainer"] = {key: (config.get("trainer") or {}).get(key) for key in TRAINER_IDENTITY}
     return parts
 
