@@ -12,9 +12,13 @@ The run folder is outputs/NAME-HASH; `python evaluate.py ckpt=FOLDER` exports an
 
 import sys
 
-from omegaconf import DictConfig
+from intvit import signals
 
-from intvit.config.application import run_application, run_directory
+signals.keep()  # before what takes seconds to import
+
+from omegaconf import DictConfig  # noqa: E402
+
+from intvit.config.application import run_application, run_directory  # noqa: E402
 
 
 def main(config: DictConfig) -> None:

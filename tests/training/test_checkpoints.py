@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from intvit import signals
 from intvit.errors import IntVitError
 from intvit.files import holding
 from intvit.training.checkpoints import TERMINATED, WholeCheckpointIO
@@ -238,6 +239,25 @@ def test_a_run_stopped_in_its_final_evaluation_ends_as_the_uninterrupted_one(
     assert_same_run(tmp_path, whole)
 
 
+def test_a_signal_before_training_code_is_imported_requeues_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path / "calls"}\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    try:
+        signals.keep()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert exit_code(tiny(), tmp_path / "run") == 0
+    finally:
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+        signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+    assert (tmp_path / "calls").read_text() == "requeue 17\n"
+    assert saved_step(tmp_path / "run") == 1
+
+
 def test_a_job_that_did_not_go_on_is_not_requeued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     original = TrainingModule.validation_step
@@ -247,6 +267,7 @@ def test_a_job_that_did_not_go_on_is_not_requeued(tmp_path: Path, monkeypatch: p
         return original(self, *arguments)
 
     monkeypatch.setattr(TrainingModule, "validation_step", validation_step)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")  # requeued once already
     with pytest.raises(IntVitError, match=r"at step 0 without having gone on: not requeued; give the job more time"):
         train(tiny("schedule.float=null", *FLOAT), tmp_path)
 

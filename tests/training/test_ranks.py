@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from tests.support.forked_ranks import run_ranks
 from tests.support.tiny_runs import rows, state, tiny
 
 DDP = ["trainer.strategy=ddp", "trainer.accelerator=cpu"]
+# What SLURM tells a task of srun, and a shell of salloc (LaunchParameters=use_interactive_step).
+STEP = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "0", "SLURM_NNODES": "2", "SLURM_STEP_NUM_NODES": "2"}
+SHELL = {"SLURM_STEP_ID": "4294967290", "SLURM_PROCID": "0", "SLURM_NNODES": "1"}
 # Float, calibration, five steps of QAT with min-max ranges everywhere; 32 images in every step.
 TRACE = [
     "schedule.float.epochs=null",
@@ -115,6 +119,50 @@ def test_a_killed_rank_ends_the_job_and_the_resumed_run_is_the_uninterrupted_one
     assert [key for key in expected if not torch.equal(expected[key], resumed[key])] == []
 
 
+# ---------------------------------------------------------------- ranks that do not come
+
+
+def alone(rank: int, config: dict[str, Any], folder: Path, message: str) -> None:
+    """The first rank waits for the second, which does nothing but live."""
+    if rank == 1:
+        time.sleep(6)
+        return
+    with pytest.raises(IntVitError, match=message):
+        train(config, folder)
+
+
+def alone_until_a_signal(rank: int, config: dict[str, Any], folder: Path) -> None:
+    if rank == 1:
+        time.sleep(6)
+        return
+    threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with pytest.raises(SystemExit) as end:
+        train(config, folder)
+    assert end.value.code == 128 + signal.SIGTERM
+
+
+@pytest.mark.xdist_group("ranks")
+def test_waiting_for_a_rank_ends_after_the_time_given_and_names_it(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    config = ranked("trainer.wait_minutes=0.02")
+    message = r"rank 0 of 2 has waited 0.02 minutes for rank 1: look at what they say; trainer.wait_minutes=N"
+    assert run_ranks(alone, config, tmp_path / "run", message, log=log) == [0, 0], log.read_text()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.xdist_group("ranks")
+def test_a_signal_ends_the_waiting_for_other_ranks(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert run_ranks(alone_until_a_signal, ranked(), tmp_path / "run", log=log) == [0, 0], log.read_text()
+
+
+def test_one_process_in_a_shell_of_salloc_trains_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in {**SHELL, "SLURM_NTASKS": "8", "SLURM_JOB_ID": "3", "SLURM_JOB_NAME": "mine"}.items():
+        monkeypatch.setenv(key, value)
+    summary = train(tiny("trainer=cpu", "schedule.float=null", "schedule.qat=null", "schedule.frozen=null"), tmp_path)
+    assert summary["steps"] == 0
+
+
 # ---------------------------------------------------------------- ranks that do not fit together
 
 
@@ -168,6 +216,21 @@ def test_ranks_with_different_configs_refuse_to_run(tmp_path: Path) -> None:
             r"trainer: You set `--ntasks=2` .* Use `--ntasks-per-node=2` instead",
         ),
         ({"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "a"}, [], r"2 tasks, but one process was started: srun python"),
+        (
+            {**SHELL, "SLURM_NTASKS": "8"},
+            ["trainer.strategy=ddp"],
+            r"8 tasks, but one process was started: srun python",
+        ),
+        (
+            {**STEP, "SLURM_NTASKS": "5", "SLURM_STEP_NUM_TASKS": "5", "SLURM_STEP_TASKS_PER_NODE": "3,2"},
+            ["trainer.devices=2", "trainer.num_nodes=2", "trainer.strategy=ddp"],
+            r"srun placed 3,2 tasks on 2 nodes; every node needs the same number: --ntasks-per-node=N",
+        ),
+        (
+            {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "2"},
+            ["trainer.devices=3", "trainer.strategy=ddp"],
+            r"torchrun started 4 ranks, but trainer.devices=3 trainer.num_nodes=1: leave both out",
+        ),
     ],
 )
 def test_ranks_that_nobody_or_somebody_else_started_are_refused(
@@ -187,6 +250,8 @@ def test_ranks_that_nobody_or_somebody_else_started_are_refused(
         ({"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "16", "GROUP_WORLD_SIZE": "2"}, (8, 2)),
         ({"SLURM_STEP_ID": "0", "SLURM_NTASKS": "12", "SLURM_PROCID": "0", "SLURM_NNODES": "3"}, (4, 3)),
         ({"SLURM_NTASKS": "12", "SLURM_PROCID": "0", "SLURM_NNODES": "3"}, (1, 1)),  # the batch script itself
+        ({**SHELL, "SLURM_NTASKS": "8"}, (1, 1)),  # what salloc opens: one process, whatever the job has
+        ({**STEP, "SLURM_NTASKS": "12", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2"}, (2, 2)),
     ],
 )
 def test_trainer_ddp_takes_what_the_launcher_says(

@@ -14,10 +14,12 @@ import subprocess
 import threading
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
+from intvit import signals
+from intvit.config.environment import is_restart
 from intvit.errors import IntVitError
 from intvit.files import replacing
 from intvit.quant.observer import all_reduce
@@ -57,6 +59,8 @@ class WholeCheckpointIO(TorchCheckpointIO):
 class Interruption:
     """Remembers signals that ask for an end; inside `with`, they do nothing else. A second Ctrl-C ends at once.
 
+    What came before anything could be saved (`intvit.signals`) counts, too.
+
     A handler that saved at once, as Lightning's does, would save half a step, and another step on each rank.
     """
 
@@ -68,6 +72,8 @@ class Interruption:
     def __enter__(self) -> Interruption:
         self._previous = {number: signal.getsignal(number) for number in ACTIONS}
         self.listen()
+        for number in signals.taken():
+            self._remember(number, None)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -90,6 +96,29 @@ class Interruption:
             with contextlib.suppress(OSError):
                 os.write(2, b"\nstopping after this step; Ctrl-C again ends at once\n")
         self._action = max(self._action, ACTIONS[signal.Signals(number)])
+
+    @property
+    def action(self) -> int:
+        """What the signals of this rank ask for."""
+        return self._action
+
+    def end(self, action: int, where: str, *, went_on: bool, speaks: bool) -> NoReturn:
+        """End the process as `action` asks, or raise IntVitError where a requeued job would go in circles.
+
+        where: what was stopped, in words. went_on: whether this start has got anywhere. speaks: on the first rank,
+        which says so and requeues.
+        """
+        job = slurm_job()
+        if action == LEAVE or job is None:
+            if speaks:
+                print(f"{where}; go on with ckpt=last", flush=True)
+            raise SystemExit(self.code)
+        if not went_on and is_restart():
+            raise IntVitError(f"{where} without having gone on: not requeued; give the job more time")
+        if speaks:
+            print(f"{where}; job {job} is requeued", flush=True)
+            _requeue(job)
+        raise SystemExit(0)
 
     def agreed(self) -> int:
         """What the signals of all ranks ask for; every rank calls it at the same point."""
@@ -164,17 +193,12 @@ class Checkpoints(Checkpoint):
     def _leave(self, trainer: pl.Trainer) -> None:
         if self._action == NOTHING:
             return
-        where = f"stopped by a signal at step {trainer.global_step}"
-        job = slurm_job()
-        if self._action == LEAVE or job is None:
-            _say(trainer, f"{where}; go on with ckpt=last")
-            raise SystemExit(self._interruption.code)
-        if trainer.global_step <= self.first_step:
-            raise IntVitError(f"{where} without having gone on: not requeued; give the job more time")
-        _say(trainer, f"{where}; job {job} is requeued")
-        if trainer.is_global_zero:
-            _requeue(job)
-        raise SystemExit(0)
+        self._interruption.end(
+            self._action,
+            f"stopped by a signal at step {trainer.global_step}",
+            went_on=trainer.global_step > self.first_step,
+            speaks=trainer.is_global_zero,
+        )
 
 
 def _requeue(job: str) -> None:
@@ -189,8 +213,3 @@ def slurm_job() -> str | None:
     """The SLURM job of this process as scontrol names it, array tasks included."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
-
-
-def _say(trainer: pl.Trainer, text: str) -> None:
-    if trainer.is_global_zero:
-        print(text, flush=True)

@@ -65,6 +65,7 @@ class TrainerConfig(TypedConfig):
     strategy: str
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]  # of float phases; weights and ranges stay float32, float64
     log_every_steps: Count
+    wait_minutes: Annotated[float, Field(gt=0)]  # for ranks that have not started
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
         # A checkpoint from behind the end of the schedule is evaluated; Lightning refuses fewer epochs than it has.
         trainer = build_trainer(typed, folder, max(timeline.epochs, epoch), step, interruption)
         facts = {"config": identity_hash(values), "callbacks": typed.callbacks, "run folder": str(folder), "step": step}
-        with ranks.met_ranks(trainer, facts), _writing(trainer, folder):
+        with ranks.met_ranks(trainer, facts, interruption, typed.trainer.wait_minutes), _writing(trainer, folder):
             if trainer.is_global_zero:
                 if start.clear:
                     run_folder.clear(folder)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+from intvit.config.environment import started_ranks
 from intvit.errors import IntVitError
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training import run_folder
@@ -17,6 +19,7 @@ from intvit.training.run_progress import RunProgress
 ensure_torchvision()
 
 import pytorch_lightning as pl  # noqa: E402
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment  # noqa: E402
 from lightning_fabric.utilities.exceptions import MisconfigurationException  # noqa: E402
 from pytorch_lightning.loggers import Logger, WandbLogger  # noqa: E402
 
@@ -45,13 +48,19 @@ def build_trainer(config: TrainConfig, folder: Path, epochs: int, step: int, int
             num_sanity_val_steps=0,
             logger=loggers,
             callbacks=_callbacks(config, folder, step, interruption),
-            plugins=[WholeCheckpointIO()],
+            plugins=_plugins(),
             default_root_dir=folder,
             use_distributed_sampler=False,  # the data module splits among ranks by itself
             enable_model_summary=False,
         )
     except (ValueError, RuntimeError, MisconfigurationException) as error:
         raise IntVitError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def _plugins() -> list[Any]:
+    """Without a launcher one process trains, whatever SLURM job is around it: Lightning would wait for its tasks."""
+    alone = started_ranks().launcher is None
+    return [WholeCheckpointIO(), *([LightningEnvironment()] if alone else [])]
 
 
 def _callbacks(config: TrainConfig, folder: Path, step: int, interruption: Interruption) -> list[pl.Callback]:
