@@ -56,7 +56,7 @@ def train_and_record(rank: int, config: dict[str, Any], folder: Path) -> None:
         ranges.append([m.statistic.tolist() for m in self.modules() if isinstance(m, Quantizer)])
 
     def count(self: Accuracy, gather: Any = None) -> dict[str, float]:
-        counts = self._counts if gather is None else gather(self._counts).view(-1, 5).sum(0)
+        counts = self._counts if gather is None else gather(self._counts).view(-1, 6).sum(0)
         counted.append(int(counts[3]))
         return percentages(self, gather)
 

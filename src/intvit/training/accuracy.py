@@ -31,14 +31,20 @@ def count(scores: Tensor, labels: Tensor, teacher_scores: Tensor | None = None) 
 
 
 class Accuracy:
-    """Counts over batches, summed over the ranks."""
+    """Counts over batches, summed over the ranks.
+
+    broken: images with a score that is not finite, known once the percentages are.
+    """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        self._counts = torch.zeros(5, dtype=torch.int64, device=device)  # those of `count`, and 1 with a teacher
+        # Those of `count`, 1 with a teacher, and broken images.
+        self._counts = torch.zeros(6, dtype=torch.int64, device=device)
+        self.broken = 0
 
     def add(self, scores: Tensor, labels: Tensor, teacher_scores: Tensor | None = None) -> None:
         """Count one batch, as `count` does."""
         self._counts[:4] += count(scores, labels, teacher_scores)
+        self._counts[5] += (~scores.isfinite().all(1)).sum()
         if teacher_scores is not None:
             self._counts[4] = 1
 
@@ -47,8 +53,8 @@ class Accuracy:
 
         gather: stacks a tensor over the ranks (Lightning's all_gather). A rank without images still calls it.
         """
-        counts = self._counts if gather is None else gather(self._counts).view(-1, 5).sum(0)
-        top1, top5, agreement, images, has_teacher = counts.tolist()
+        counts = self._counts if gather is None else gather(self._counts).view(-1, 6).sum(0)
+        top1, top5, agreement, images, has_teacher, self.broken = counts.tolist()
         percent = {"top1": 100.0 * top1 / max(images, 1), "top5": 100.0 * top5 / max(images, 1)}
         if has_teacher:
             percent["agreement"] = 100.0 * agreement / max(images, 1)

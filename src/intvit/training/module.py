@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import random
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -23,9 +24,11 @@ from intvit.torchvision_fix import ensure_torchvision
 from intvit.training.accuracy import Accuracy
 from intvit.training.config import TrainConfig
 from intvit.training.features import feature_error, norm_outputs
+from intvit.training.finite import FiniteWatch, NotFinite, all_finite, where_it_began
 from intvit.training.losses import TrainingTask
 from intvit.training.optimizer import set_rates
 from intvit.training.restore import STATE, build_teacher
+from intvit.training.run_folder import LAST
 from intvit.training.timeline import PhaseSteps, Timeline
 
 ensure_torchvision()
@@ -33,6 +36,7 @@ ensure_torchvision()
 import pytorch_lightning as pl  # noqa: E402
 
 Batch = tuple[Tensor, Tensor]
+DIVERGED = 50.0  # percent: an integer model that is right, or of one mind with float, less often is another model
 
 
 class TrainingModule(pl.LightningModule):
@@ -62,6 +66,9 @@ class TrainingModule(pl.LightningModule):
         self.final: dict[str, dict[str, float]] = {}
         self._started = time.monotonic()
         self._accuracy = Accuracy()
+        self._watch = FiniteWatch()
+        self._images: Tensor | None = None  # of the last step, to find out where it went wrong
+        self._warned = False
         # In a tuple, so that the teacher is no part of state_dict and parameters.
         self._teacher: tuple[nn.Module, ...] = ()
         distillation = config.schedule.loss.distillation
@@ -130,7 +137,7 @@ class TrainingModule(pl.LightningModule):
         accuracy = Accuracy(self.device)
         for images, labels in self._data().val_dataloader():
             self._count(accuracy, images.to(self.device), labels.to(self.device))
-        return accuracy.percentages(self._gather)
+        return self._percentages(accuracy)
 
     def _data(self) -> ShardDataModule:
         data = self.trainer.datamodule  # type: ignore[attr-defined] # public in Lightning, but declared nowhere
@@ -156,17 +163,52 @@ class TrainingModule(pl.LightningModule):
         images, targets = self.task.change(*batch)
         loss = self._loss(images, targets)
         # Lightning's own reduction waits for all ranks twice.
-        self.log("train/loss", all_reduce(loss.detach(), "mean"), on_step=True, on_epoch=False)
+        mean = all_reduce(loss.detach(), "mean")
+        self._images = images
+        self._watch.look([mean], self.global_step)
+        self.check_finite(wait=False)
+        self.log("train/loss", mean, on_step=True, on_epoch=False)
         self.log("train/lr", self.optimizer.param_groups[0]["lr"], on_step=True, on_epoch=False)
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Let the ranges follow what all batches of this step had."""
+        """Let the ranges follow what all batches of this step had; look at the gradients, which all ranks share now."""
         move_ranges(self.model)
+        if self.config.trainer.precision != "16-mixed":  # whose scaler leaves such steps out
+            self._watch.look([p.grad for p in self.parameters() if p.grad is not None], self.global_step)
+            self.check_finite(wait=False)
+
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """Lightning's; a rate that the optimizer cannot compute with is the user's."""
+        try:
+            super().optimizer_step(*arguments, **options)
+        except (RuntimeError, OverflowError) as error:
+            if "overflow" not in str(error):
+                raise
+            self._refuse(self.global_step, f"the optimizer cannot step ({' '.join(str(error).split())})")
+
+    def check_finite(self, *, wait: bool) -> None:
+        """Raise NotFinite where a loss or a gradient was not finite; wait: also where that waits for an accelerator."""
+        step = self._watch.first(wait=wait)
+        if step is not None:
+            assert self._images is not None
+            place = where_it_began(self.model, self._images)
+            self._refuse(step, f"loss or gradient is not finite any more, first {place}")
+
+    def _refuse(self, step: int, what: str) -> NoReturn:
+        if self.phase is None:
+            raise NotFinite(f"before training: {what}; check model.weights and the data")
+        last = Path(self.trainer.default_root_dir) / LAST
+        kept = f"{last} from before it is kept; " if last.is_file() else ""
+        raise NotFinite(
+            f"step {step}, phase {self.phase.name}: {what}; {kept}try a smaller "
+            f"schedule.{self.phase.name}.lr (now {self.phase.phase.lr:g}) or optimizer.gradient_clip=1"
+        )
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Where metrics are logged, which reads the device anyway, look whether all scales were good."""
         if self.global_step % self.config.trainer.log_every_steps == 0:
+            self.check_finite(wait=True)
             self.model.check_scales()
 
     def _loss(self, images: Tensor, targets: Tensor) -> Tensor:
@@ -200,10 +242,20 @@ class TrainingModule(pl.LightningModule):
 
     def _count(self, accuracy: Accuracy, images: Tensor, labels: Tensor) -> None:
         accuracy.add(self.model(images), labels, self._teacher_logits(images))
+        self._images = images
+
+    def _percentages(self, accuracy: Accuracy) -> dict[str, float]:
+        """Raises NotFinite where an image has a score that is not finite: nothing is measured then."""
+        measured = accuracy.percentages(self._gather)
+        if accuracy.broken:
+            assert self._images is not None
+            place = where_it_began(self.model, self._images)
+            self._refuse(self.global_step, f"{accuracy.broken} validation images have no finite score, first {place}")
+        return measured
 
     def on_validation_epoch_end(self) -> None:
         """Log the percentages over all ranks: top1, top5, and agreement with the teacher where there is one."""
-        measured = self._accuracy.percentages(self._gather)
+        measured = self._percentages(self._accuracy)
         phase = self.phase
         mode = self.final_mode or (phase.mode if phase else "float")
         self.log_dict({f"{mode}/{key}": value for key, value in measured.items()}, rank_zero_only=True)
@@ -213,6 +265,21 @@ class TrainingModule(pl.LightningModule):
         name = phase.name if phase else ""
         where = {"epoch": self.current_epoch, "step": self.global_step, "phase": name, "mode": mode}
         self.history.append({**where, **measured})
+        self._warn_of_divergence(mode, measured)
+
+    def _warn_of_divergence(self, mode: str, measured: dict[str, float]) -> None:
+        """Once, where the integer model has little to do with the float one any more."""
+        if mode != "integer" or self._warned:
+            return
+        floats = [entry["top1"] for entry in self.history if entry["mode"] == "float"]
+        if self.before_qat is not None:
+            floats.append(self.before_qat["float"]["top1"])
+        kept = measured.get("agreement", 100.0 * measured["top1"] / floats[-1] if floats and floats[-1] else 100.0)
+        if kept < DIVERGED:
+            self._warned = True
+            key = "agreement with the teacher" if "agreement" in measured else "of the float model's top-1 is left"
+            name = self.phase.name if self.phase else "qat"
+            self.print(f"warning: QAT diverges: {kept:.1f} % {key}; a smaller schedule.{name}.lr keeps it nearer")
 
     def _gather(self, counts: Tensor) -> Tensor:
         """The counts of every rank, one row each."""
@@ -227,7 +294,13 @@ class TrainingModule(pl.LightningModule):
         return self.seconds + time.monotonic() - self._started
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add where in the schedule the run is; plain values and tensors only, so that loading runs no code."""
+        """Add where in the schedule the run is; plain values and tensors only, so that loading runs no code.
+
+        Raises NotFinite where the state is not worth keeping.
+        """
+        self.check_finite(wait=True)
+        if self.phase is not None and not all_finite(self.model.parameters()):
+            self._refuse(self.global_step, "weights are not finite any more")
         checkpoint[STATE] = {
             "phase": self.timeline.phases.index(self.phase) if self.phase is not None else -1,
             "calibrated": self.calibrated,
