@@ -148,6 +148,9 @@ def test_help_is_about_the_command(script: str, foreign: str) -> None:
         "data.cache_gb=3",
         "data.retries=3",
         "callbacks.progress=none",
+        "trainer.profiler=simple",
+        "logger=tensorboard",
+        "+callbacks.rate._target_=pytorch_lightning.callbacks.LearningRateMonitor",
     ],
 )
 def test_identity_ignores_where_and_how_a_run_is_watched(override: str) -> None:
@@ -165,6 +168,11 @@ def test_identity_ignores_where_and_how_a_run_is_watched(override: str) -> None:
         "schedule.qat.lr=1e-3",
         "optimizer.gradient_clip=1",
         "trainer.precision=bf16-mixed",
+        "trainer.limit_train_batches=2",
+        "+trainer.reload=1",
+        "callbacks=early_stopping",
+        "+callbacks.mine._target_=package.Mine",
+        "debug=fast",
     ],
 )
 def test_identity_changes_with_the_experiment(override: str) -> None:

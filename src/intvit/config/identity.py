@@ -15,17 +15,50 @@ from intvit.config.values import key_path
 # What does not define an experiment: where it runs, reads and writes, and how it is watched.
 NOT_IDENTITY = {"ckpt", "fresh", "name", "logger", "callbacks", "trainer", "hydra"}
 
-
-# trainer.precision changes the numbers that come out; the number of devices is not meant to.
+# Of the trainer, what changes the numbers that come out always counts; the number of devices is not meant to.
 TRAINER_IDENTITY = ("precision",)
+# These only watch, or say where. Every other argument of the trainer counts where it is given.
+TRAINER_WATCHES = {"accelerator", "devices", "num_nodes", "strategy", "log_every_steps", "wait_minutes", "profiler"}
+TRAINER_WATCHES |= {
+    "detect_anomaly",
+    "enable_model_summary",
+    "benchmark",
+    "barebones",
+    "num_sanity_val_steps",
+    "max_time",
+}
+
+# Callbacks of Lightning that only watch. One of another class counts: it may change what is trained.
+CALLBACKS_WATCH = {"LearningRateMonitor", "DeviceStatsMonitor", "ModelSummary", "RichModelSummary", "TQDMProgressBar"}
+CALLBACKS_WATCH |= {"RichProgressBar", "ModelCheckpoint", "OnExceptionCheckpoint", "ThroughputMonitor"}
 
 
 DATA_NOT_IDENTITY = {"root", "cache", "cache_gb", "retries", "workers", "eval_batch_size"}
 
 
 # Keys younger than the first run folders, by group, with the value that means what was done before there was a choice:
-# there they are left out, so that a run of those days is found again.
-YOUNGER: dict[str, dict[str, Any]] = {}
+# there they are left out of the identity, so that a run of those days is found again, and its config is read with them.
+YOUNGER: dict[str, dict[str, Any]] = {
+    "schedule": {"limit_steps": None},
+    "trainer": {
+        "wait_minutes": 10,
+        "profiler": None,
+        "limit_train_batches": None,
+        "limit_val_batches": None,
+        "overfit_batches": None,
+        "deterministic": None,
+        "detect_anomaly": None,
+        "max_time": None,
+    },
+}
+
+
+def with_younger_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config that an earlier version wrote, with the keys that it did not know."""
+    return {
+        key: {**YOUNGER[key], **value} if key in YOUNGER and isinstance(value, Mapping) else value
+        for key, value in config.items()
+    }
 
 
 def plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
@@ -52,8 +85,18 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     for group, usual in YOUNGER.items():
         if isinstance(parts.get(group), Mapping):
             parts[group] = {k: v for k, v in parts[group].items() if k not in usual or v != usual[k]}
-    parts["trainer"] = {key: (config.get("trainer") or {}).get(key) for key in TRAINER_IDENTITY}
+    trainer = config.get("trainer") or {}
+    given = {key: value for key, value in trainer.items() if value is not None and key not in TRAINER_WATCHES}
+    parts["trainer"] = {**{key: trainer.get(key) for key in TRAINER_IDENTITY}, **given}
+    if callbacks := {key: value for key, value in (config.get("callbacks") or {}).items() if _changes(value)}:
+        parts["callbacks"] = callbacks
     return parts
+
+
+def _changes(callback: Any) -> bool:
+    """Whether an entry of the callbacks may change what is trained."""
+    target = callback.get("_target_") if isinstance(callback, Mapping) else None
+    return target is not None and str(target).rpartition(".")[2] not in CALLBACKS_WATCH
 
 
 def identity_hash(config: Mapping[str, Any]) -> str:

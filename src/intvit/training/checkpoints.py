@@ -59,7 +59,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
 class Interruption:
     """Remembers signals that ask for an end; inside `with`, they do nothing else. A second Ctrl-C ends at once.
 
-    What came before anything could be saved (`intvit.signals`) counts, too.
+    What came before anything could be saved (`intvit.signals`) counts, too, and so does the end of `max_time`.
 
     A handler that saved at once, as Lightning's does, would save half a step, and another step on each rank.
     """

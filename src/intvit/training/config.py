@@ -4,8 +4,9 @@ Defaults and their reasons stand in conf/."""
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -55,6 +56,9 @@ class OptimizerConfig(TypedConfig):
     accumulate: Count  # batches per step
 
 
+Limit = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
+
+
 @dataclass(frozen=True)
 class TrainerConfig(TypedConfig):
     """The `trainer` group: which devices, and in which precision float parts compute."""
@@ -66,6 +70,24 @@ class TrainerConfig(TypedConfig):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]  # of float phases; weights and ranges stay float32, float64
     log_every_steps: Count
     wait_minutes: Annotated[float, Field(gt=0)]  # for ranks that have not started
+    profiler: Literal["simple", "advanced", "pytorch"] | None
+    limit_train_batches: Limit | None  # of an epoch: a number, or a share
+    limit_val_batches: Limit | None
+    overfit_batches: Limit | None  # the same few at every epoch, to see whether a model can learn them by heart
+    deterministic: Literal["warn"] | bool | None
+    detect_anomaly: bool | None
+    max_time: str | None  # DD:HH:MM:SS; the run then stops and can be resumed
+    others: dict[str, Any]  # every other argument of Lightning's Trainer
+
+    def batches(self, batches: int) -> int:
+        """How many batches of an epoch are trained with, of so many."""
+        for key in ("limit_train_batches", "overfit_batches"):
+            limit = getattr(self, key)
+            if limit is not None:
+                batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        if not batches:
+            raise IntVitError("trainer.limit_train_batches or overfit_batches leaves no batch; say a larger share")
+        return batches
 
 
 @dataclass(frozen=True)
@@ -82,6 +104,7 @@ class LoggerConfig(TypedConfig):
     """The `logger` group. metrics.csv is always written."""
 
     wandb: WandbConfig | None
+    others: dict[str, dict[str, Any]]  # any of Lightning's or one's own: name -> _target_
 
 
 @dataclass(frozen=True)
@@ -92,6 +115,33 @@ class CallbacksConfig(TypedConfig):
     checkpoint_every_steps: Count | None
     validate_every_epochs: Count
     progress: Literal["auto", "bar", "lines", "none"]
+    others: dict[str, dict[str, Any]]  # any of Lightning's or one's own: name -> _target_
+
+
+OPEN_GROUPS: dict[str, type[TypedConfig]] = {
+    "trainer": TrainerConfig,
+    "logger": LoggerConfig,
+    "callbacks": CallbacksConfig,
+}
+# Arguments of Lightning's Trainer that stand elsewhere in a config.
+TAKEN = {
+    "max_epochs": "the phases of the schedule say how long, such as schedule.qat.epochs=3",
+    "min_epochs": "the phases of the schedule say how long, such as schedule.qat.epochs=3",
+    "max_steps": "the phases of the schedule say how long, such as schedule.qat.steps=300",
+    "min_steps": "the phases of the schedule say how long, such as schedule.qat.steps=300",
+    "accumulate_grad_batches": "say optimizer.accumulate=N",
+    "gradient_clip_val": "say optimizer.gradient_clip=NORM",
+    "check_val_every_n_epoch": "say callbacks.validate_every_epochs=N",
+    "log_every_n_steps": "say trainer.log_every_steps=N",
+    "default_root_dir": "say hydra.run.dir=FOLDER",
+    "logger": "loggers are the group logger, as logger=tensorboard",
+    "callbacks": "callbacks are a group of their own: +callbacks.NAME._target_=CLASS",
+    "fast_dev_run": "say debug=fast: two batches of everything, checkpoints and evaluation included",
+    "use_distributed_sampler": "the data module splits images among ranks by itself",
+    "reload_dataloaders_every_n_epochs": "every epoch has an order of its own anyway",
+    "enable_progress_bar": "say callbacks.progress=none",
+    "enable_checkpointing": "runs are always resumable; callbacks.checkpoint_every_epochs=N saves more rarely",
+}
 
 
 @dataclass(frozen=True)
@@ -126,7 +176,23 @@ class TrainConfig(TypedConfig):
 
 def train_config(values: Mapping[str, Any]) -> TrainConfig:
     """Check a plain config; raises an IntVitError or ValueError of one line naming the key."""
-    return build(TrainConfig, values)
+    opened = {**values}
+    for group, kind in OPEN_GROUPS.items():
+        if isinstance(values.get(group), Mapping):
+            opened[group] = _opened(values[group], kind, group)
+    return build(TrainConfig, opened)
+
+
+def _opened(values: Mapping[str, Any], kind: type[TypedConfig], group: str) -> dict[str, Any]:
+    """A group with what others bring along under `others`: entries with a _target_, arguments of the trainer."""
+    own = {part.name for part in fields(typing.cast("Any", kind))} - {"others"}
+    foreign = {key: value for key, value in values.items() if key not in own}
+    if kind is not TrainerConfig:
+        foreign = {key: value for key, value in foreign.items() if isinstance(value, Mapping) and "_target_" in value}
+    for key in foreign:
+        if reason := TAKEN.get(key) if kind is TrainerConfig else None:
+            raise IntVitError(f"{group}.{key}: {reason}")
+    return {**{key: value for key, value in values.items() if key not in foreign}, "others": foreign}
 
 
 def photo_model_config(name: str, weights: str | None = None) -> ModelConfig:

@@ -82,7 +82,7 @@ def _timeline(config: TrainConfig, world_size: int) -> Timeline:
     open_split(config.data, "val")
     steps_per_epoch = 0
     if training_phases(config.schedule):
-        batches = len(train_loader(config.data, world_size=world_size))
+        batches = config.trainer.batches(len(train_loader(config.data, world_size=world_size)))
         steps_per_epoch = -(-batches // config.optimizer.accumulate)
     elif config.quant.enabled and config.schedule.calibrate is not None:
         open_split(config.data, "train")

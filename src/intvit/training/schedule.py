@@ -75,6 +75,7 @@ class ScheduleConfig(TypedConfig):
     qat: TrainingPhase | None
     frozen: TrainingPhase | None
     loss: LossConfig
+    limit_steps: Count | None  # at most so many steps of each phase
     ema_decay: Decay | None  # of an average of the weights, which is then what is validated and saved
 
     def __post_init__(self) -> None:

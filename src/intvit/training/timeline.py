@@ -5,6 +5,7 @@ Everything is a pure function of the step, so that a resumed run meets the same 
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from intvit.training.schedule import ScheduleConfig, TrainingPhase
@@ -66,12 +67,13 @@ def lay_out(schedule: ScheduleConfig, steps_per_epoch: int, quantized: bool) -> 
     for name, phase in training_phases(schedule).items():
         start = phases[-1].stop if phases else 0
         integer = quantized and name != "float"
+        length = min(phase.length(steps_per_epoch), schedule.limit_steps or sys.maxsize)
         phases.append(
             PhaseSteps(
                 name=name,
                 phase=phase,
                 start=start,
-                stop=start + phase.length(steps_per_epoch),
+                stop=start + length,
                 mode="integer" if integer else "float",
                 calibrated=integer,
                 frozen=integer and name == "frozen",

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import os
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+import hydra.utils
+from hydra.errors import InstantiationException
 
 from intvit.config.environment import started_ranks
 from intvit.errors import IntVitError
@@ -12,7 +19,7 @@ from intvit.torchvision_fix import ensure_torchvision
 from intvit.training import run_folder
 from intvit.training.averaging import PhaseAwareAveraging
 from intvit.training.checkpoints import Checkpoints, Interruption, WholeCheckpointIO
-from intvit.training.config import TrainConfig, WandbConfig
+from intvit.training.config import TrainConfig, TrainerConfig, WandbConfig
 from intvit.training.metrics_log import MetricsLog
 from intvit.training.run_progress import RunProgress
 
@@ -23,6 +30,17 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException  # noqa: E402
 from pytorch_lightning.loggers import Logger, WandbLogger  # noqa: E402
 
+# Of our own keys, those that Lightning's Trainer has by the same name, null for its default.
+PASSED = (
+    "profiler",
+    "limit_train_batches",
+    "limit_val_batches",
+    "overfit_batches",
+    "deterministic",
+    "detect_anomaly",
+    "max_time",
+)
+
 
 def build_trainer(config: TrainConfig, folder: Path, epochs: int, step: int, interruption: Interruption) -> pl.Trainer:
     """epochs: those of the whole run; step: where it (re)starts."""
@@ -31,6 +49,14 @@ def build_trainer(config: TrainConfig, folder: Path, epochs: int, step: int, int
     loggers: list[Logger] = [metrics]
     if config.logger.wandb is not None:
         loggers.append(_wandb_logger(config.logger.wandb, folder))
+    loggers += [_made(entry, f"logger.{name}", Logger, folder) for name, entry in config.logger.others.items()]
+    given = {key: getattr(config.trainer, key) for key in PASSED}
+    given = {key: value for key, value in given.items() if value is not None} | config.trainer.others
+    if unknown := next((key for key in given if key not in inspect.signature(pl.Trainer.__init__).parameters), None):
+        known = [*(part.name for part in fields(TrainerConfig)), *inspect.signature(pl.Trainer.__init__).parameters]
+        near = difflib.get_close_matches(unknown, known, 1)
+        hint = f"did you mean {near[0]}?" if near else "no argument of Lightning's Trainer either"
+        raise IntVitError(f"trainer.{unknown}: unknown key; {hint}")
     try:
         return pl.Trainer(
             accelerator=config.trainer.accelerator,
@@ -45,13 +71,12 @@ def build_trainer(config: TrainConfig, folder: Path, epochs: int, step: int, int
             accumulate_grad_batches=config.optimizer.accumulate,
             check_val_every_n_epoch=config.callbacks.validate_every_epochs,
             log_every_n_steps=config.trainer.log_every_steps,
-            num_sanity_val_steps=0,
             logger=loggers,
             callbacks=_callbacks(config, folder, step, interruption),
             plugins=_plugins(),
             default_root_dir=folder,
             use_distributed_sampler=False,  # the data module splits among ranks by itself
-            enable_model_summary=False,
+            **{"num_sanity_val_steps": 0, "enable_model_summary": False, **given},
         )
     except (ValueError, RuntimeError, MisconfigurationException) as error:
         raise IntVitError(f"trainer: {' '.join(str(error).split())}") from error
@@ -68,11 +93,30 @@ def _callbacks(config: TrainConfig, folder: Path, step: int, interruption: Inter
     checkpoints = Checkpoints(
         folder / run_folder.LAST, interruption, step, every.checkpoint_every_epochs, every.checkpoint_every_steps
     )
-    callbacks: list[pl.Callback] = [RunProgress(every.progress), checkpoints]
+    others = [_made(entry, f"callbacks.{name}", pl.Callback, folder) for name, entry in every.others.items()]
+    callbacks: list[pl.Callback] = [RunProgress(every.progress), *others, checkpoints]
     if config.schedule.ema_decay is not None:
         # Before the checkpoints, which save the average of the same step.
         callbacks.insert(1, PhaseAwareAveraging(config.schedule.ema_decay))
     return callbacks
+
+
+def _made(entry: Mapping[str, Any], key: str, kind: Any, folder: Path) -> Any:
+    """The object that a config describes by `_target_`; loggers save into the run folder unless they are told where.
+
+    Raises IntVitError naming the key for a class that is not there, arguments that it refuses, and another kind.
+    """
+    target = str(entry["_target_"])
+    try:
+        accepts = inspect.signature(hydra.utils.get_object(target)).parameters
+        given = {"save_dir": str(folder), **entry} if "save_dir" in accepts else dict(entry)
+        made = hydra.utils.instantiate(given)
+    except (InstantiationException, ImportError, AttributeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise IntVitError(f"{key}._target_={target}: {reason}") from error
+    if not isinstance(made, kind):
+        raise IntVitError(f"{key}._target_={target} makes a {type(made).__name__}, expected a {kind.__name__}")
+    return made
 
 
 def _wandb_logger(config: WandbConfig, folder: Path) -> WandbLogger:
