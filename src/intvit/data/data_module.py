@@ -28,7 +28,8 @@ class ShardDataModule(LightningDataModule):
         open_split(self.config, "val")
 
     def train_dataloader(self) -> ShardLoader:
-        return train_loader(self.config, **self._ranks())
+        overfits = self.trainer is not None and bool(self.trainer.overfit_batches)  # type: ignore[attr-defined]
+        return train_loader(self.config, same_order=overfits, **self._ranks())
 
     def val_dataloader(self) -> ShardLoader:
         return validation_loader(self.config, **self._ranks())

@@ -137,8 +137,11 @@ _REMEDIES = {
 }
 
 
-def train_loader(config: DataConfig, *, rank: int = 0, world_size: int = 1) -> ShardLoader:
-    """Shuffled training batches of one rank with random transforms; every rank gets as many full batches."""
+def train_loader(config: DataConfig, *, rank: int = 0, world_size: int = 1, same_order: bool = False) -> ShardLoader:
+    """Shuffled training batches of one rank with random transforms; every rank gets as many full batches.
+
+    same_order: every epoch has the batches of the first.
+    """
     index = open_split(config, "train")
     steps = training_steps(len(index), config.batch_size, world_size)
     if not steps:
@@ -148,7 +151,7 @@ def train_loader(config: DataConfig, *, rank: int = 0, world_size: int = 1) -> S
         )
 
     def batches(epoch: int) -> np.ndarray:
-        order = {"seed": config.seed, "epoch": epoch, "buffer": config.shuffle_buffer}
+        order = {"seed": config.seed, "epoch": 0 if same_order else epoch, "buffer": config.shuffle_buffer}
         return training_batches(index.counts, config.batch_size, rank=rank, world_size=world_size, **order)
 
     dataset = ShardDataset(index, train_transform(config), config.seed, config.on_bad_sample == "skip")

@@ -8,10 +8,12 @@ preemption, scancel or torchrun, and Ctrl-C end the run.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
@@ -64,9 +66,11 @@ class Interruption:
     A handler that saved at once, as Lightning's does, would save half a step, and another step on each rank.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = math.inf) -> None:
         self.code = TERMINATED  # of the process that ends without being requeued
         self._action = NOTHING
+        self.cause = "stopped by a signal"
+        self._deadline = time.monotonic() + seconds
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -99,16 +103,18 @@ class Interruption:
 
     @property
     def action(self) -> int:
-        """What the signals of this rank ask for."""
+        """What the signals of this rank, and the clock, ask for."""
+        if self._action == NOTHING and time.monotonic() > self._deadline:
+            self._action, self.code, self.cause = LEAVE, 0, "stopped after trainer.max_time"
         return self._action
 
     def end(self, action: int, where: str, *, went_on: bool, speaks: bool) -> NoReturn:
         """End the process as `action` asks, or raise IntVitError where a requeued job would go in circles.
 
-        where: what was stopped, in words. went_on: whether this start has got anywhere. speaks: on the first rank,
-        which says so and requeues.
+        where: at what it was stopped, in words. went_on: whether this start has got anywhere. speaks: on the first
+        rank, which says so and requeues.
         """
-        job = slurm_job()
+        job, where = slurm_job(), f"{self.cause} {where}"
         if action == LEAVE or job is None:
             if speaks:
                 print(f"{where}; go on with ckpt=last", flush=True)
@@ -122,7 +128,7 @@ class Interruption:
 
     def agreed(self) -> int:
         """What the signals of all ranks ask for; every rank calls it at the same point."""
-        return int(all_reduce(torch.tensor(self._action), "max"))
+        return int(all_reduce(torch.tensor(self.action), "max"))
 
 
 class Checkpoints(Checkpoint):
@@ -195,7 +201,7 @@ class Checkpoints(Checkpoint):
             return
         self._interruption.end(
             self._action,
-            f"stopped by a signal at step {trainer.global_step}",
+            f"at step {trainer.global_step}",
             went_on=trainer.global_step > self.first_step,
             speaks=trainer.is_global_zero,
         )

@@ -4,6 +4,7 @@ Defaults and their reasons stand in conf/."""
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -77,8 +78,15 @@ class TrainerConfig(TypedConfig):
     overfit_batches: Limit | None  # the same few at every epoch, to see whether a model can learn them by heart
     deterministic: Literal["warn"] | bool | None
     detect_anomaly: bool | None
-    max_time: str | None  # DD:HH:MM:SS; the run then stops and can be resumed
+    max_time: Annotated[str, Field(pattern=r"^\d+(:\d+){3}$")] | None  # days:hours:minutes:seconds
     others: dict[str, Any]  # every other argument of Lightning's Trainer
+
+    def seconds(self) -> float:
+        """How long this start of the run may take; infinite where nothing limits it."""
+        if self.max_time is None:
+            return math.inf
+        days, hours, minutes, seconds = map(int, self.max_time.split(":"))
+        return ((24 * days + hours) * 60 + minutes) * 60 + seconds
 
     def batches(self, batches: int) -> int:
         """How many batches of an epoch are trained with, of so many."""
@@ -206,4 +214,5 @@ def photo_model_config(name: str, weights: str | None = None) -> ModelConfig:
 def logger_config(preset: str) -> LoggerConfig:
     """The `logger` group as train.py would compose it, with overrides after commas: wandb,logger.wandb.offline=true."""
     name, *overrides = preset.split(",")
-    return build(LoggerConfig, compose_group([f"+logger={name}", *overrides], "logger"), "logger")
+    values = compose_group([f"+logger={name}", *overrides], "logger")
+    return build(LoggerConfig, _opened(values, LoggerConfig, "logger"), "logger")

@@ -62,7 +62,7 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
     assert isinstance(model, ImageModel)
     module = TrainingModule(model, build_optimizer(model, typed.optimizer), timeline, typed)
     step, epoch = (0, 0) if start.checkpoint is None else _position(start.checkpoint, folder, model, timeline)
-    with Interruption() as interruption:
+    with Interruption(typed.trainer.seconds()) as interruption:
         # A checkpoint from behind the end of the schedule is evaluated; Lightning refuses fewer epochs than it has.
         trainer = build_trainer(typed, folder, max(timeline.epochs, epoch), step, interruption)
         facts = {"config": identity_hash(values), "callbacks": typed.callbacks, "run folder": str(folder), "step": step}
@@ -131,6 +131,7 @@ def _finish(
         "experiment": identity_hash(config),
         "commit": run_folder.commit(),
         "steps": trainer.global_step,
+        "stopped_early": trainer.global_step < module.timeline.steps,
         "seconds": round(module.elapsed(), 1),
         "float": module.final["float"],
         "integer": module.final.get("integer"),

@@ -35,8 +35,8 @@ def world_size(config: TrainerConfig) -> int:
     """How many ranks train. Raises IntVitError where the launcher's number of ranks is not the config's."""
     if not config.strategy.startswith(("auto", "ddp", "single_device")):
         raise IntVitError(
-            f"trainer.strategy={config.strategy}: integers are derived from whole weights and ranges, so every rank holds "
-            "the whole model; say trainer=ddp"
+            f"trainer.strategy={config.strategy}: integers are derived from whole weights, so every rank holds the "
+            "whole model; say trainer=ddp"
         )
     ranks, tasks = started_ranks(), tasks_without_srun()
     if tasks > 1 and ranks.launcher is None and ("ddp" in config.strategy or not is_shell()):
@@ -103,7 +103,7 @@ def _meeting(trainer: pl.Trainer, interruption: Interruption, minutes: float) ->
     missing = list(range(size))
     while missing:
         if interruption.action:
-            interruption.end(interruption.action, "", went_on=False, speaks=rank == 0)
+            interruption.end(interruption.action, "while it waited for other ranks", went_on=False, speaks=rank == 0)
         if time.monotonic() > deadline:
             absent = ", ".join(map(str, missing)) if store is not None else f"0, expected at {where},"
             raise IntVitError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
 import os
@@ -38,7 +39,6 @@ PASSED = (
     "overfit_batches",
     "deterministic",
     "detect_anomaly",
-    "max_time",
 )
 
 
@@ -57,6 +57,7 @@ def build_trainer(config: TrainConfig, folder: Path, epochs: int, step: int, int
         near = difflib.get_close_matches(unknown, known, 1)
         hint = f"did you mean {near[0]}?" if near else "no argument of Lightning's Trainer either"
         raise IntVitError(f"trainer.{unknown}: unknown key; {hint}")
+    callbacks = _callbacks(config, folder, step, interruption)
     try:
         return pl.Trainer(
             accelerator=config.trainer.accelerator,
@@ -72,7 +73,7 @@ def build_trainer(config: TrainConfig, folder: Path, epochs: int, step: int, int
             check_val_every_n_epoch=config.callbacks.validate_every_epochs,
             log_every_n_steps=config.trainer.log_every_steps,
             logger=loggers,
-            callbacks=_callbacks(config, folder, step, interruption),
+            callbacks=callbacks,
             plugins=_plugins(),
             default_root_dir=folder,
             use_distributed_sampler=False,  # the data module splits among ranks by itself
@@ -106,10 +107,11 @@ def _made(entry: Mapping[str, Any], key: str, kind: Any, folder: Path) -> Any:
 
     Raises IntVitError naming the key for a class that is not there, arguments that it refuses, and another kind.
     """
-    target = str(entry["_target_"])
+    target, given = str(entry["_target_"]), dict(entry)
     try:
-        accepts = inspect.signature(hydra.utils.get_object(target)).parameters
-        given = {"save_dir": str(folder), **entry} if "save_dir" in accepts else dict(entry)
+        with contextlib.suppress(ValueError):  # builtins show no signature
+            if "save_dir" in inspect.signature(hydra.utils.get_object(target)).parameters:
+                given = {"save_dir": str(folder), **given}
         made = hydra.utils.instantiate(given)
     except (InstantiationException, ImportError, AttributeError, TypeError, ValueError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
