@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from intvit.config import multirun
 from intvit.config.environment import started_ranks
 from intvit.config.presets import config_directory, register_resolvers
 from intvit.errors import IntVitError, report_errors, wants_traceback
@@ -39,7 +40,11 @@ def run_application(task: Callable[[DictConfig], None], config_name: str) -> int
             # Hydra adds a line of its own to every Exception that leaves a job, but not to SystemExit.
             with report_errors(show_traceback):
                 _refuse_ranks_in_multirun(config)
-                task(config)
+                if multirun.is_multirun() and not show_traceback:
+                    multirun.attempt(lambda: task(config))
+                    _remove_empty(folder)
+                else:
+                    task(config)
         except BaseException:
             _remove_empty(folder)
             raise
@@ -47,6 +52,7 @@ def run_application(task: Callable[[DictConfig], None], config_name: str) -> int
     run = hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=config_name)(job)
     with report_errors(show_traceback), _raising():
         run()
+        multirun.end()
     return 0
 
 

@@ -59,7 +59,7 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 def _figure(summary: Mapping[str, Any], name: str) -> float | None:
     mode, _, figure = name.partition("/")
     value = (summary.get(mode) or {}).get(figure)
-    return None if value is None else round(value, 3)
+    return None if value is None or not math.isfinite(value) else round(value, 3)
 
 
 def number(value: Any) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import shlex
 import subprocess
@@ -78,7 +79,7 @@ class Trials:
             return None
         mode, _, figure = name.partition("/")
         value = (json.loads(path.read_text()).get(mode) or {}).get(figure)
-        return None if value is None else float(value)
+        return None if value is None or not math.isfinite(value) else float(value)
 
     def progress(self, number: int, name: str) -> dict[int, float]:
         """step -> `name`, for every validation so far."""
@@ -86,7 +87,7 @@ class Trials:
         if not path.is_file():
             return {}
         with path.open(newline="") as file:
-            return {int(row["step"]): float(row[name]) for row in csv.DictReader(file) if row.get(name)}
+            return {int(row["step"]): float(row[name]) for row in csv.DictReader(file) if math.isfinite(float(row.get(name) or "nan"))}
 
     def last_words(self, number: int) -> str:
         """The last line that the run printed."""
