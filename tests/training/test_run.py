@@ -28,7 +28,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_folder_holds_config_metrics_checkpoint_and_summary(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {"config.yaml", "metrics.csv", "checkpoints", "summary.json"}
-    assert [path.name for path in (finished / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert [path.name for path in (finished / "checkpoints").iterdir()] == ["best.ckpt", "last.ckpt"]
     assert OmegaConf.to_container(OmegaConf.load(finished / "config.yaml")) == tiny()
     summary = json.loads((finished / "summary.json").read_text())
     assert summary["experiment"] == identity_hash(tiny())

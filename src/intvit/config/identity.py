@@ -39,6 +39,7 @@ DATA_NOT_IDENTITY = {"root", "cache", "cache_gb", "retries", "workers", "eval_ba
 # Keys younger than the first run folders, by group, with the value that means what was done before there was a choice:
 # there they are left out of the identity, so that a run of those days is found again, and its config is read with them.
 YOUNGER: dict[str, dict[str, Any]] = {
+    "callbacks": {"best": None, "keep_best": 1, "keep_every_epochs": None},
     "schedule": {"limit_steps": None},
     "trainer": {
         "wait_minutes": 10,

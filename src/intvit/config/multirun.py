@@ -70,4 +70,3 @@ def end() -> None:
         said = " ".join(part for part in note["overrides"] if part not in constant)
         print(f"{said}: {'failed: ' + note['error'] if note['error'] else 'finished, ' + note['folder']}", flush=True)
     raise IntVitError(f"{len(failed)} of {len(notes)} jobs failed, named above; the same command runs what is left")
-

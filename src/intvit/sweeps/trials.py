@@ -87,7 +87,11 @@ class Trials:
         if not path.is_file():
             return {}
         with path.open(newline="") as file:
-            return {int(row["step"]): float(row[name]) for row in csv.DictReader(file) if math.isfinite(float(row.get(name) or "nan"))}
+            return {
+                int(row["step"]): float(row[name])
+                for row in csv.DictReader(file)
+                if math.isfinite(float(row.get(name) or "nan"))
+            }
 
     def last_words(self, number: int) -> str:
         """The last line that the run printed."""

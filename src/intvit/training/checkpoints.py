@@ -14,6 +14,8 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
@@ -27,6 +29,7 @@ from intvit.files import replacing
 from intvit.quant.observer import all_reduce
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training.module import training_module
+from intvit.training.run_folder import BEST
 
 ensure_torchvision()
 
@@ -131,6 +134,46 @@ class Interruption:
         return int(all_reduce(torch.tensor(self.action), "max"))
 
 
+@dataclass(frozen=True)
+class KeptCheckpoints:
+    """Which epochs' states are kept beside last.ckpt: a function of the history alone, so that a resumed run agrees.
+
+    watched: mode and figure of the validations whose best states are kept, None for none; count: how many of them;
+    every_epochs: and the state after every so many epochs.
+    """
+
+    folder: Path
+    watched: tuple[str, str] | None
+    count: int
+    every_epochs: int | None
+
+    def save(self, trainer: pl.Trainer, history: Sequence[Mapping[str, Any]]) -> None:
+        """After an epoch: save its state where it is to be kept, and let go of what no longer is. All ranks call it."""
+        epoch, step = trainer.current_epoch, trainer.global_step
+        ranked = self._ranked(history)
+        if ranked and ranked[0] == step:
+            trainer.save_checkpoint(self.folder / BEST.name)
+        every = self.every_epochs
+        best = ranked[: self.count] if self.count > 1 else []
+        steady = {entry["step"] for entry in history if every and not (entry["epoch"] + 1) % every}
+        if step in best or (every and not (epoch + 1) % every):
+            trainer.save_checkpoint(self._of(step))
+        if trainer.is_global_zero:
+            for old in {*ranked} - {*best} - steady:
+                self._of(old).unlink(missing_ok=True)
+
+    def _ranked(self, history: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Steps of the validations that count, the best first; among equal ones the earlier."""
+        if self.watched is None:
+            return []
+        mode, figure = self.watched
+        entries = [entry for entry in history if entry["mode"] == mode and figure in entry]
+        return [entry["step"] for entry in sorted(entries, key=lambda entry: (-entry[figure], entry["step"]))]
+
+    def _of(self, step: int) -> Path:
+        return self.folder / f"step-{step}.ckpt"
+
+
 class Checkpoints(Checkpoint):
     """Writes `path` and, when a signal came, ends the run by SystemExit: 0 with the job requeued, else TERMINATED.
 
@@ -139,9 +182,16 @@ class Checkpoints(Checkpoint):
     """
 
     def __init__(
-        self, path: Path, interruption: Interruption, first_step: int, every_epochs: int, every_steps: int | None
+        self,
+        path: Path,
+        interruption: Interruption,
+        first_step: int,
+        every_epochs: int,
+        every_steps: int | None,
+        kept: KeptCheckpoints,
     ) -> None:
         self.path = path
+        self.kept = kept
         self.first_step = first_step
         self.every_epochs = every_epochs
         self.every_steps = every_steps
@@ -170,6 +220,7 @@ class Checkpoints(Checkpoint):
         self._action = max(self._action, self._interruption.agreed())
         if self._action or (trainer.current_epoch + 1) % self.every_epochs == 0:
             trainer.save_checkpoint(self.path)
+        self.kept.save(trainer, training_module(pl_module).history)
         self._leave(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

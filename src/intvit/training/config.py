@@ -122,9 +122,24 @@ class CallbacksConfig(TypedConfig):
 
     checkpoint_every_epochs: Count
     checkpoint_every_steps: Count | None
+    best: str | None  # figure of a validation whose best state is kept, such as integer/top1; auto: of what is exported
+    keep_best: Count  # so many of the best, best.ckpt and step-N.ckpt
+    keep_every_epochs: Count | None  # step-N.ckpt after every N epochs
     validate_every_epochs: Count
     progress: Literal["auto", "bar", "lines", "none"]
     others: dict[str, dict[str, Any]]  # any of Lightning's or one's own: name -> _target_
+
+    def watched(self, quantized: bool) -> tuple[str, str] | None:
+        """Mode and figure of a validation that `best` names; None where nothing is kept."""
+        if self.best is None:
+            return None
+        name = ("integer/top1" if quantized else "float/top1") if self.best == "auto" else self.best
+        mode, _, figure = name.partition("/")
+        if mode not in ("float", "integer") or figure not in ("top1", "top5", "agreement"):
+            raise IntVitError(
+                f"callbacks.best={self.best}: expected auto, null or float/ or integer/ with top1, top5 or agreement"
+            )
+        return mode, figure
 
 
 OPEN_GROUPS: dict[str, type[TypedConfig]] = {

@@ -26,8 +26,8 @@ from intvit.training.checkpoints import Interruption
 from intvit.training.config import TrainConfig, train_config
 from intvit.training.module import TrainingModule
 from intvit.training.optimizer import build_optimizer
-from intvit.training.restore import STATE, build_model, load_state, read_checkpoint
-from intvit.training.run_folder import LAST
+from intvit.training.restore import STATE, build_model, load_state, locate, read_checkpoint
+from intvit.training.run_folder import LAST, read_config
 from intvit.training.timeline import Timeline, lay_out, training_phases
 from intvit.training.trainer import build_trainer
 
@@ -103,7 +103,36 @@ def _position(path: Path, folder: Path, model: nn.Module, timeline: Timeline) ->
         raise IntVitError(
             f"{path} is of a schedule with more phases than this one; model.weights=FILE takes weights alone"
         )
+    if folder.resolve() not in path.resolve().parents and checkpoint["global_step"] < timeline.steps:
+        _check_same_steps(path, timeline, int(checkpoint["global_step"]))
     return int(checkpoint["global_step"]), int(checkpoint["epoch"])
+
+
+def _check_same_steps(path: Path, timeline: Timeline, step: int) -> None:
+    """Raise IntVitError where this run would not have taken the steps that lie behind a checkpoint of another one."""
+    try:
+        earlier, _ = locate(str(path))
+        before = train_config(read_config(earlier))
+    except IntVitError:  # no run around it: nobody knows
+        return
+    old = lay_out(before.schedule, timeline.steps_per_epoch, before.quant.enabled)
+    way = "model.weights=RUN starts a new run from its weights"
+    for number in range(min(step, old.steps)):
+        was, now = old.at(number), timeline.at(number)
+        taken = [
+            None if phase is None else (phase.name, phase.learning_rate(number), phase.phase.weight_decay)
+            for phase in (was, now)
+        ]
+        if taken[0] != taken[1]:
+            was_text, now_text = ("no step" if t is None else f"phase {t[0]} at lr {t[1]:.3g}" for t in taken)
+            raise IntVitError(
+                f"ckpt={path}: step {number} was {was_text}, in this schedule it is {now_text}: a longer run would "
+                f"have gone another way; {way}, and min_lr_ratio=1 warmup=0 makes a phase that can be extended"
+            )
+    if step == old.steps and step % timeline.steps_per_epoch:
+        raise IntVitError(
+            f"ckpt={path}: that run ended inside an epoch, and the rest of its images is not known; {way}"
+        )
 
 
 def _writing(trainer: pl.Trainer, folder: Path) -> contextlib.AbstractContextManager[None]:

@@ -314,12 +314,14 @@ class TrainingModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go back to where the run was."""
         state = checkpoint[STATE]
-        self.calibrated, self.history = state["calibrated"], state["history"]
-        self.before_qat, self.seconds = state["before_qat"], state["seconds"]
-        if state["teacher"] is not None:
+        self.history, self.before_qat, self.seconds = state["history"], state["before_qat"], state["seconds"]
+        phase = self.timeline.phases[state["phase"]] if state["phase"] >= 0 else None
+        # A calibration for the final evaluation alone is done again at the end of a run that is extended.
+        self.calibrated = state["calibrated"] and phase is not None and phase.calibrated
+        if state["teacher"] is not None and self.calibrated:
             self._teacher = (build_teacher(self.config.model, self.config.quant, state["teacher"]),)
-        if state["phase"] >= 0:
-            self._take_up(self.timeline.phases[state["phase"]])
+        if phase is not None:
+            self._take_up(phase)
 
 
 def training_module(pl_module: pl.LightningModule) -> TrainingModule:

@@ -24,7 +24,7 @@ from intvit.errors import IntVitError
 from intvit.files import write_text
 
 CONFIG = "config.yaml"
-LAST = Path("checkpoints") / "last.ckpt"
+LAST, BEST = Path("checkpoints") / "last.ckpt", Path("checkpoints") / "best.ckpt"
 METRICS = "metrics.csv"
 SUMMARY = "summary.json"
 OWN = (CONFIG, METRICS, SUMMARY, "checkpoints", "integer", "evaluation.json", "integer.evaluation.json", "integer.onnx")

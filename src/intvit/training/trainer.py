@@ -19,7 +19,7 @@ from intvit.errors import IntVitError
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training import run_folder
 from intvit.training.averaging import PhaseAwareAveraging
-from intvit.training.checkpoints import Checkpoints, Interruption, WholeCheckpointIO
+from intvit.training.checkpoints import Checkpoints, Interruption, KeptCheckpoints, WholeCheckpointIO
 from intvit.training.config import TrainConfig, TrainerConfig, WandbConfig
 from intvit.training.metrics_log import MetricsLog
 from intvit.training.run_progress import RunProgress
@@ -91,8 +91,10 @@ def _plugins() -> list[Any]:
 
 def _callbacks(config: TrainConfig, folder: Path, step: int, interruption: Interruption) -> list[pl.Callback]:
     every = config.callbacks
+    last = folder / run_folder.LAST
+    kept = KeptCheckpoints(last.parent, every.watched(config.quant.enabled), every.keep_best, every.keep_every_epochs)
     checkpoints = Checkpoints(
-        folder / run_folder.LAST, interruption, step, every.checkpoint_every_epochs, every.checkpoint_every_steps
+        last, interruption, step, every.checkpoint_every_epochs, every.checkpoint_every_steps, kept
     )
     others = [_made(entry, f"callbacks.{name}", pl.Callback, folder) for name, entry in every.others.items()]
     callbacks: list[pl.Callback] = [RunProgress(every.progress), *others, checkpoints]
