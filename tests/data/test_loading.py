@@ -68,6 +68,31 @@ def test_training_is_the_same_with_any_number_of_workers(root):
             assert torch.equal(labels, other_labels)
 
 
+@pytest.fixture
+def start_method(request):
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method(request.param, force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.parametrize(
+    "start_method", ["fork", "forkserver", pytest.param("spawn", marks=pytest.mark.slow)], indirect=True
+)
+def test_workers_of_every_start_method_give_the_same_two_epochs_and_resume(root, start_method):
+    options = {"train_transform": {"kind": "photo"}, "shuffle_buffer": 8}  # with timm's RandAugment
+    single, several = train_loader(config(root, **options)), train_loader(config(root, workers=1, **options))
+    for epoch in range(2):
+        single.set_epoch(epoch)
+        several.set_epoch(epoch)
+        expected = [images for images, _ in single]
+        if epoch:  # as resumed after its third batch
+            several.load_state_dict({**single.state_dict(), "batches": 3})
+            expected = expected[3:]
+        for images, (others, _) in zip(expected, several, strict=True):
+            assert torch.equal(images, others)
+
+
 def test_training_epochs_differ_and_can_be_repeated(root):
     loader = train_loader(config(root))
     first = numbers(loader)

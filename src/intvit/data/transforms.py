@@ -57,12 +57,17 @@ class TrainTransform:
         from torchvision.transforms import ColorJitter, RandomHorizontalFlip
 
         options = config.train_transform
+        self._config = config
         self.image_size, self.max_pixels = config.image_size, config.max_pixels
         self.interpolation = str(options.interpolation)
         self.of_tensors = (RandomHorizontalFlip, MaybePILToTensor)  # the others want images of Pillow
         self.crop, *rest = whole.transforms
         # What ColorJitter draws where it has nothing to change would go to no use.
         self.rest = [transform for transform in rest if options.color_jitter or not isinstance(transform, ColorJitter)]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Made anew in workers that are not forked: there torchvision has to be mended before timm imports it."""
+        return TrainTransform, (self._config,)
 
     def __call__(self, data: bytes) -> torch.Tensor:
         pixels = decode_crop(data, self.max_pixels, self._choose, self.image_size)
