@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
@@ -69,6 +71,35 @@ class Phases:
         """A bar of its own; the function that it gives adds to it (1 by default)."""
         task = self._progress.add_task(f"{description:<12}", total=total)
         yield lambda amount=1.0: self._progress.advance(task, amount)
+
+
+class Heartbeat:
+    """A line at least every `seconds` while something goes on without a bar: what, how far, how fast, how long still.
+
+    say: prints one line; what, unit: such as "calibrating" and "images"; total, done: in that unit.
+    """
+
+    seconds = 30.0
+
+    def __init__(self, say: Callable[[str], None], what: str, unit: str, total: int, done: int = 0) -> None:
+        self._say, self._what, self._unit, self._total, self._done = say, what, unit, total, done
+        self._first, self._began = done, time.monotonic()
+        self._last = self._began
+
+    def quiet(self) -> None:
+        """Another line has just been printed."""
+        self._last = time.monotonic()
+
+    def beat(self, done: int, *, images: int = 0, note: Callable[[], str] = str) -> None:
+        """So much is done, from the beginning; images: of each unit, where the unit is another; note: beside it."""
+        self._done, now = done, time.monotonic()
+        if now - self._last < self.seconds:
+            return
+        self._last = now
+        rate = (done - self._first) / (now - self._began)
+        left = timedelta(seconds=round((self._total - done) / rate)) if rate else "?"
+        speed = f"{rate * (images or 1):.1f} images/s"
+        self._say(f"{self._what}, {self._unit} {done}/{self._total}{note()}, {speed}, {left} left")
 
 
 @contextmanager

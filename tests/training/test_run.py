@@ -1,6 +1,7 @@
 """A training run: what its folder holds, that it resumes as if it had not stopped, what repeating it means."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 
 from intvit.config.identity import identity_hash
 from intvit.errors import IntVitError
+from intvit.progress import Heartbeat
 from intvit.training.entry import train
 from intvit.training.restore import restore_run
 from tests.support.shared import shared_folder
@@ -195,13 +197,6 @@ def test_a_damaged_checkpoint_is_one_line(finished: Path, tmp_path: Path) -> Non
         train(tiny(f"ckpt={damaged}"), tmp_path / "run")
 
 
-@pytest.mark.usefixtures("own_wandb")
-def test_wandb_logs_offline_beside_the_metrics(tmp_path: Path) -> None:
-    train(tiny("logger=wandb", "logger.wandb.offline=true", "schedule.float=null", *NO_TRAINING), tmp_path / "run")
-    assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
-    assert (tmp_path / "run" / "metrics.csv").is_file()
-
-
 def test_the_command_line_runs_in_outputs_name_hash(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "train.py"), *TINY, "schedule.float=null", *NO_TRAINING]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -209,3 +204,21 @@ def test_the_command_line_runs_in_outputs_name_hash(tmp_path: Path) -> None:
     summary = json.loads((folder / "summary.json").read_text())
     assert folder.name == summary["name"] == f"deit_s-ivit8-digits-demo-{summary['experiment']}"
     assert f"python evaluate.py ckpt=outputs/{folder.name}" in done.stdout
+
+
+def test_a_log_file_is_never_silent_for_long(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Heartbeat, "seconds", 0.0)  # every time it could
+    measured = ["schedule.calibrate.measure=true", "callbacks.progress=lines", "data.eval_batch_size=15"]
+    train(tiny(*measured), tmp_path)
+    said = capsys.readouterr().out
+    for line in (
+        r"training, step 1/20, float: loss \d\.\d{3}, [\d.]+ images/s, 0:00:\d\d left",
+        r"validation, batch 2/3, [\d.]+ images/s, 0:00:00 left",
+        r"calibrating, image 15/64, [\d.]+ images/s, 0:00:\d\d left",
+        r"validation before QAT, integer, batch 2/3, [\d.]+ images/s",
+        r"final validation, float, batch 1/3, [\d.]+ images/s",
+        r"training, step 17/20, frozen: loss",
+    ):
+        assert re.search(line, said), line

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from intvit.training.optimizer import build_optimizer
 from intvit.training.restore import STATE, build_model, load_state, locate, read_checkpoint
 from intvit.training.run_folder import LAST, read_config
 from intvit.training.timeline import Timeline, lay_out, training_phases
-from intvit.training.trainer import build_trainer
+from intvit.training.trainer import build_trainer, finished_loggers
 
 ensure_torchvision()
 
@@ -66,12 +66,15 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
         # A checkpoint from behind the end of the schedule is evaluated; Lightning refuses fewer epochs than it has.
         trainer = build_trainer(typed, folder, max(timeline.epochs, epoch), step, interruption)
         facts = {"config": identity_hash(values), "callbacks": typed.callbacks, "run folder": str(folder), "step": step}
-        with ranks.met_ranks(trainer, facts, interruption, typed.trainer.wait_minutes), _writing(trainer, folder):
+        meeting = ranks.met_ranks(trainer, facts, interruption, typed.trainer.wait_minutes)
+        with meeting, _writing(trainer, folder), finished_loggers(trainer):
             if trainer.is_global_zero:
                 if start.clear:
                     run_folder.clear(folder)
                 run_folder.write_config(folder, values)
                 _announce(typed, folder, start, step)
+                for logger in trainer.loggers:
+                    logger.log_hyperparams({**values, "commit": run_folder.commit()})
             if timeline.phases:
                 trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
             return _finish(trainer, module, data, values, folder)
@@ -169,8 +172,19 @@ def _finish(
     }
     if trainer.is_global_zero:
         write_json(folder / run_folder.SUMMARY, summary)
+        for logger in trainer.loggers:
+            logger.log_metrics({f"final/{key}": value for key, value in _figures(summary)}, trainer.global_step)
+            logger.save()
         _report(folder, summary)
     return summary
+
+
+def _figures(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """`float/top1` and so on, and the seconds."""
+    for mode in ("float", "integer"):
+        for key, value in (summary[mode] or {}).items():
+            yield f"{mode}/{key}", value
+    yield "seconds", summary["seconds"]
 
 
 def _report(folder: Path, summary: Mapping[str, Any]) -> None:

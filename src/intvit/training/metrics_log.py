@@ -62,8 +62,11 @@ class MetricsLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add one row; several of one step become one."""
-        values = {key: f"{float(value):.8g}" for key, value in metrics.items() if key != "epoch"}
+        """Add one row; several of one step become one. What summary.json holds, final/..., is left out."""
+        shown = {key: value for key, value in metrics.items() if key != "epoch" and not key.startswith("final/")}
+        values = {key: f"{float(value):.8g}" for key, value in shown.items()}
+        if not values:
+            return
         row_step = str(step if step is not None else len(self._rows))
         if self._rows and self._written < len(self._rows) and self._rows[-1]["step"] == row_step:
             self._rows[-1].update(values)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from intvit.calibration import calibrate
 from intvit.data.data_module import ShardDataModule
 from intvit.models.base import ImageModel
+from intvit.progress import Heartbeat
 from intvit.quant import freeze_observers, function_digests, set_mode
 from intvit.quant.control import move_ranges
 from intvit.quant.observer import all_reduce
@@ -126,7 +128,16 @@ class TrainingModule(pl.LightningModule):
         self.print(f"calibrating on {schedule.calibrate.images} images")
         # All ranks together see the images that one would see: their number changes no range.
         loader = self._data().calibration_dataloader(schedule.calibrate.images)
-        calibrate(self.model, (images.to(self.device) for images, _ in loader))
+        heartbeat = Heartbeat(self.print, "calibrating", "image", -(-schedule.calibrate.images // self._ranks))
+
+        def batches() -> Iterator[Tensor]:
+            done = 0
+            for images, _ in loader:
+                heartbeat.beat(done)
+                yield images.to(self.device)
+                done += len(images)
+
+        calibrate(self.model, batches())
         self.calibrated = True
 
     @torch.no_grad()
@@ -134,10 +145,16 @@ class TrainingModule(pl.LightningModule):
         """Accuracy over the validation set in one mode, outside Lightning's own validation."""
         self.model.eval()
         set_mode(self.model, mode)
-        accuracy = Accuracy(self.device)
-        for images, labels in self._data().val_dataloader():
+        accuracy, loader = Accuracy(self.device), self._data().val_dataloader()
+        heartbeat = Heartbeat(self.print, f"validation before QAT, {mode}", "batch", len(loader))
+        for number, (images, labels) in enumerate(loader):
+            heartbeat.beat(number, images=len(images))
             self._count(accuracy, images.to(self.device), labels.to(self.device))
         return self._percentages(accuracy)
+
+    @property
+    def _ranks(self) -> int:
+        return self.trainer.world_size
 
     def _data(self) -> ShardDataModule:
         data = self.trainer.datamodule  # type: ignore[attr-defined] # public in Lightning, but declared nowhere

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, TaskID, TextColumn
 
-from intvit.progress import progress_bar
+from intvit.progress import Heartbeat, progress_bar
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training.module import TrainingModule, training_module
 
@@ -34,6 +34,8 @@ class RunProgress(ProgressBar):
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._began = (0, 0.0)
+        self._heartbeat: Heartbeat | None = None  # where there is no bar
+        self._validation = Heartbeat(self.print, "validation", "batch", 1)
 
     def disable(self) -> None:
         """Show nothing: Lightning calls it on every rank but the first."""
@@ -54,6 +56,8 @@ class RunProgress(ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._began = (trainer.global_step, time.monotonic())
+        total = training_module(pl_module).timeline.steps
+        self._heartbeat = Heartbeat(self.print, "training", "step", total, trainer.global_step)
         self._open("train", "steps", training_module(pl_module).timeline.steps, trainer.global_step)
 
     def _open(self, description: str, unit: str, total: float, completed: int = 0) -> None:
@@ -67,16 +71,23 @@ class RunProgress(ProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._bar is None:
-            return
         module, step = training_module(pl_module), trainer.global_step
+        if self._bar is None:
+            if self._heartbeat is not None:
+                images = len(batch[0]) * trainer.world_size * trainer.accumulate_grad_batches
+                phase = module.phase.name if module.phase else ""
+                self._heartbeat.beat(step, images=images, note=lambda: f", {phase}: loss {float(outputs['loss']):.3f}")
+            return
         if step % 5 == 0 or step == module.timeline.steps:
             self._bar.update(self._task, note=f"loss {float(outputs['loss']):.3f}")
         self._bar.update(self._task, description=module.phase.name if module.phase else "train", completed=step)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if (mode := training_module(pl_module).final_mode) is not None:
-            self._open(f"final validation, {mode}", "batches", sum(trainer.num_val_batches))
+        mode, batches = training_module(pl_module).final_mode, int(sum(trainer.num_val_batches))
+        if mode is not None:
+            self._open(f"final validation, {mode}", "batches", batches)
+        name = "validation" if mode is None else f"final validation, {mode}"
+        self._validation = Heartbeat(self.print, name, "batch", batches)
 
     def on_validation_batch_end(
         self,
@@ -88,6 +99,7 @@ class RunProgress(ProgressBar):
         dataloader_idx: int = 0,
     ) -> None:
         if self._bar is None:
+            self._validation.beat(batch_idx + 1, images=len(batch[0]) * trainer.world_size)
             return
         if training_module(pl_module).final_mode is not None:
             self._bar.update(self._task, completed=batch_idx + 1)
@@ -100,6 +112,8 @@ class RunProgress(ProgressBar):
             self._stop()
         elif module.history:
             self.print(self._line(trainer, module))
+            if self._heartbeat is not None:
+                self._heartbeat.quiet()
 
     def _line(self, trainer: pl.Trainer, module: TrainingModule) -> str:
         last, total = module.history[-1], module.timeline.steps

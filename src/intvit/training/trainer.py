@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,23 @@ def build_trainer(config: TrainConfig, folder: Path, epochs: int, step: int, int
         )
     except (ValueError, RuntimeError, MisconfigurationException) as error:
         raise IntVitError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+@contextlib.contextmanager
+def finished_loggers(trainer: pl.Trainer) -> Iterator[None]:
+    """End what W&B has begun: the next run of this process would be logged into it."""
+    import wandb
+
+    code = 1
+    try:
+        yield
+        code = 0
+    except SystemExit as end:  # to be gone on with
+        code = 0 if end.code == 0 else 1
+        raise
+    finally:
+        if trainer.is_global_zero and any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
+            wandb.finish(exit_code=code)
 
 
 def _plugins() -> list[Any]:
