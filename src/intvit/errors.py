@@ -50,7 +50,10 @@ def _config_message(error: BaseException) -> str:
         options = [option for option in listed.split() if option != "base"]  # what the others share
         return f"no preset {group}={name}; {group} has {', '.join(options)}"
     if message.startswith("Could not override '"):
-        return f"{message.split(chr(39))[1]}: no such key; `--cfg job` prints those that there are"
+        adding = message.partition("To append to your config use ")[2]
+        return f"{message.split(chr(39))[1]}: no such key; `--cfg job` prints those that there are, {adding} adds one"
+    if "no viable alternative" in message and re.search(r"\{['\"]", message):
+        return f"{message.partition(' See ')[0]}; keys inside braces go without quotes: {{blocks.0.*: {{...}}}}"
     if mandatory := re.search(r"Missing mandatory value: (\S+) full_key: (\S+)", message):
         key = next(key for key in (*mandatory.groups(), mandatory[1]) if "." in key)
         return f"{key}: missing, and has no default; say {key}=VALUE"

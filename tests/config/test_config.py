@@ -87,7 +87,19 @@ def test_a_wrong_value_is_one_line_that_names_the_key(override: str, message: st
     [
         ("quant=ivit9", "error: no preset quant=ivit9; quant has fp32, "),
         ("quant/gelu=tanh", "error: no preset quant/gelu=tanh; quant/gelu has "),
-        ("model.patchsize=4", "error: model.patchsize: no such key"),
+        (
+            "model.patchsize=4",
+            "error: model.patchsize: no such key; `--cfg job` prints those that there are, +model.patchsize=4 adds one",
+        ),
+        (
+            "quant.overrides={blocks.0.*: {compile: 1}}",
+            "error: quant.overrides: no such key; `--cfg job` prints those that there are, "
+            "+quant.overrides={blocks.0.*: {compile: 1}} adds one",
+        ),
+        (
+            "+quant.overrides={'blocks.0.*': {compile: 1}}",
+            "error: no viable alternative at input '{'blocks.0.*''; keys inside braces go without quotes",
+        ),
         ("seed", "error: "),
     ],
 )
@@ -233,3 +245,16 @@ def test_a_missing_folder_of_presets_is_an_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("intvit.config.presets.__file__", str(tmp_path / "a" / "b" / "c" / "presets.py"))
     with pytest.raises(IntVitError, match="install intvit again"):
         config_directory()
+
+
+def test_home_in_a_path_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = composed("data.root='~/photos'", "+data.more=['$HOME/x', 'a~/b']")["data"]
+    assert (config["root"], config["more"]) == (f"{tmp_path}/photos", [f"{tmp_path}/x", "a~/b"])
+    command = [sys.executable, ROOT / "train.py", "hydra.run.dir=~/run", "model.patchsize=4"]
+    assert "no such key" in subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stderr
+    small = ["+model.width=16", "+model.depth=1", "+model.heads=2", "debug=fast", "callbacks.progress=none"]
+    command = [sys.executable, ROOT / "train.py", "hydra.run.dir=~/run", *small, "data.cache=$HOME/cache"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "run" / "summary.json").is_file()
+    assert not (tmp_path / "~").exists()

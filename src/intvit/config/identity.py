@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -63,7 +64,10 @@ def with_younger_keys(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    """The config with every interpolation resolved, as plain dicts, lists and scalars, without Hydra's own node."""
+    """The config with every interpolation resolved, as plain dicts, lists and scalars, without Hydra's own node.
+
+    Paths that begin with `~/` or `$HOME/` lie in the home folder.
+    """
     if isinstance(config, DictConfig):
         config = typing.cast(
             "dict[str, Any]",
@@ -75,7 +79,26 @@ def plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
                 if key != "hydra"
             },
         )
-    return dict(config)
+    return {str(key): _at_home(value) for key, value in config.items()}
+
+
+def _at_home(value: Any) -> Any:
+    """`~/x` and `$HOME/x` as people mean them, wherever they stand: shells leave them alone behind KEY=."""
+    if isinstance(value, Mapping):
+        return {key: _at_home(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_at_home(inner) for inner in value]
+    return at_home(value) if isinstance(value, str) else value
+
+
+def at_home(text: str) -> str:
+    """A path with the home folder in place of a leading `~/` or `$HOME/`."""
+    return os.path.expanduser(os.path.expandvars(text)) if text.startswith(("~/", "$HOME/")) else text
+
+
+def overrides_at_home(overrides: Iterable[str]) -> list[str]:
+    """The same for KEY=PATH as on a command line, where Hydra takes no `~`."""
+    return [key + equals + at_home(value) for key, equals, value in (text.partition("=") for text in overrides)]
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:

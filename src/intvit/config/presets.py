@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from intvit.config.environment import started_ranks
-from intvit.config.identity import identity_hash, plain
+from intvit.config.identity import identity_hash, overrides_at_home, plain
 from intvit.errors import IntVitError, one_line
 
 
@@ -50,7 +50,7 @@ def compose_run(overrides: Sequence[str]) -> tuple[dict[str, Any], Path]:
     """The plain config and the run folder of `python train.py` with these overrides. Raises IntVitError."""
     register_resolvers()
     with _composing():
-        config = compose("train", overrides=list(overrides), return_hydra_config=True)
+        config = compose("train", overrides=overrides_at_home(overrides), return_hydra_config=True)
         return plain(config), Path(config.hydra.run.dir)
 
 
