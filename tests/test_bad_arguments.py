@@ -307,3 +307,28 @@ def test_commands_name_the_checkpoint_as_it_was_typed(
         main([*command, given, "--out", "out", *more, *calibration])
     said = "holds no config.yaml" if given == "." else "no such run folder, .ckpt or weights file"
     assert re.search(rf"^error: {re.escape(given)}:? {said}", capsys.readouterr().err, re.M)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["bench", "runtime", "--threads", "100000"], "argument --threads: 100000: expected at most"),
+        (["bench", "train", "--threads", "0"], "argument --threads: 0: expected a number of at least 1"),
+        (["sweep", ""], "argument name: '': expected a name, without /"),
+        (["sweep", "a/b"], "argument name: 'a/b': expected a name, without /"),
+    ],
+)
+def test_arguments_that_no_machine_or_folder_can_have_are_refused(
+    command: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        main(command)
+    assert message in capsys.readouterr().err
+
+
+def test_an_option_of_weights_files_is_refused_for_a_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "config.yaml").touch()
+    for option in (["--quant", "lut8"], ["--model", "deit_t"]):
+        with pytest.raises(SystemExit):
+            main(["analyze", "model", str(tmp_path), "--out", str(tmp_path / "out"), *option])
+        assert f"error: {option[0]} is for a weights file; {tmp_path} is a run" in capsys.readouterr().err

@@ -258,6 +258,14 @@ def test_a_signal_before_training_code_is_imported_requeues_the_job(
     assert saved_step(tmp_path / "run") == 1
 
 
+def test_starting_over_does_not_delete_the_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+    train_and_stop(8, tiny(), tmp_path)
+    for ckpt in (tmp_path, tmp_path / "checkpoints" / "last.ckpt"):
+        with pytest.raises(IntVitError, match=r"fresh=true deletes .*last\.ckpt, which ckpt= would go on from"):
+            train(tiny("fresh=true", f"ckpt={ckpt}"), tmp_path)
+    assert saved_step(tmp_path) == 5
+
+
 def test_a_job_that_did_not_go_on_is_not_requeued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     original = TrainingModule.validation_step

@@ -84,6 +84,44 @@ def test_two_ranks_take_the_steps_of_one_and_share_their_ranges(preset: str, tmp
     assert len(first["counted"]) >= 3  # an epoch's, then both of the end
 
 
+def count_collectives(rank: int, config: dict[str, Any], folder: Path) -> None:
+    """Train; write how many collectives our code and Lightning's called in each step, DDP's of gradients apart."""
+    counts: list[int] = []
+    calls = [0]
+    for name in ("all_reduce", "all_gather", "all_gather_object", "broadcast", "barrier"):
+        original = getattr(torch.distributed, name)
+
+        def counted(*arguments: Any, _original: Any = original, **options: Any) -> Any:
+            calls[0] += 1
+            return _original(*arguments, **options)
+
+        setattr(torch.distributed, name, counted)
+    start, end = TrainingModule.on_train_batch_start, TrainingModule.on_train_batch_end
+
+    def before(self: TrainingModule, *arguments: Any) -> Any:
+        result = start(self, *arguments)
+        calls[0] = 0
+        return result
+
+    def after(self: TrainingModule, *arguments: Any) -> None:
+        counts.append(calls[0])
+        end(self, *arguments)
+
+    TrainingModule.on_train_batch_start, TrainingModule.on_train_batch_end = before, after
+    train(config, folder)
+    (folder.parent / f"counts{rank}.json").write_text(json.dumps(counts))
+
+
+@pytest.mark.xdist_group("ranks")
+def test_a_step_of_qat_exchanges_ranges_once_whatever_the_depth(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    config = ranked(*TRACE, "model.depth=12")
+    assert run_ranks(count_collectives, config, tmp_path / "run", log=log) == [0, 0], log.read_text()
+    counts = json.loads((tmp_path / "counts0.json").read_text())
+    assert counts[:4] == [2] * 4  # the mean of the loss, and what signals ask for
+    assert counts[5:9] == [3] * 4  # and the ranges
+
+
 # ---------------------------------------------------------------- a rank dies
 
 

@@ -30,6 +30,21 @@ def image_size(text: str) -> tuple[int, int]:
     return int(sides[0]), int(sides[-1])
 
 
+def threads(text: str) -> int:
+    """A `type=` for argparse: threads that a process may ask for; far more than CPUs only wait for each other."""
+    most = max(64, 4 * (os.cpu_count() or 1))
+    if positive(text) > most:
+        raise argparse.ArgumentTypeError(f"{text}: expected at most {most}; this machine has {os.cpu_count()} CPUs")
+    return int(text)
+
+
+def name(text: str) -> str:
+    """A `type=` for argparse: a name that a folder can have."""
+    if not text.strip() or text in (".", "..") or "/" in text:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a name, without /")
+    return text
+
+
 def new_file(text: str) -> Path:
     """A `type=` for argparse: where a file can be written, in folders that may yet have to be made."""
     path = Path(text)

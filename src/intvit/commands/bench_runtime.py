@@ -21,7 +21,7 @@ from torch import Tensor
 
 from intvit.bench.peers import PEERS
 from intvit.bench.runtime import RuntimeSettings, measure, models, step_macs
-from intvit.commands.argument_types import new_file, positive
+from intvit.commands.argument_types import new_file, positive, threads
 from intvit.commands.console_table import print_table
 from intvit.errors import IntVitError
 from intvit.files import write_json
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch", type=positive, nargs="+", help="images of a call; with cuda several (default: 1; 1 8 32 128)"
     )
-    parser.add_argument("--threads", type=positive, default=1)
+    parser.add_argument("--threads", type=threads, default=1)
     parser.add_argument("--path", choices=PATHS, help="of the native runtime (default: the fastest)")
     parser.add_argument(
         "--peers",

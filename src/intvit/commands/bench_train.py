@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from intvit.bench.train import TrainSettings, measure
-from intvit.commands.argument_types import image_size_option, new_file, positive
+from intvit.commands.argument_types import image_size_option, new_file, positive, threads
 from intvit.files import write_json
 
 
@@ -21,7 +21,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="deit_t")
     parser.add_argument("--batch", type=positive, default=8)
     image_size_option(parser)
-    parser.add_argument("--threads", type=positive, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=threads, default=torch.get_num_threads())
     parser.add_argument("--quant", nargs="+", default=["ivit8", "lut8"], help="presets to compare with float")
     parser.add_argument("--eager-only", action="store_true", help="leave out the compiled variants")
     parser.add_argument("--steps", type=positive, default=15, help="timed steps of each variant")

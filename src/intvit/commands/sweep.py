@@ -16,7 +16,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from intvit.commands.argument_types import at_least, positive
+from intvit.commands.argument_types import at_least, name, positive
 from intvit.commands.console_table import print_table
 from intvit.files import holding
 from intvit.sweeps.results import write_csv
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="intvit sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", help="of the sweep, its folder in --outputs and its group in W&B")
+    parser.add_argument("name", type=name, help="of the sweep, its folder in --outputs and its group in W&B")
     parser.add_argument("overrides", nargs="*", help="of train.py; those with several values are searched over")
     parser.add_argument("--trials", type=positive, default=20, help="how many in all (20)")
     parser.add_argument("--grid", action="store_true", help="every combination once, instead of --trials")

@@ -76,6 +76,8 @@ def prepare(folder: Path, config: Mapping[str, Any], ckpt: str | None, fresh: bo
         given = Path(str(ckpt)) / LAST if Path(str(ckpt)).is_dir() else Path(str(ckpt))
         if not given.is_file():
             raise IntVitError(f"ckpt={ckpt}: no such checkpoint")
+        if fresh and folder.resolve() in given.resolve().parents:
+            raise IntVitError(f"fresh=true deletes {given}, which ckpt= would go on from: give one of them, or copy it")
     if fresh or not (folder / CONFIG).is_file():
         return Start(given, clear=fresh)
     changed = differences(read_config(folder), config)
