@@ -27,6 +27,7 @@ class Kept(Logger):
         super().__init__()
         self.hyperparameters: dict[str, Any] = {}
         self.metrics: list[tuple[int | None, dict[str, float]]] = []
+        self.pictures: dict[str, Any] = {}
         Kept.made.append(self)
 
     name = version = "kept"
@@ -37,6 +38,9 @@ class Kept(Logger):
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         self.metrics.append((step, dict(metrics)))
 
+    def log_image(self, key: str, images: list[Any], step: int) -> None:
+        self.pictures[key] = images[0]
+
 
 def test_a_logger_gets_the_resolved_config_the_commit_and_the_final_figures(tmp_path: Path) -> None:
     config = tiny("+logger.kept._target_=tests.training.test_loggers.Kept")
@@ -46,6 +50,8 @@ def test_a_logger_gets_the_resolved_config_the_commit_and_the_final_figures(tmp_
     final = {key: value for _, metrics in kept.metrics for key, value in metrics.items() if key.startswith("final/")}
     assert final["final/integer/top1"] == summary["integer"]["top1"]
     assert final["final/float/top5"] == summary["float"]["top5"]
+    assert sorted(kept.pictures) == ["final/float/confusion", "final/integer/confusion"]
+    assert kept.pictures["final/integer/confusion"].size == (660, 594)
     assert not any("final/" in column for column in rows(tmp_path)[0])
 
 

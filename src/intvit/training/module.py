@@ -25,6 +25,7 @@ from intvit.quant.observer import all_reduce
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training.accuracy import Accuracy
 from intvit.training.config import TrainConfig
+from intvit.training.confusion import Confusion, send_picture
 from intvit.training.features import feature_error, norm_outputs
 from intvit.training.finite import FiniteWatch, NotFinite, all_finite, where_it_began
 from intvit.training.losses import TrainingTask
@@ -71,6 +72,7 @@ class TrainingModule(pl.LightningModule):
         self._watch = FiniteWatch()
         self._images: Tensor | None = None  # of the last step, to find out where it went wrong
         self._warned = False
+        self._confusion: Confusion | None = None  # in the final evaluation, where a logger shows pictures
         # In a tuple, so that the teacher is no part of state_dict and parameters.
         self._teacher: tuple[nn.Module, ...] = ()
         distillation = config.schedule.loss.distillation
@@ -252,13 +254,18 @@ class TrainingModule(pl.LightningModule):
             self.calibrate()
         set_mode(self.model, self.final_mode)
         self.model.eval()
+        if len(self.trainer.loggers) > 1:  # more than metrics.csv
+            self._confusion = Confusion(self.config.model.num_classes, self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count right answers in the mode of the phase."""
         self._count(self._accuracy, *batch)
 
     def _count(self, accuracy: Accuracy, images: Tensor, labels: Tensor) -> None:
-        accuracy.add(self.model(images), labels, self._teacher_logits(images))
+        scores = self.model(images)
+        accuracy.add(scores, labels, self._teacher_logits(images))
+        if self._confusion is not None:
+            self._confusion.add(scores, labels)
         self._images = images
 
     def _percentages(self, accuracy: Accuracy) -> dict[str, float]:
@@ -278,6 +285,8 @@ class TrainingModule(pl.LightningModule):
         self.log_dict({f"{mode}/{key}": value for key, value in measured.items()}, rank_zero_only=True)
         if self.final_mode is not None:
             self.final[mode] = measured
+            if self._confusion is not None and (picture := self._confusion.picture()) and self.trainer.is_global_zero:
+                send_picture(self.trainer.loggers, f"final/{mode}/confusion", picture, self.global_step)
             return
         name = phase.name if phase else ""
         where = {"epoch": self.current_epoch, "step": self.global_step, "phase": name, "mode": mode}
