@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -45,6 +46,10 @@ class ImageModel(nn.Module):
     def features(self, images: AnyTensor) -> AnyTensor:
         """Classifier input (B, C)."""
         raise NotImplementedError
+
+    def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict with the key names of timm's model as one of this; of the same names where nothing is folded."""
+        return dict(state)
 
     def forward(self, images: AnyTensor) -> AnyTensor:
         """Logits; a Symbol image records the program and yields its scores."""

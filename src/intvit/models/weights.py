@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from intvit.errors import IntVitError
+from intvit.models.base import ImageModel
 from intvit.models.registry import MODELS
 
 
@@ -23,6 +24,7 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Tensor]) ->
     """
     state = source if isinstance(source, Mapping) else _read(Path(source))
     where = "the given weights" if isinstance(source, Mapping) else str(source)
+    state = model.adapt(state) if isinstance(model, ImageModel) else state
     parameters = dict(model.named_parameters())
     problems = [
         *_listed("missing", [key for key in parameters if key not in state]),

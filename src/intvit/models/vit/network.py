@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from intvit.models.base import ImageModel, check_patch
 from intvit.models.drop_path import DropPath
+from intvit.models.vit.weights import adapt
 from intvit.quant import QuantConfig, finish_construction
 from intvit.quant.layers import (
     GELU,
@@ -93,6 +95,10 @@ class VisionTransformer(ImageModel):
     @property
     def scores_layer(self) -> Scores:
         return self.head if isinstance(self.head, Scores) else self.mean_head
+
+    def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `intvit.models.vit.weights.adapt`."""
+        return adapt(state, self)
 
     def features(self, images: AnyTensor) -> AnyTensor:
         """Classifier input (B, C): the class token after the last norm; (B, 2C) with the distillation token."""
