@@ -39,7 +39,7 @@ def test_the_transform_is_that_of_evaluation(crop: float, interpolation: str, pi
     program.provenance = {"config": {"data": {"crop_pct": crop, "interpolation": interpolation}}}
     for name, image in {"wide": Image.open(picture), "high": Image.open(picture).rotate(90, expand=True)}.items():
         image.save(path := picture.with_name(f"{name}.png"))
-        expected = EvalTransform(8, crop, interpolation, max_pixels=10**6).of_image(image)
+        expected = EvalTransform((8, 8), crop, interpolation, max_pixels=10**6).of_image(image)
         assert np.array_equal(read_images(program, [path])[0], expected.numpy())
 
 
