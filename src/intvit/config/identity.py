@@ -25,7 +25,10 @@ DATA_NOT_IDENTITY = {"root", "cache", "cache_gb", "retries", "workers", "eval_ba
 
 # Keys younger than the first run folders, by group, with the value that means what was done before there was a choice:
 # there they are left out, so that a run of those days is found again.
-YOUNGER: dict[str, dict[str, Any]] = {}
+YOUNGER: dict[str, dict[str, Any]] = {
+    "model": {"weights_key": "auto", "weights_prefix": None, "head": "keep", "resample": False},
+    "schedule": {"head": None},
+}
 
 
 def plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
@@ -42,6 +45,14 @@ def plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
             },
         )
     return dict(config)
+
+
+def with_younger(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a run folder with the keys that came after it, at the values that mean what it did."""
+    return {
+        group: {**YOUNGER[group], **values} if group in YOUNGER and isinstance(values, Mapping) else values
+        for group, values in config.items()
+    }
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 
 from intvit import __version__
 from intvit.config.identity import DATA_NOT_IDENTITY, identity_hash
+from intvit.config.run_files import read_config
 from intvit.data.classes import class_names
 from intvit.errors import IntVitError
 from intvit.evaluation.config import EVALUATION, EvaluateConfig
@@ -21,7 +22,6 @@ from intvit.export.record import record
 from intvit.program import load_checkpoint, save_checkpoint
 from intvit.quant import set_mode, trace
 from intvit.training.restore import restore_run
-from intvit.training.run_folder import read_config
 
 
 def exported_run(config: EvaluateConfig, device: torch.device) -> EvaluatedProgram:
@@ -74,4 +74,5 @@ def _provenance(folder: Path) -> dict[str, Any]:
         "commit": summary.get("commit"),
         "config": {key: values[key] for key in ("model", "quant", "schedule", "optimizer", "seed")} | {"data": data},
         "measured": {mode: summary.get(mode) for mode in ("float", "integer")},
+        **({"weights": weights} if (weights := summary.get("weights")) else {}),
     }

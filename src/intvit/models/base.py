@@ -56,6 +56,14 @@ class ImageModel(nn.Module):
         """A state dict with the key names of timm's model as one of this; of the same names where nothing is folded."""
         return dict(state)
 
+    def resample(self, state: Mapping[str, Tensor], trained: tuple[int, int] | None) -> dict[str, Tensor]:
+        """`state`, which `adapt` gave, with what belongs to a number of tokens made for the image size of this model.
+
+        trained: (H, W) of the images that the weights are for, None where that is not known. What cannot be resampled
+        stays as it is.
+        """
+        return dict(state)
+
     def forward(self, images: AnyTensor) -> AnyTensor:
         """Logits; a Symbol image records the program and yields its scores."""
         if not isinstance(images, Symbol):

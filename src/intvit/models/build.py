@@ -43,6 +43,10 @@ def create_model(
     mean: tuple[float, ...] = IMAGENET_MEAN,
     std: tuple[float, ...] = IMAGENET_STD,
     weights: str | None = None,
+    weights_key: str = "auto",
+    weights_prefix: str | None = None,
+    head: str = "keep",
+    resample: bool = False,
     pretrained: bool = False,
     **size: Any,
 ) -> ImageModel:
@@ -50,9 +54,10 @@ def create_model(
 
     name: one of `intvit.models()`. quant: a preset (`intvit.presets()`), with overrides after commas, or a config of
     `intvit.compose`. image_size: in pixels, one number or (height, width). patch_size: None for the model's own. mean,
-    std: per channel, of pixels scaled to 0..1; the model normalizes. weights: a file with timm's key names
-    (.safetensors, .pth). pretrained: timm's ImageNet weights, downloaded. Without either the weights are random. size:
-    fields of the model's size that are to be others, such as width, depth and heads.
+    std: per channel, of pixels scaled to 0..1; the model normalizes. weights: a file or the folder of a run, as
+    docs/weights.md lists them. weights_key, weights_prefix, head, resample: which part of it, a new classifier, another
+    image size; see `load_weights`. pretrained: timm's ImageNet weights, downloaded. Without either the weights are
+    random. size: fields of the model's size that are to be others, such as width, depth and heads.
 
     Raises IntVitError for an unknown name, preset or keyword, a size that makes no sense, an image size that patches do
     not divide, and weights that do not fit.
@@ -73,7 +78,8 @@ def create_model(
     )
     assert isinstance(model, ImageModel)
     if pretrained:
-        load_pretrained(model, name)
+        load_pretrained(model, name, head=head, resample=resample)
     if weights is not None:
-        load_weights(model, as_path("weights", weights))
+        path = as_path("weights", weights)
+        load_weights(model, path, key=weights_key, prefix=weights_prefix, head=head, resample=resample)
     return model.eval()

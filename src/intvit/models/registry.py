@@ -43,7 +43,7 @@ class Architecture(Protocol):
 
     SIZES: the sizes by name. TIMM: timm's classes, as module.class, whose instances can be taken over.
     missing_features: what an instance has that ours do not compute, in words. size_of: the size of one that lacks
-    nothing.
+    nothing. traits: fields of the size that a state dict by timm's names shows, none for another architecture.
     """
 
     SIZES: Mapping[str, Size]
@@ -51,6 +51,7 @@ class Architecture(Protocol):
 
     def missing_features(self, model: Any) -> list[str]: ...
     def size_of(self, model: Any) -> Size: ...
+    def traits(self, state: Mapping[str, Any]) -> dict[str, Any]: ...
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from torch import nn
 
 from intvit.config.environment import is_first_rank
 from intvit.config.identity import identity_hash, plain
+from intvit.config.run_files import LAST, STATE
 from intvit.data.loading import train_loader
 from intvit.data.shards import open_split
 from intvit.errors import IntVitError
@@ -26,8 +27,7 @@ from intvit.training.checkpoints import Interruption
 from intvit.training.config import TrainConfig, train_config
 from intvit.training.module import TrainingModule
 from intvit.training.optimizer import build_optimizer
-from intvit.training.restore import STATE, build_model, load_state, read_checkpoint
-from intvit.training.run_folder import LAST
+from intvit.training.restore import build_model, load_state, read_checkpoint
 from intvit.training.timeline import Timeline, lay_out, training_phases
 from intvit.training.trainer import build_trainer
 
@@ -60,7 +60,7 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
     timeline = _timeline(typed, world_size)
     model = build_model(typed.model, typed.quant)
     assert isinstance(model, ImageModel)
-    module = TrainingModule(model, build_optimizer(model, typed.optimizer), timeline, typed)
+    module = TrainingModule(model, build_optimizer(model, typed.optimizer, typed.schedule), timeline, typed)
     step, epoch = (0, 0) if start.checkpoint is None else _position(start.checkpoint, folder, model, timeline)
     with Interruption() as interruption:
         # A checkpoint from behind the end of the schedule is evaluated; Lightning refuses fewer epochs than it has.
@@ -135,6 +135,7 @@ def _finish(
         "float": module.final["float"],
         "integer": module.final.get("integer"),
         "before_qat": module.before_qat,
+        "weights": module.model.provenance.get("weights"),
         "history": module.history,
     }
     if trainer.is_global_zero:

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from intvit.calibration import calibrate
+from intvit.config.run_files import STATE
 from intvit.data.data_module import ShardDataModule
 from intvit.models.base import ImageModel
+from intvit.models.weights import is_classifier
 from intvit.quant import freeze_observers, function_digests, set_mode
 from intvit.quant.control import move_ranges
 from intvit.quant.observer import all_reduce
@@ -25,7 +27,7 @@ from intvit.training.config import TrainConfig
 from intvit.training.features import feature_error, norm_outputs
 from intvit.training.losses import TrainingTask
 from intvit.training.optimizer import set_rates
-from intvit.training.restore import STATE, build_teacher
+from intvit.training.restore import build_teacher
 from intvit.training.timeline import PhaseSteps, Timeline
 
 ensure_torchvision()
@@ -84,7 +86,7 @@ class TrainingModule(pl.LightningModule):
             return -1  # the schedule ends inside this epoch: Lightning leaves out the rest of it
         if phase != self.phase:
             self._enter(phase)
-        set_rates(self.optimizer, phase.learning_rate(step), phase.phase.weight_decay)
+        set_rates(self.optimizer, phase.phase, phase.learning_rate(step))
         self._seed(batch_idx)
         return None
 
@@ -105,6 +107,10 @@ class TrainingModule(pl.LightningModule):
 
     def _take_up(self, phase: PhaseSteps) -> None:
         self.phase = phase
+        # DDP waits for the gradients of all parameters that had asked for one when it began.
+        frozen = phase.head and self.trainer.world_size == 1
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(not frozen or is_classifier(name))
         set_mode(self.model, phase.mode)
         freeze_observers(self.model, phase.frozen)
 
@@ -161,8 +167,12 @@ class TrainingModule(pl.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Let the ranges follow what all batches of this step had."""
+        """Let the ranges follow what all batches of this step had; in phase head, the classifier alone moves."""
         move_ranges(self.model)
+        if self.phase is not None and self.phase.head:
+            for name, parameter in self.model.named_parameters():
+                if not is_classifier(name):
+                    parameter.grad = None  # the optimizer passes by what has none
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Where metrics are logged, which reads the device anyway, look whether all scales were good."""

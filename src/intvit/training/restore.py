@@ -13,14 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from intvit.config.run_files import CONFIG, LAST, STATE, read_config, run_folder_of
 from intvit.errors import IntVitError
 from intvit.models import create_model, load_pretrained, load_weights
 from intvit.quant import QuantConfig, function_digests, set_mode
 from intvit.training.config import ModelConfig, TrainConfig, train_config
-from intvit.training.run_folder import CONFIG, LAST, read_config
-
-# Key of a Lightning checkpoint under which this package keeps its own state.
-STATE = "intvit"
 
 
 def build_model(config: ModelConfig, quant: QuantConfig, *, load: bool = True) -> nn.Module:
@@ -37,9 +34,16 @@ def build_model(config: ModelConfig, quant: QuantConfig, *, load: bool = True) -
         **config.size(),
     )
     if load and config.pretrained:
-        load_pretrained(model, config.name)
+        load_pretrained(model, config.name, head=config.head, resample=config.resample)
     if load and config.weights:
-        load_weights(model, config.weights)
+        load_weights(
+            model,
+            config.weights,
+            key=config.weights_key,
+            prefix=config.weights_prefix,
+            head=config.head,
+            resample=config.resample,
+        )
     return model
 
 
@@ -97,10 +101,9 @@ def locate(ckpt: str) -> tuple[Path, Path]:
         return path, path / LAST
     if not path.is_file():
         raise IntVitError(f"ckpt={ckpt}: no such folder or file")
-    for folder in path.resolve().parents[:2]:
-        if (folder / CONFIG).is_file():
-            return folder, path
-    raise IntVitError(f"ckpt={ckpt}: no {CONFIG} beside it or one folder up; give the folder of the run")
+    if (folder := run_folder_of(path)) is None:
+        raise IntVitError(f"ckpt={ckpt}: no {CONFIG} beside it or one folder up; give the folder of the run")
+    return folder, path
 
 
 def restore_run(ckpt: str) -> tuple[Path, TrainConfig, nn.Module, nn.Module | None, dict[str, Any]]:

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 
 from intvit.training.schedule import ScheduleConfig, TrainingPhase
 
-PHASES = ("float", "qat", "frozen")  # in this order, each optional
+PHASES = ("head", "float", "qat", "frozen")  # in this order, each optional
 
 
 @dataclass(frozen=True)
 class PhaseSteps:
     """A training phase in the steps of one run: global steps start..stop-1.
 
-    mode: what the model computes; calibrated: a calibration lies before it; frozen: ranges follow the data no more.
+    mode: what the model computes; calibrated: a calibration lies before it; frozen: ranges follow the data no more;
+    head: the classifier alone is trained.
     """
 
     name: str
@@ -26,6 +27,7 @@ class PhaseSteps:
     mode: str
     calibrated: bool
     frozen: bool
+    head: bool = False
 
     def learning_rate(self, step: int) -> float:
         """Rate of a global step inside the phase."""
@@ -65,7 +67,7 @@ def lay_out(schedule: ScheduleConfig, steps_per_epoch: int, quantized: bool) -> 
     phases: list[PhaseSteps] = []
     for name, phase in training_phases(schedule).items():
         start = phases[-1].stop if phases else 0
-        integer = quantized and name != "float"
+        integer = quantized and name in ("qat", "frozen")
         phases.append(
             PhaseSteps(
                 name=name,
@@ -75,6 +77,7 @@ def lay_out(schedule: ScheduleConfig, steps_per_epoch: int, quantized: bool) -> 
                 mode="integer" if integer else "float",
                 calibrated=integer,
                 frozen=integer and name == "frozen",
+                head=name == "head",
             )
         )
     return Timeline(tuple(phases), steps_per_epoch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from intvit.config.run_files import LAST
 from intvit.errors import IntVitError
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training import run_folder
@@ -57,7 +58,7 @@ def build_trainer(config: TrainConfig, folder: Path, epochs: int, step: int, int
 def _callbacks(config: TrainConfig, folder: Path, step: int, interruption: Interruption) -> list[pl.Callback]:
     every = config.callbacks
     checkpoints = Checkpoints(
-        folder / run_folder.LAST, interruption, step, every.checkpoint_every_epochs, every.checkpoint_every_steps
+        folder / LAST, interruption, step, every.checkpoint_every_epochs, every.checkpoint_every_steps
     )
     callbacks: list[pl.Callback] = [RunProgress(every.progress), checkpoints]
     if config.schedule.ema_decay is not None:

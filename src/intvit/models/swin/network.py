@@ -5,6 +5,7 @@ Windows, cyclic shifts, padding and patch merging are gathers of tokens, which s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from intvit.errors import IntVitError
 from intvit.models.base import ImageModel, patch_grid
 from intvit.models.drop_path import DropPath
+from intvit.models.swin.weights import adapt, resample
 from intvit.models.vit.network import Mlp
 from intvit.quant import QuantConfig, finish_construction
 from intvit.quant.layers import Add, AttentionCore, InputQuantize, LayerNorm, Linear, MeanPool, PatchEmbed, Scores
@@ -79,6 +81,14 @@ class SwinTransformer(ImageModel):
         classifier = self.head["fc"]
         assert isinstance(classifier, Scores)
         return classifier
+
+    def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `intvit.models.swin.weights.adapt`."""
+        return adapt(state)
+
+    def resample(self, state: Mapping[str, Tensor], trained: tuple[int, int] | None) -> dict[str, Tensor]:
+        """See `intvit.models.swin.weights.resample`."""
+        return resample(state, self, trained)
 
     def features(self, images: AnyTensor) -> AnyTensor:
         """Classifier input (B, C): the mean of the tokens after the last norm."""
@@ -232,7 +242,7 @@ class WindowAttention(nn.Module):
 
     def __init__(self, width: int, heads: int, layout: Windows, quant: QuantConfig, name: str) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.window = name, layout.size
         rows, columns = layout.size
         table = torch.empty((2 * rows - 1) * (2 * columns - 1), heads)
         self.relative_position_bias_table = nn.Parameter(nn.init.trunc_normal_(table, std=0.02))

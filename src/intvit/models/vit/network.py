@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from intvit.models.base import ImageModel, patch_grid
 from intvit.models.drop_path import DropPath
+from intvit.models.vit.checkpoints import resample, timm_names
 from intvit.models.vit.weights import adapt
 from intvit.quant import QuantConfig, finish_construction
 from intvit.quant.layers import (
@@ -99,7 +100,11 @@ class VisionTransformer(ImageModel):
 
     def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `intvit.models.vit.weights.adapt`."""
-        return adapt(state, self)
+        return adapt(timm_names(state), self)
+
+    def resample(self, state: Mapping[str, Tensor], trained: tuple[int, int] | None) -> dict[str, Tensor]:
+        """See `intvit.models.vit.checkpoints.resample`."""
+        return resample(state, self, trained)
 
     def features(self, images: AnyTensor) -> AnyTensor:
         """Classifier input (B, C): the class token after the last norm; (B, 2C) with the distillation token."""
