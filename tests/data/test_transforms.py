@@ -124,6 +124,15 @@ def test_photos_are_changed_by_timm_and_stay_uint8(auto_augment):
         assert image.shape == (3, 64, 64)
 
 
+@pytest.mark.parametrize("auto_augment", ["rand-m9-mstd0.5-inc1", None])
+def test_photos_for_training_may_be_higher_than_wide(auto_augment):
+    options = {"kind": "photo", "auto_augment": auto_augment, "interpolation": "bicubic"}
+    transform = train_transform(config(None, image_size=[64, 40], train_transform=options))
+    for kind in ("PNG", "JPEG"):
+        with seeded("here"):
+            assert transform(encoded(random_image(300, 200), kind)).shape == (3, 64, 40)
+
+
 def test_options_of_the_photo_transform_reach_timm():
     image = random_image(256, 256)
     whole_photo = {"crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0]}
