@@ -22,6 +22,7 @@ from intvit.data.config import DataConfig
 from intvit.data.loading import calibration_loader, first_images, validation_loader
 from intvit.data.presets import photo_config
 from intvit.errors import IntVitError
+from intvit.models.weights.reading import holds_weights_alone
 from intvit.quant import QuantConfig, set_mode
 from intvit.quant.presets import compose_quant
 from intvit.quant.quantizer import Collected
@@ -38,7 +39,7 @@ _FACTORS = {"residual": 8, "residual_factors": True}
 class ModelSource:
     """Where the model comes from.
 
-    checkpoint: a run folder or .ckpt file of train.py, or a weights file with timm's key names. model, quant: of a
+    checkpoint: a run folder or .ckpt file of train.py, or weights as docs/weights.md lists them. model, quant: of a
     weights file, its architecture and the preset with overrides after commas. calibration: folder with train-*.tar;
     None for the run's own data. calibration_images: how many of them. data: folder with val-*.tar instead of the run's.
     """
@@ -53,7 +54,7 @@ class ModelSource:
     @property
     def is_weights(self) -> bool:
         """Whether the checkpoint is a file of float weights, not a run."""
-        return Path(self.checkpoint).suffix in (".safetensors", ".pth")
+        return holds_weights_alone(Path(self.checkpoint))
 
 
 @dataclass

@@ -16,7 +16,7 @@ from intvit.training.schedule import ScheduleConfig, TrainingPhase
 from intvit.training.timeline import training_phases
 
 # The last part of a parameter's name: tokens and positions, in whatever module they stand.
-POSITIONS = ("cls_token", "dist_token", "pos_embed", "relative_position_bias_table")
+POSITIONS = ("cls_token", "dist_token", "reg_token", "pos_embed", "relative_position_bias_table")
 _BLOCK = re.compile(r"((?:layers\.\d+\.)?blocks\.\d+)\.")
 
 

@@ -64,6 +64,8 @@ def _reasons(
             size = tuple(state[next(key for key in unlike if key.startswith("patch_embed"))].shape)
             return [f"another patch size, width or number of channels ({size}): patches are not resampled"]
         return ["they are of another architecture or size: check model"]
+    if unexpected and not any(is_classifier(name) for name in names):
+        return ["the model has no classifier: model.head=fresh leaves the file's out"]
     reasons = []
     if positional := [key for key in unlike if _positional(key)]:
         reasons.append(_image_size(model, state, positional[0]))

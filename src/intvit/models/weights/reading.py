@@ -18,6 +18,7 @@ from intvit.models.weights.unpickling import Inert, read_torch_file
 # Entries of training checkpoints that hold weights: averaged ones (timm; DeiT and Microsoft's Swin), and plain ones.
 AVERAGED = ("state_dict_ema", "model_ema")
 PLAIN = ("state_dict", "model", "model_state_dict")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")  # timm's checkpoints are .pth.tar
 # Of a folder as transformers' save_pretrained writes it.
 IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
 
@@ -64,6 +65,13 @@ def read(path: Path, key: str) -> Found:
     if others := [str(name) for name in state if name not in tensors]:
         notes = (*notes, f"left out what is no tensor: {', '.join(others[:5])}")
     return Found(tensors, str(path), notes, own, None if folder is None else read_config(folder))
+
+
+def holds_weights_alone(path: Path) -> bool:
+    """Whether a path is that of weights, a file or a folder of transformers, and not of a run or one of its .ckpt."""
+    if path.is_dir():
+        return not (path / CONFIG).is_file() and any((path / name).is_file() for name in IN_FOLDER)
+    return path.suffix in SUFFIXES
 
 
 def _file(path: Path) -> Path:
