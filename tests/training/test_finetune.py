@@ -1,6 +1,7 @@
 """Weights of one's own float run become integers; a new classifier is trained alone first, then everything."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,14 @@ def test_a_run_s_weights_are_not_read_as_something_else(float_run: Path, tmp_pat
     with pytest.raises(IntVitError, match=r"it has 10 classes, the model 7: model\.head=fresh"):
         load_weights(model, float_run)
     load_weights(model, float_run, head="fresh")
+
+
+def test_a_checkpoint_that_has_left_its_folder_is_weights_as_well(float_run: Path, tmp_path: Path) -> None:
+    elsewhere = shutil.copy(float_run / LAST, tmp_path / "kept.ckpt")
+    run(tmp_path / "run", *CALIBRATE, f"model.weights={elsewhere}")
+    _, _, model, _, _ = restore_run(str(tmp_path / "run"))
+    before = state(float_run)
+    assert all(torch.equal(before[f"model.{key}"], value) for key, value in model.named_parameters())
 
 
 def test_a_run_without_a_checkpoint_says_so(float_run: Path, tmp_path: Path) -> None:
