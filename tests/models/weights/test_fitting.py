@@ -9,7 +9,7 @@ import torch
 from intvit.errors import IntVitError
 from intvit.models import load_weights
 from intvit.models.weights import is_classifier
-from tests.support.foreign_weights import parameters, small
+from tests.support.foreign_weights import as_transformers, parameters, small
 
 State = dict[str, torch.Tensor]
 
@@ -66,6 +66,11 @@ def test_another_patch_size() -> None:
 def test_weights_without_a_classifier() -> None:
     given = {key: value for key, value in parameters(small()).items() if not is_classifier(key)}
     refused(small(), given, "weights without a classifier: model.head=fresh makes one")
+    pooled = as_transformers(given, "vit") | {"vit.pooler.dense.weight": torch.ones(16, 16)}  # transformers' ViTModel
+    refused(small(), pooled, "weights without a classifier: model.head=fresh makes one")
+    model = small()
+    load_weights(model, pooled, head="fresh")
+    assert all(torch.equal(model.get_parameter(key), value) for key, value in given.items())
 
 
 def test_values_that_are_no_finite_reals() -> None:

@@ -29,6 +29,9 @@ _OUTSIDE = {
     "cls_classifier.bias": "head.bias",
     "distillation_classifier.weight": "head_dist.weight",
     "distillation_classifier.bias": "head_dist.bias",
+    # Of ViTModel, before a classifier that it has not: it goes where the file's classifier goes.
+    "pooler.dense.weight": "head.pooler.weight",
+    "pooler.dense.bias": "head.pooler.bias",
 }
 
 

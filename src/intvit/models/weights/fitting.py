@@ -73,7 +73,7 @@ def _reasons(
     if heads:
         classes = state[heads[0]].shape[0]
         reasons.append(f"weights of {classes} classes: model.head=fresh makes a new classifier of {model.num_classes}")
-    elif any(is_classifier(key) for key in missing) and not unexpected:
+    elif any(is_classifier(key) for key in missing):
         reasons.append("weights without a classifier: model.head=fresh makes one")
     return reasons or ["check model, data.num_classes and image size"]
 
