@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from intvit.arguments import sides_text
 from intvit.config.environment import is_first_rank
 from intvit.errors import IntVitError
 from intvit.models.base import ImageModel
@@ -54,7 +55,7 @@ def load_weights(
     assert isinstance(model, ImageModel)
     if head not in ("keep", "fresh"):
         raise IntVitError(f"model.head={head}: unknown, expected one of keep, fresh")
-    found = Found(dict(source), "the given weights") if isinstance(source, Mapping) else read(Path(source), key)
+    found = Found(dict(source), None) if isinstance(source, Mapping) else read(Path(source), key)
     if found.config is not None:
         runs.compare(found.config, model, found.where, fresh_head=head == "fresh", resample=resample)
     state, notes = _state(model, found, prefix, head, resample)
@@ -66,8 +67,8 @@ def load_weights(
     for note in notes:
         if is_first_rank():
             _LOG.warning("%s: %s", found.where, note)
-    if not isinstance(source, Mapping):
-        model.provenance["weights"] = _provenance(found, notes)
+    if found.path is not None:
+        model.provenance["weights"] = _provenance(found.path, found, notes)
 
 
 def _state(
@@ -89,23 +90,43 @@ def _state(
         state |= {name: value.detach() for name, value in model.named_parameters() if is_classifier(name)}
         if dropped:
             notes.append("left out the classifier; a new one takes its place (model.head=fresh)")
-    if resample:
-        trained = None if found.config is None else runs.image_size(found.config)
-        before = {name: value.shape for name, value in state.items()}
-        resampled = model.resample(state, trained)
-        changed = [name for name in resampled if resampled[name] is not state[name]]
-        if changed:
-            shapes = f"{tuple(before[changed[0]])} to {tuple(resampled[changed[0]].shape)}"
-            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-            notes.append(f"resampled {changed[0]} from {shapes}{more}")
-        state = resampled
+    return _resampled(model, state, found, notes) if resample else _as_they_are(model, state, found, notes)
+
+
+def _resampled(
+    model: ImageModel, state: dict[str, Tensor], found: Found, notes: list[str]
+) -> tuple[dict[str, Tensor], list[str]]:
+    resampled = model.resample(state, None if found.config is None else runs.image_size(found.config))
+    changed = [name for name in resampled if resampled[name] is not state[name]]
+    if changed:
+        shapes = f"{tuple(state[changed[0]].shape)} to {tuple(resampled[changed[0]].shape)}"
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        notes = [*notes, f"resampled {changed[0]} from {shapes}{more}"]
+    return resampled, notes
+
+
+def _as_they_are(
+    model: ImageModel, state: dict[str, Tensor], found: Found, notes: list[str]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Without resampling; noted where a file may be of square images with as many tokens as the model's others have."""
+    if found.path is not None and found.config is None:
+        square = model.resample(state, None)
+        doubtful = [
+            name for name in square if square[name] is not state[name] and square[name].shape == state[name].shape
+        ]
+        if doubtful:
+            size = sides_text(model.image_size)
+            notes = [
+                *notes,
+                f"{doubtful[0]} is taken for {size} pixels; if it is of square images: model.resample=true",
+            ]
     return state, notes
 
 
-def _provenance(found: Found, notes: list[str]) -> dict[str, Any]:
+def _provenance(path: Path, found: Found, notes: list[str]) -> dict[str, Any]:
     """Of the exported program: no folders of this machine."""
-    origin = {"file": Path(found.where).name, "notes": notes}
-    return origin | ({} if found.config is None else {"run": runs.name_and_experiment(found)})
+    origin: dict[str, Any] = {"file": path.name, "notes": notes}
+    return origin if found.config is None else {**origin, "run": runs.name_and_experiment(path, found.config)}
 
 
 def load_pretrained(model: nn.Module, name: str, *, head: str = "keep", resample: bool = False) -> None:

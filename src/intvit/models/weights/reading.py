@@ -25,16 +25,21 @@ IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
 
 @dataclass(frozen=True)
 class Found:
-    """state: tensors by key, as the file names them. where: the file, for messages. notes: what was decided, in words.
+    """state: tensors by key, as the file names them. path: the file, None where none is. notes: what was decided.
 
     own: whether a run of train.py wrote it. config: that run's, where the file still lies in its folder.
     """
 
     state: dict[str, Tensor]
-    where: str
+    path: Path | None
     notes: tuple[str, ...] = ()
     own: bool = False
     config: Mapping[str, Any] | None = None
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return "the given weights" if self.path is None else str(self.path)
 
 
 def read(path: Path, key: str) -> Found:
@@ -64,7 +69,7 @@ def read(path: Path, key: str) -> Found:
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     if others := [str(name) for name in state if name not in tensors]:
         notes = (*notes, f"left out what is no tensor: {', '.join(others[:5])}")
-    return Found(tensors, str(path), notes, own, None if folder is None else read_config(folder))
+    return Found(tensors, path, notes, own, None if folder is None else read_config(folder))
 
 
 def holds_weights_alone(path: Path) -> bool:

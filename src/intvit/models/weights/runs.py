@@ -8,10 +8,10 @@ from typing import Any
 
 from intvit.arguments import both_sides, sides_text
 from intvit.config.identity import identity_hash
+from intvit.config.run_files import run_folder_of
 from intvit.errors import IntVitError
 from intvit.models.base import ImageModel
 from intvit.models.registry import MODELS
-from intvit.models.weights.reading import Found
 from intvit.quant.layers import AttentionCore
 
 
@@ -46,9 +46,8 @@ def image_size(config: Mapping[str, Any]) -> tuple[int, int] | None:
     return size and both_sides("model.image_size", size)
 
 
-def name_and_experiment(found: Found) -> dict[str, str]:
-    """Of the run that `found.config` is of: its folder's name, the hash of its experiment."""
-    assert found.config is not None
-    folder = Path(found.where).resolve().parent
-    folder = folder.parent if folder.name == "checkpoints" else folder
-    return {"name": folder.name, "experiment": identity_hash(found.config)}
+def name_and_experiment(checkpoint: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """Of the run that a checkpoint is of: its folder's name, the hash of its experiment."""
+    folder = run_folder_of(checkpoint)
+    assert folder is not None  # it is where `config` was read
+    return {"name": folder.name, "experiment": identity_hash(config)}
