@@ -12,6 +12,7 @@ import importlib
 import math
 import numbers
 import pkgutil
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -105,12 +106,13 @@ def create_model(
     if not isinstance(name, str) or name not in MODELS:
         raise IntVitError(f"model.name={name}: unknown model, expected one of {', '.join(MODELS)}")
     usual: Any = MODELS[name]
-    fields = [field.name for field in dataclasses.fields(usual) if field.name != "timm"]
+    fields = {field.name: field for field in dataclasses.fields(usual) if field.name != "timm"}
+    kinds = typing.get_type_hints(type(usual))
     for key, value in size.items():
         if key not in fields:
             options = ["image_size", "patch_size", "num_classes", "mean", "std", "quant", *fields]
             raise unknown(f"not a part of {name}", key, options)
-        _check_size(key, value, getattr(usual, key))
+        _check_size(key, value, getattr(usual, key), kinds[key], 0 if fields[key].default == 0 else 1)
     if not isinstance(drop_path, numbers.Real) or not 0 <= drop_path < 1:
         raise IntVitError(f"drop_path={drop_path!r}: expected a number from 0 to below 1")
     return build(
@@ -135,32 +137,39 @@ def build(
     std: Sequence[float],
     **options: Any,
 ) -> nn.Module:
-    """The model of a size, its arguments checked. Raises IntVitError naming the one that makes no sense."""
+    """The model of a size, its arguments checked; num_classes 0: features in place of scores. Raises IntVitError naming the one that makes no sense."""
     mean, std = per_channel("mean", mean), per_channel("std", std)
     if len(mean) != len(std):
         raise IntVitError(f"mean has {len(mean)} channels, std {len(std)}: give one number of each per channel")
     return size.build(
         image_size=whole_number("image_size", image_size),
         patch_size=None if patch_size is None else whole_number("patch_size", patch_size),
-        num_classes=whole_number("num_classes", num_classes),
+        num_classes=whole_number("num_classes", num_classes, 0),
         mean=mean,
         std=std,
         **options,
     )
 
 
-def _check_size(name: str, value: Any, usual: Any) -> None:
-    """Raises IntVitError unless `value` is of the kind of the model's own: a truth value, a number, one per stage."""
-    if isinstance(usual, bool):
+def _check_size(name: str, value: Any, usual: Any, kind: Any, least: int) -> None:
+    """Raises IntVitError unless `value` is of the field's kind: truth value, choice, number, one number per stage."""
+    if kind is bool:
         if not isinstance(value, bool):
             raise IntVitError(f"{name}={value!r}: expected True or False")
+    elif typing.get_origin(kind) is typing.Literal:
+        choices = typing.get_args(kind)
+        if value not in choices:
+            raise IntVitError(f"{name}={value!r}: expected one of {', '.join(choices)}")
+    elif kind is float:
+        if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < value < math.inf:
+            raise IntVitError(f"{name}={value!r}: expected a number above 0, such as {usual}")
     elif isinstance(usual, tuple):
         if not isinstance(value, tuple | list) or not value:
             raise IntVitError(f"{name}={value!r}: expected a whole number for each stage, such as {usual}")
         for index, part in enumerate(value):
             whole_number(f"{name}[{index}]", part)
     else:
-        whole_number(name, value)
+        whole_number(name, value, least)
 
 
 def per_channel(name: str, values: Any) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from intvit.errors import IntVitError
 from intvit.models.base import ImageModel, check_patch
 from intvit.models.drop_path import DropPath
-from intvit.models.vit.network import Mlp
+from intvit.models.vit.blocks import Mlp
 from intvit.quant import QuantConfig, finish_construction
 from intvit.quant.layers import Add, AttentionCore, InputQuantize, LayerNorm, Linear, MeanPool, PatchEmbed, Scores
 from intvit.quant.quantizer import Quantizer
@@ -70,7 +70,7 @@ class SwinTransformer(ImageModel):
             rates = rates[depth:]
             self.layers.append(stage)
         self.norm = LayerNorm(width, quant.site("norm"), epsilon=EPSILON)
-        self.pool = MeanPool(quant.site("pool"))
+        self.pool = MeanPool(Quantizer.of_activation(quant.site("pool")))
         self.head = nn.ModuleDict({"fc": Scores(width, num_classes, quant.site("head.fc"))})
         finish_construction(self, quant)
 
