@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from intvit.models.swin.network import EPSILON, SwinSize
-from intvit.models.timm_features import other_parts, shared_features, timm_name
+from intvit.models.timm_features import activation, epsilons, identity, other_parts, shared_features, timm_name
 
 
 def size_of(model: Any) -> SwinSize:
@@ -18,7 +18,7 @@ def size_of(model: Any) -> SwinSize:
         heads=tuple(blocks[0].attn.num_heads for blocks in stages),
         patch=model.patch_embed.patch_size[0],
         window=stages[0][0].window_size[0],
-        mlp_ratio=stages[0][0].mlp.fc1.out_features // model.embed_dim,
+        mlp_ratio=stages[0][0].mlp.fc1.out_features / model.embed_dim,
     )
 
 
@@ -40,5 +40,11 @@ def missing_features(model: Any) -> list[str]:
             block.window_size[0] != min(blocks[0].window_size[0], block.input_resolution[0]) for block in blocks
         ),
     }
+    reductions = {f"layers.{i}.downsample.reduction" for i in range(1, len(model.layers))}
+    found |= {
+        f"the activation {type(blocks[0].mlp.act).__name__}": activation(blocks[0].mlp.act) != "gelu",
+        "norms with another epsilon than 1e-05": epsilons(model) != {EPSILON},
+        "inner norms": any(not identity(getattr(block.mlp, "norm", None)) for block in blocks),
+    }
     named = [name for name, has in found.items() if has]
-    return named + shared_features(model, blocks, EPSILON)
+    return named + shared_features(model, blocks, reductions)

@@ -16,7 +16,17 @@ from intvit.models.base import ImageModel, check_patch
 from intvit.models.drop_path import DropPath
 from intvit.models.vit.blocks import Mlp
 from intvit.quant import QuantConfig, finish_construction
-from intvit.quant.layers import Add, AttentionCore, InputQuantize, LayerNorm, Linear, MeanPool, PatchEmbed, Scores
+from intvit.quant.layers import (
+    Add,
+    AttentionCore,
+    Features,
+    InputQuantize,
+    LayerNorm,
+    Linear,
+    MeanPool,
+    PatchEmbed,
+    Scores,
+)
 from intvit.quant.quantizer import Quantizer
 from intvit.quant.tensor import AnyTensor, gather, reshape
 
@@ -33,14 +43,17 @@ class SwinSize:
     heads: tuple[int, ...]
     patch: int = 4
     window: int = 7
-    mlp_ratio: int = 4
+    mlp_ratio: float = 4.0
 
     def build(self, **options: Any) -> nn.Module:
         return SwinTransformer(self, **options)
 
 
 class SwinTransformer(ImageModel):
-    """Images uint8 (B, 3, H, W) -> logits float32 (B, classes); in integer mode logits are scores * score_scale."""
+    """Images uint8 (B, 3, H, W) -> logits float32 (B, classes); in integer mode logits are scores * score_scale.
+
+    Without classes (num_classes=0) the pooled features (B, C) take the logits' place.
+    """
 
     def __init__(
         self,
@@ -70,14 +83,16 @@ class SwinTransformer(ImageModel):
             rates = rates[depth:]
             self.layers.append(stage)
         self.norm = LayerNorm(width, quant.site("norm"), epsilon=EPSILON)
-        self.pool = MeanPool(Quantizer.of_activation(quant.site("pool")))
-        self.head = nn.ModuleDict({"fc": Scores(width, num_classes, quant.site("head.fc"))})
+        self.pool = MeanPool(Quantizer.of_activation(quant.site("pool")) if num_classes else None)
+        self.head = nn.ModuleDict(
+            {"fc": Scores(width, num_classes, quant.site("head.fc")) if num_classes else Features()}
+        )
         finish_construction(self, quant)
 
     @property
-    def scores_layer(self) -> Scores:
+    def scores_layer(self) -> Scores | Features:
         classifier = self.head["fc"]
-        assert isinstance(classifier, Scores)
+        assert isinstance(classifier, Scores | Features)
         return classifier
 
     def features(self, images: AnyTensor) -> AnyTensor:
@@ -121,7 +136,8 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList()
         for i in range(depth):
             layout = Windows(side, size.window, shifted=i % 2 == 1)
-            block = Block(width, heads, width * size.mlp_ratio, layout, quant, f"{name}.blocks.{i}", rates[i])
+            hidden = int(width * size.mlp_ratio + 1e-6)  # as in a ViT
+            block = Block(width, heads, hidden, layout, quant, f"{name}.blocks.{i}", rates[i])
             self.blocks.append(block)
 
     def forward(self, x: AnyTensor) -> AnyTensor:

@@ -180,7 +180,9 @@ class VisionTransformer(ImageModel):
         """All tokens (B, prefix + L, C) as the first block reads them."""
         patches = self.patch_embed["proj"](pixels)  # (B, L, C)
         positions = self.position(self.pos_embed[:, self.positioned :], patches, own_range=True)
-        tokens = [token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
+        tokens: list[Tensor] = [
+            token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None
+        ]
         if tokens:
             token = tokens[0] if len(tokens) == 1 else torch.cat(tokens, 1)
             if self.positioned:
