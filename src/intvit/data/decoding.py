@@ -19,18 +19,20 @@ SCALES = (8, 4, 2)  # divisors of the size, the smallest image first
 Box = tuple[int, int, int, int]  # top, left, height, width
 
 
-def decode_crop(data: bytes, max_pixels: int, choose: Callable[[Image.Image], Box], size: int) -> np.ndarray:
+def decode_crop(
+    data: bytes, max_pixels: int, choose: Callable[[Image.Image], Box], size: tuple[int, int]
+) -> np.ndarray:
     """The part of an image that `choose` names: encoded image -> uint8 (height, width, 3), to be resized to `size`.
 
-    `choose` gets an image whose size is right but whose pixels may not be loaded. A JPEG is decoded at the smallest
-    scale that leaves the part at least `size` pixels high and wide; the part is then that much smaller. Raises
-    BrokenImage.
+    size: height, width. `choose` gets an image whose size is right but whose pixels may not be loaded. A JPEG is
+    decoded at the smallest scale that leaves the part at least `size` pixels high and wide; the part is then that much
+    smaller. Raises BrokenImage.
     """
     with opened(data, max_pixels) as image:
         top, left, height, width = choose(image)
         pixels, divisor = None, 1
         if image.format == "JPEG" and image.mode == "RGB":
-            divisor = next((scale for scale in SCALES if min(height, width) >= scale * size), 1)
+            divisor = next((scale for scale in SCALES if height >= scale * size[0] and width >= scale * size[1]), 1)
             pixels = _turbo(data, image.size, divisor)
         if pixels is None:
             pixels, divisor = np.array(rgb(image)), 1

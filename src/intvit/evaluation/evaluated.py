@@ -56,8 +56,8 @@ def choose_data(recorded: Mapping[str, Any], wanted: Mapping[str, Any], program:
     # A program does not record what is no part of an experiment: where and how images are read.
     reading = {key: preset_values("data", "base")[key] for key in DATA_NOT_IDENTITY}
     values = {**wanted} if "name" in wanted else {**reading, **recorded, **changes}
-    _, height, _ = program.values[program.input].shape
-    values.update(image_size=height, patch_size=None)
+    _, height, width = program.values[program.input].shape
+    values.update(image_size=[height, width], patch_size=None)
     data = build(DataConfig, values, "data")
     classes = program.values[program.output].shape[0]
     if data.num_classes != classes:

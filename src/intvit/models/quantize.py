@@ -49,7 +49,7 @@ def quantize(
         )
     made = build(
         architecture.size_of(form),
-        image_size=form.patch_embed.img_size[0],
+        image_size=form.patch_embed.img_size,
         patch_size=None,
         num_classes=getattr(classifiers(form)[0], "out_features", 0),  # timm's own stays where a head has been replaced
         mean=mean,

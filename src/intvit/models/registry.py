@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from intvit.arguments import described, unknown, whole_number
+from intvit.arguments import both_sides, described, unknown, whole_number
 from intvit.errors import IntVitError
 from intvit.models.architectures import Size, architectures
 from intvit.models.timm_models import timm_model, timm_model_exists
@@ -43,7 +43,7 @@ MODELS = Models()
 def create_model(
     name: str,
     *,
-    image_size: int,
+    image_size: int | tuple[int, int],
     patch_size: int | None,
     num_classes: int,
     mean: Sequence[float],
@@ -96,7 +96,7 @@ def size_named(name: Any) -> Size:
 def build(
     size: Size,
     *,
-    image_size: int,
+    image_size: int | tuple[int, int],
     patch_size: int | None,
     num_classes: int,
     mean: Sequence[float],
@@ -111,7 +111,7 @@ def build(
     if len(mean) != len(std):
         raise IntVitError(f"mean has {len(mean)} channels, std {len(std)}: give one number of each per channel")
     return size.build(
-        image_size=whole_number("image_size", image_size),
+        image_size=both_sides("image_size", image_size),
         patch_size=None if patch_size is None else whole_number("patch_size", patch_size),
         num_classes=whole_number("num_classes", num_classes, 0),
         mean=mean,
@@ -132,7 +132,7 @@ def _check_size(name: str, value: Any, usual: Any, kind: Any, least: int) -> Non
     elif kind is float:
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
             raise IntVitError(f"{name}={value!r}: expected a number above 0, such as {usual}")
-    elif isinstance(usual, tuple):
+    elif isinstance(usual, tuple) or (isinstance(value, tuple | list) and kind is not int):
         if not isinstance(value, tuple | list) or not value:
             raise IntVitError(f"{name}={value!r}: expected a whole number for each stage, such as {usual}")
         for index, part in enumerate(value):

@@ -58,8 +58,8 @@ def shared_features(model: Any, blocks: Iterable[Any], without_bias: set[str]) -
     others = {type(block.mlp.act).__name__ for block in blocks if activation(block.mlp.act) is None}
     ratios = {block.mlp.fc1.out_features / block.mlp.fc1.in_features for block in blocks}
     found = {
-        "images or patches that are not square": len({*(patches.img_size or (0, 1))}) > 1
-        or len({*patches.patch_size}) > 1,
+        "images of any size (strict_img_size=False)": patches.img_size is None,
+        "patches that are not square": len({*patches.patch_size}) > 1,
         f"the activation {', '.join(sorted(others))}": others,
         "activations that differ among the blocks": len({activation(block.mlp.act) for block in blocks}) > 1,
         f"norms with epsilons {', '.join(map(str, sorted(epsilons(model))))}": len(epsilons(model)) > 1,

@@ -5,6 +5,7 @@ Parameters have timm's names. What the members of the family differ in is a fiel
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from intvit.errors import IntVitError
-from intvit.models.base import ImageModel, check_patch
+from intvit.models.base import ImageModel, patch_grid
 from intvit.models.vit.blocks import AttentionPool, Block
 from intvit.models.vit.weights import adapt
 from intvit.quant import QuantConfig, finish_construction
@@ -98,7 +99,7 @@ class VisionTransformer(ImageModel):
         self,
         size: VisionTransformerSize,
         *,
-        image_size: int,
+        image_size: tuple[int, int],
         patch_size: int | None,
         num_classes: int,
         mean: tuple[float, ...],
@@ -107,8 +108,8 @@ class VisionTransformer(ImageModel):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__(image_size, len(mean), num_classes)
-        patch = check_patch(image_size, size.patch if patch_size is None else patch_size)
-        self.size, width, patches = size, size.width, (image_size // patch) ** 2
+        patch = size.patch if patch_size is None else patch_size
+        self.size, width, patches = size, size.width, math.prod(patch_grid(image_size, patch))
         self.input = InputQuantize(mean, std, quant.site("input"))
         embedding = PatchEmbed(self.channels, width, patch, quant.site("patch_embed.proj"), bias=not size.pre_norm)
         self.patch_embed = nn.ModuleDict({"proj": embedding})
