@@ -52,7 +52,7 @@ def architecture_of(model: nn.Module) -> Architecture:
 
 def timm_model_exists(name: str) -> bool:
     """Whether timm has a model of this name, with or without a tag of pretrained weights."""
-    return bool(_timm().is_model(_bare(name)))
+    return bool(import_timm().is_model(bare_name(name)))
 
 
 @functools.cache
@@ -64,7 +64,7 @@ def timm_model(name: str) -> TimmModel:
     """
     with torch.device("meta"):
         try:
-            model: Any = _timm().create_model(_bare(name))
+            model: Any = import_timm().create_model(bare_name(name))
         except RuntimeError as error:
             raise IntVitError(f"model.name={name}: timm does not build it: {error}") from error
     try:
@@ -73,7 +73,7 @@ def timm_model(name: str) -> TimmModel:
         raise IntVitError(f"model.name={name}: {error}") from error
     given = model.pretrained_cfg
     return TimmModel(
-        size=replace(size, timm=_bare(name)),  # with the tag of the weights
+        size=replace(size, timm=bare_name(name)),  # with the tag of the weights
         image_size=tuple(model.patch_embed.img_size),
         mean=tuple(given["mean"]),
         std=tuple(given["std"]),
@@ -86,14 +86,16 @@ def timm_model(name: str) -> TimmModel:
 def timm_names() -> list[str]:
     """All names in the modules of timm that hold our architectures."""
     modules = dict.fromkeys(kind.split(".")[2] for known in architectures() for kind in known.TIMM)
-    return [name for module in modules for name in _timm().list_models(module=module)]
+    return [name for module in modules for name in import_timm().list_models(module=module)]
 
 
-def _bare(name: str) -> str:
+def bare_name(name: str) -> str:
+    """The name without `timm/` before it."""
     return name.removeprefix(PREFIX)
 
 
-def _timm() -> Any:
+def import_timm() -> Any:
+    """The module; it is slow to import, and needs a torchvision that fits."""
     from intvit.torchvision_fix import ensure_torchvision
 
     ensure_torchvision()
