@@ -13,9 +13,10 @@ from typing import Any
 from torch import nn
 
 from intvit.arguments import both_sides, described, unknown, whole_number
+from intvit.config.timm_photos import timm_has
 from intvit.errors import IntVitError
 from intvit.models.architectures import Size, architectures
-from intvit.models.timm_models import timm_model, timm_model_exists
+from intvit.models.timm_models import timm_model
 from intvit.quant import QuantConfig
 
 
@@ -85,7 +86,7 @@ def size_named(name: Any) -> Size:
     if isinstance(name, str):
         if name in MODELS:
             return MODELS[name]
-        if timm_model_exists(name):
+        if timm_has(name):
             return timm_model(name).size
     raise IntVitError(
         f"model.name={name}: unknown model, expected one of {', '.join(MODELS)}, or timm's name of a VisionTransformer "

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from intvit.errors import IntVitError
 from intvit.models.base import ImageModel
-from intvit.models.registry import MODELS
+from intvit.models.registry import size_named
 
 
 def load_weights(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> None:
@@ -54,11 +54,12 @@ def load_pretrained(model: nn.Module, name: str) -> None:
     ensure_torchvision()
     import timm
 
+    name = size_named(name).timm
     try:
-        source = timm.create_model(MODELS[name].timm, pretrained=True)
+        source = timm.create_model(name, pretrained=True)
     except Exception as error:  # the hub raises many kinds; all of them mean: not available
         raise IntVitError(
-            f"model.pretrained=true: cannot get {MODELS[name].timm} ({type(error).__name__}); "
+            f"model.pretrained=true: cannot get {name} ({type(error).__name__}); "
             "give a file with model.weights=FILE instead"
         ) from error
     load_weights(model, source.state_dict())
