@@ -30,6 +30,8 @@ def one_line(error: BaseException) -> str | None:
     nobody expected, such as a broken connection or a time that ran out, is a mistake in the code.
     """
     if type(error).__module__.startswith(("hydra.", "omegaconf.")):
+        if isinstance(error.__cause__, IntVitError):  # of a resolver of ours
+            return _joined(str(error.__cause__))
         return _config_message(error)
     if isinstance(error, IntVitError):
         return _joined(str(error))

@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from intvit.errors import IntVitError
+
 
 def at_least(least: int) -> Callable[[str], int]:
     """A `type=` for argparse: decimal digits of a number >= least. Anything else is an error of the command line."""
@@ -28,6 +30,17 @@ def image_size(text: str) -> tuple[int, int]:
     if not 1 <= len(sides) <= 2 or not all(side.isdecimal() and int(side) for side in sides):
         raise argparse.ArgumentTypeError(f"{text}: expected pixels, such as 224, or HEIGHTxWIDTH, such as 160x224")
     return int(sides[0]), int(sides[-1])
+
+
+def model_name(text: str) -> str:
+    """A `type=` for argparse: one of our models, or one of timm's that ours compute."""
+    from intvit.models.registry import size_named
+
+    try:
+        size_named(text)
+    except IntVitError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def new_file(text: str) -> Path:

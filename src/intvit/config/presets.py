@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from intvit.config.environment import started_ranks
 from intvit.config.identity import identity_hash, plain
+from intvit.config.timm_photos import timm_photo_value
 from intvit.errors import IntVitError, one_line
 
 
@@ -80,9 +81,14 @@ def _ranks(what: str) -> int:
 
 
 def register_resolvers() -> None:
-    """Makes `${run_folder:}` (conf/train.yaml) and `${ranks:per_node}` (conf/trainer/ddp.yaml) known to OmegaConf."""
+    """Makes three resolvers known to OmegaConf.
+
+    `${run_folder:}` (conf/train.yaml), `${ranks:per_node}` (conf/trainer/ddp.yaml), `${timm:NAME,KEY}`
+    (conf/model/timm.yaml).
+    """
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
     OmegaConf.register_new_resolver("ranks", _ranks, replace=True)
+    OmegaConf.register_new_resolver("timm", timm_photo_value, replace=True)
 
 
 def compose_group(overrides: list[str], group: str) -> dict[str, Any]:

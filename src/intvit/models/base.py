@@ -13,7 +13,7 @@ from intvit.errors import IntVitError
 from intvit.quant.control import move_ranges, quant_layers
 from intvit.quant.derivation import Derivations, without_hooks
 from intvit.quant.derivation_graph import DerivationGraph
-from intvit.quant.layers import Scores
+from intvit.quant.layers import Features, Scores
 from intvit.quant.tensor import AnyTensor, Derived, QTensor, Symbol
 
 
@@ -44,8 +44,8 @@ class ImageModel(nn.Module):
         self.valid: Tensor | None = None  # 0-d bool: whether all scales of the last step were in their proven ranges
 
     @property
-    def scores_layer(self) -> Scores:
-        """The classifier."""
+    def scores_layer(self) -> Scores | Features:
+        """The classifier, or what makes an output of features."""
         raise NotImplementedError
 
     def features(self, images: AnyTensor) -> AnyTensor:

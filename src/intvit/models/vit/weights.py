@@ -1,4 +1,4 @@
-"""timm's weights as ours: what a model holds and the program has no operator for becomes part of its neighbours.
+"""timm's weights as ours: what a trained model holds and a program has no operator for joins the layer before or after.
 
 Done once, in float64, where weights are loaded: what trains and what is exported are then the same parameters.
 """

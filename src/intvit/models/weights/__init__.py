@@ -19,7 +19,7 @@ from intvit.arguments import sides_text
 from intvit.config.environment import is_first_rank
 from intvit.errors import IntVitError
 from intvit.models.base import ImageModel
-from intvit.models.registry import MODELS
+from intvit.models.registry import size_named
 from intvit.models.weights import keys, runs
 from intvit.models.weights.fitting import check, is_classifier
 from intvit.models.weights.reading import Found, read
@@ -136,11 +136,12 @@ def load_pretrained(model: nn.Module, name: str, *, head: str = "keep", resample
     ensure_torchvision()
     import timm
 
+    name = size_named(name).timm
     try:
-        source = timm.create_model(MODELS[name].timm, pretrained=True)
+        source = timm.create_model(name, pretrained=True)
     except Exception as error:  # the hub raises many kinds; all of them mean: not available
         raise IntVitError(
-            f"model.pretrained=true: cannot get {MODELS[name].timm} ({type(error).__name__}); "
+            f"model.pretrained=true: cannot get {name} ({type(error).__name__}); "
             "give a file with model.weights=FILE instead"
         ) from error
     load_weights(model, source.state_dict(), head=head, resample=resample)

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from intvit.arguments import sides_text
 from intvit.errors import IntVitError
+from intvit.models.architectures import architectures
 from intvit.models.base import ImageModel
-from intvit.models.registry import MODELS, architectures
+from intvit.models.registry import MODELS
 from intvit.models.weights.keys import prefix_of
 from intvit.models.weights.resampling import square
 

@@ -24,13 +24,12 @@ def compare(config: Mapping[str, Any], model: ImageModel, where: str, *, fresh_h
     problems = []
     if not fresh_head and run["num_classes"] != model.num_classes:
         problems.append(f"it has {run['num_classes']} classes, the model {model.num_classes}: model.head=fresh")
-    trained = image_size(config)
-    if not resample and trained not in (None, model.image_size):
+    if not resample and (trained := image_size(config)) != model.image_size:
         sizes = f"{sides_text(trained)}, the model {sides_text(model.image_size)}"
         problems.append(f"its image size is {sizes}: model.resample=true")
     for name in ("mean", "std"):
         own = model.get_buffer(f"input.{name}").tolist()
-        if run[name] is not None and list(run[name]) != own:
+        if list(run[name]) != own:
             problems.append(f"its data.{name} is {list(run[name])}, the model's {own}: say the same")
     usual = run.get("heads") or getattr(MODELS.get(run["name"]), "heads", None)
     heads = {core.heads for core in model.modules() if isinstance(core, AttentionCore)}
@@ -40,10 +39,9 @@ def compare(config: Mapping[str, Any], model: ImageModel, where: str, *, fresh_h
         raise IntVitError(f"{where} is of a run whose weights mean something else: {'; '.join(problems)}")
 
 
-def image_size(config: Mapping[str, Any]) -> tuple[int, int] | None:
-    """(H, W) of the images that a run was trained on, None where its config leaves it to the model."""
-    size = config["model"]["image_size"]
-    return size and both_sides("model.image_size", size)
+def image_size(config: Mapping[str, Any]) -> tuple[int, int]:
+    """(H, W) of the images that a run was trained on."""
+    return both_sides("model.image_size", config["model"]["image_size"])
 
 
 def name_and_experiment(checkpoint: Path, config: Mapping[str, Any]) -> dict[str, str]:
