@@ -25,7 +25,16 @@ DATA_NOT_IDENTITY = {"root", "cache", "cache_gb", "retries", "workers", "eval_ba
 
 # Keys younger than the first run folders, by group, with the value that means what was done before there was a choice:
 # there they are left out, so that a run of those days is found again.
-YOUNGER: dict[str, dict[str, Any]] = {}
+YOUNGER: dict[str, dict[str, Any]] = {
+    "data": {
+        "layout": "shards",
+        "train_pattern": "train-*.tar",
+        "val_pattern": "val-*.tar",
+        "label_field": None,
+        "split": None,
+        "orientation": "ignore",
+    },
+}
 
 
 def plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
@@ -54,6 +63,12 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
             parts[group] = {k: v for k, v in parts[group].items() if k not in usual or v != usual[k]}
     parts["trainer"] = {key: (config.get("trainer") or {}).get(key) for key in TRAINER_IDENTITY}
     return parts
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain config of a run folder of any age, with the younger keys that it lacks."""
+    groups = {group: config[group] for group in YOUNGER if isinstance(config.get(group), Mapping)}
+    return {**config, **{group: {**YOUNGER[group], **values} for group, values in groups.items()}}
 
 
 def identity_hash(config: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -203,6 +204,15 @@ def shard_source(config: DataConfig, root: str | Path) -> ShardSource:
     return _shared(
         str(root), config.cache, None if config.cache_gb is None else int(config.cache_gb * 1e9), config.retries
     )
+
+
+def without_absent_cache(config: DataConfig) -> DataConfig:
+    """The config of a run for reading its data elsewhere: a cache folder that is not there is that of another machine.
+
+    So is a relative one, which was in the folder where the run was started.
+    """
+    there = config.cache is not None and os.path.isabs(os.path.expanduser(config.cache))
+    return config if there and Path(str(config.cache)).expanduser().is_dir() else replace(config, cache=None)
 
 
 _shared = lru_cache(ShardSource)
