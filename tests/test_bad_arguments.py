@@ -200,6 +200,8 @@ def test_export_takes_names_of_numpy_and_refuses_a_place_inside_a_file(model: An
         *[({key: "8"}, f"{key}='8': expected a whole number") for key in SIZE],
         *[({key: -8}, f"{key}=-8: expected a whole number") for key in SIZE],
         ({"image_size": True}, "image_size=True: expected a whole number"),
+        ({"image_size": (8, 8, 3)}, "image_size=(8, 8, 3): expected a whole number, or (height, width)"),
+        ({"image_size": (8, 0)}, "image_size[1]=0: expected a whole number of at least 1"),
         ({"distilled": 1}, "distilled=1: expected True or False"),
         ({"dept": 1}, "dept: not a part of deit_t; did you mean depth?"),
         ({"imagesize": 8}, "imagesize: not a part of deit_t; did you mean image_size?"),

@@ -259,7 +259,7 @@ REFUSED = [
     ("vit_tiny_patch16_224", {"num_classes": 0}, "no classifier"),
     ("vit_tiny_patch16_224", {"norm_layer": partial(torch.nn.LayerNorm, eps=1e-5)}, "norms with epsilon 1e-05"),
     ("vit_tiny_patch16_224", {"mlp_ratio": 2.5}, "an MLP of 2.5 times the width"),
-    ("vit_tiny_patch16_224", {"img_size": (16, 32)}, "not square"),
+    ("vit_tiny_patch16_224", {"img_size": (16, 32), "patch_size": (16, 8)}, "patches that are not square"),
     ("deit3_small_patch16_224", {}, "a position embedding that leaves the class token out, LayerScale"),
     ("swin_tiny_patch4_window7_224", {"num_classes": 0}, "no classifier"),
     ("swinv2_tiny_window8_256", {}, "SwinTransformerV2 is none of the architectures"),

@@ -27,6 +27,23 @@ def whole_number(name: str, value: Any, least: int = 1, most: int | None = None)
     return number
 
 
+def both_sides(name: str, value: Any) -> tuple[int, int]:
+    """Height and width; a whole number stands for both. Raises IntVitError for others, and for numbers below 1."""
+    if isinstance(value, tuple | list):
+        if len(value) != 2:
+            raise IntVitError(f"{name}={value!r}: expected a whole number, or (height, width)")
+        height, width = value
+        return whole_number(f"{name}[0]", height), whole_number(f"{name}[1]", width)
+    side = whole_number(name, value)
+    return side, side
+
+
+def sides_text(sides: tuple[int, int]) -> str:
+    """Height and width as a config says them: one number where both are equal."""
+    height, width = sides
+    return str(height) if height == width else f"[{height},{width}]"
+
+
 def unknown(kind: str, name: str, names: Sequence[str]) -> IntVitError:
     """The error for a keyword that there is not, with the nearest of `names`, or all of them."""
     near = difflib.get_close_matches(name, names, 1)

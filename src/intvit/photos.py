@@ -62,24 +62,30 @@ def turn_of(image: Image.Image) -> Image.Transpose | None:
 def fit(
     image: Image.Image, height: int, width: int, crop_pct: float, interpolation: str, max_pixels: int
 ) -> np.ndarray:
-    """Resize the shorter side to floor(longest of height and width / crop_pct), crop the center.
+    """Resize until floor(height / crop_pct) x floor(width / crop_pct) just fits in, crop the center.
 
     RGB (or gray) image -> uint8 (height, width, 3) (or (height, width)). Equal, byte for byte, to timm's evaluation
     transform (`crop_mode` center, unnormalized) on the same Pillow. Raises BrokenImage for one that would become too
     large.
     """
-    short = math.floor(max(height, width) / crop_pct)
-    old_width, old_height = image.size
-    if old_width <= old_height:
-        new_width, new_height = short, int(short * old_height / old_width)
-    else:
-        new_width, new_height = int(short * old_width / old_height), short
+    new_width, new_height = _resized(image.size, math.floor(height / crop_pct), math.floor(width / crop_pct))
     if new_width * new_height > max_pixels:  # a image of 1 x 60000 pixels would grow to gigabytes
         raise BrokenImage(f"{new_width} x {new_height} pixels once resized, more than max_pixels={max_pixels}")
     if image.size != (new_width, new_height):
         image = image.resize((new_width, new_height), Image.Resampling[interpolation.upper()])
     left, top = round((new_width - width) / 2), round((new_height - height) / 2)
     return np.array(image.crop((left, top, left + width, top + height)), dtype=np.uint8)
+
+
+def _resized(size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
+    """Width and height of an image of `size` (width, height) that covers height x width, rounded as timm rounds."""
+    old_width, old_height = size
+    if height != width:
+        ratio = min(old_height / height, old_width / width)
+        return round(old_width / ratio), round(old_height / ratio)
+    if old_width <= old_height:
+        return width, int(height * old_height / old_width)
+    return int(width * old_width / old_height), height
 
 
 @contextmanager

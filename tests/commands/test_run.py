@@ -17,11 +17,11 @@ from intvit.runtime.images import read_images
 from tests.support.random_programs import random_program
 
 
-def program_for(size: int) -> Program:
-    """A checked program whose images are RGB squares."""
+def program_for(height: int, width: int | None = None) -> Program:
+    """A checked program of RGB images, squares where the width is not given."""
     for seed in range(200):
         program = random_program(seed)
-        if program.values["image"].shape == (3, size, size):
+        if program.values["image"].shape == (3, height, width or height):
             return program
     raise AssertionError
 
@@ -33,13 +33,14 @@ def picture(tmp_path: Path) -> Path:
     return tmp_path / "picture.png"
 
 
+@pytest.mark.parametrize("size", [(8, 8), (8, 12)])
 @pytest.mark.parametrize(("crop", "interpolation"), [(0.875, "bicubic"), (1.0, "bilinear"), (0.9, "lanczos")])
-def test_the_transform_is_that_of_evaluation(crop: float, interpolation: str, picture: Path) -> None:
-    program = program_for(8)
+def test_the_transform_is_that_of_evaluation(crop: float, interpolation: str, size, picture: Path) -> None:
+    program = program_for(*size)
     program.provenance = {"config": {"data": {"crop_pct": crop, "interpolation": interpolation}}}
     for name, image in {"wide": Image.open(picture), "high": Image.open(picture).rotate(90, expand=True)}.items():
         image.save(path := picture.with_name(f"{name}.png"))
-        expected = EvalTransform(8, crop, interpolation, max_pixels=10**6).of_image(image)
+        expected = EvalTransform(size, crop, interpolation, max_pixels=10**6).of_image(image)
         assert np.array_equal(read_images(program, [path])[0], expected.numpy())
 
 

@@ -168,7 +168,7 @@ def test_sixteen_bits_keep_their_high_byte():
     values = (np.arange(64, dtype=np.uint16) * 1000).reshape(8, 8)
     buffer = io.BytesIO()
     Image.fromarray(values).save(buffer, "PNG")
-    image = EvalTransform(8, 1.0, "bicubic", 10_000)(buffer.getvalue())
+    image = EvalTransform((8, 8), 1.0, "bicubic", 10_000)(buffer.getvalue())
     assert all(np.array_equal(channel.numpy(), values >> 8) for channel in image)
 
 
@@ -187,4 +187,4 @@ def test_a_thread_of_pixels_that_would_grow_to_gigabytes_is_bad():
     buffer = io.BytesIO()
     Image.new("RGB", (60_000, 1)).save(buffer, "PNG")
     with pytest.raises(BrokenImage, match=r"15360000 x 256 pixels once resized, more than max_pixels"):
-        EvalTransform(224, 0.875, "bicubic", 100_000_000)(buffer.getvalue())
+        EvalTransform((224, 224), 0.875, "bicubic", 100_000_000)(buffer.getvalue())

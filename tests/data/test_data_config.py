@@ -23,14 +23,14 @@ def preset(name: str, *overrides: str) -> DataConfig:
 
 def test_digits_preset_fits_the_digits():
     data = preset("digits")
-    assert (data.image_size, data.patch_size, data.num_classes) == (8, 4, 10)
+    assert (data.image_size, data.patch_size, data.num_classes) == ((8, 8), 4, 10)
     assert class_names(data) == list("0123456789")
 
 
 @pytest.mark.parametrize("name", ["imagenet", "imagenette"])
 def test_imagenet_presets_have_a_thousand_named_classes(name):
     data = preset(name, "data.root=somewhere")
-    assert (data.name, data.root, data.image_size, data.patch_size) == (name, "somewhere", 224, None)
+    assert (data.name, data.root, data.image_size, data.patch_size) == (name, "somewhere", (224, 224), None)
     assert data.train_transform.auto_augment == "rand-m9-mstd0.5-inc1"
     names = class_names(data)
     assert len(names) == 1000
@@ -61,6 +61,18 @@ def test_presets_spell_out_every_key():
         ({"batch_size": "8"}, r"^data.batch_size=8: expected an integer$"),
         ({"workers": -1}, r"^data.workers=-1: expected at least 0$"),
         ({"patch_size": 3}, r"^data.patch_size=3: does not divide data.image_size=4$"),
+        ({"image_size": [6, 8], "patch_size": 4}, r"^data.patch_size=4: does not divide data.image_size=\[6,8\]$"),
+        (
+            {"image_size": [6, 8, 3]},
+            r"^data.image_size=\[6, 8, 3\]: expected a whole number of at least 1, or \[height,",
+        ),
+        (
+            {"image_size": [6, 0]},
+            r"^data.image_size=\[6, 0\]: expected a whole number of at least 1, or \[height, width",
+        ),
+        ({"image_size": 0}, r"^data.image_size=0: expected a whole number of at least 1, or \[height, width\]$"),
+        ({"image_size": True}, r"^data.image_size=True: expected a whole number"),
+        ({"image_size": "8"}, r"^data.image_size=8: expected a whole number"),
         ({"crop_pct": 1.1}, r"^data.crop_pct=1.1: "),
         ({"interpolation": "cubic"}, r"^data.interpolation=cubic: unknown, expected one of nearest"),
         ({"mean": 0.5}, r"^data.mean=0.5: expected a list of numbers$"),
@@ -80,5 +92,7 @@ def test_a_wrong_value_is_named_in_one_line(changes, message):
 
 
 def test_a_missing_key_is_named():
-    with pytest.raises(IntVitError, match=r"^data.image_size: missing, expected an integer$"):
+    with pytest.raises(
+        IntVitError, match=r"^data.image_size: missing, expected a whole number of at least 1, or \[height, width\]$"
+    ):
         build(DataConfig, {"name": "digits"}, "data")

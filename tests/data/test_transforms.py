@@ -25,8 +25,8 @@ LIMIT = 100_000_000
 SIZES = [(224, 224), (500, 375), (375, 500), (333, 500), (1, 1), (1, 300), (640, 17), (257, 256), (90, 91), (1023, 641)]
 
 
-def timm_output(image: Image.Image, size: int, crop_pct: float, interpolation: str) -> torch.Tensor:
-    transform = create_transform((3, size, size), crop_pct=crop_pct, interpolation=interpolation, normalize=False)
+def timm_output(image: Image.Image, size: tuple[int, int], crop_pct: float, interpolation: str) -> torch.Tensor:
+    transform = create_transform((3, *size), crop_pct=crop_pct, interpolation=interpolation, normalize=False)
     return transform(image)
 
 
@@ -41,20 +41,33 @@ def random_image(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize(("image_size", "crop_pct"), [(224, 0.875), (224, 0.9), (224, 1.0), (8, 1.0), (33, 0.3)])
+@pytest.mark.parametrize(
+    ("image_size", "crop_pct"),
+    [
+        ((224, 224), 0.875),
+        ((224, 224), 0.9),
+        ((224, 224), 1.0),
+        ((8, 8), 1.0),
+        ((33, 33), 0.3),
+        ((160, 224), 0.875),
+        ((224, 160), 0.95),
+        ((17, 90), 1.0),
+        ((8, 9), 0.1),
+    ],
+)
 def test_evaluation_equals_timm_at_every_aspect_ratio(size, image_size, crop_pct):
     photo = random_image(*size)
     image = EvalTransform(image_size, crop_pct, "bicubic", LIMIT).of_image(photo)
     assert image.dtype == torch.uint8
-    assert image.shape == (3, image_size, image_size)
+    assert image.shape == (3, *image_size)
     assert torch.equal(image, timm_output(photo, image_size, crop_pct, "bicubic"))
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"])
 def test_evaluation_equals_timm_with_every_interpolation(interpolation):
     photo = random_image(131, 97)
-    image = EvalTransform(64, 0.875, interpolation, LIMIT).of_image(photo)
-    assert torch.equal(image, timm_output(photo, 64, 0.875, interpolation))
+    image = EvalTransform((64, 64), 0.875, interpolation, LIMIT).of_image(photo)
+    assert torch.equal(image, timm_output(photo, (64, 64), 0.875, interpolation))
 
 
 def test_evaluation_equals_timm_on_real_photos(real_data):
@@ -64,7 +77,7 @@ def test_evaluation_equals_timm_on_real_photos(real_data):
     for position in range(0, len(index), 7):
         content = index.read(position)
         shapes.add(decode(content, LIMIT).size)
-        expected = timm_output(Image.open(io.BytesIO(content)).convert("RGB"), 224, 0.875, "bicubic")
+        expected = timm_output(Image.open(io.BytesIO(content)).convert("RGB"), (224, 224), 0.875, "bicubic")
         assert torch.equal(transform(content), expected), index.bad_sample(position, "differs")
     assert len(shapes) > 10
 
@@ -81,7 +94,8 @@ def test_every_mode_becomes_rgb_as_timms_reader_makes_it(mode, kind):
     assert image.mode == "RGB"
     assert torch.equal(to_tensor(image), to_tensor(Image.open(buffer).convert("RGB")))
     assert torch.equal(
-        EvalTransform(32, 0.875, "bicubic", LIMIT)(buffer.getvalue()), timm_output(image, 32, 0.875, "bicubic")
+        EvalTransform((32, 32), 0.875, "bicubic", LIMIT)(buffer.getvalue()),
+        timm_output(image, (32, 32), 0.875, "bicubic"),
     )
 
 
@@ -89,7 +103,7 @@ def test_gray_pixels_come_in_all_three_channels():
     buffer = io.BytesIO()
     pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
     Image.fromarray(pixels).save(buffer, format="PNG")
-    image = EvalTransform(8, 1.0, "bicubic", LIMIT)(buffer.getvalue())
+    image = EvalTransform((8, 8), 1.0, "bicubic", LIMIT)(buffer.getvalue())
     assert all(np.array_equal(channel.numpy(), pixels) for channel in image)
 
 
@@ -108,6 +122,15 @@ def test_photos_are_changed_by_timm_and_stay_uint8(auto_augment):
             image = transform(encoded(random_image(*size)))
         assert image.dtype == torch.uint8
         assert image.shape == (3, 64, 64)
+
+
+@pytest.mark.parametrize("auto_augment", ["rand-m9-mstd0.5-inc1", None])
+def test_photos_for_training_may_be_higher_than_wide(auto_augment):
+    options = {"kind": "photo", "auto_augment": auto_augment, "interpolation": "bicubic"}
+    transform = train_transform(config(None, image_size=[64, 40], train_transform=options))
+    for kind in ("PNG", "JPEG"):
+        with seeded("here"):
+            assert transform(encoded(random_image(300, 200), kind)).shape == (3, 64, 40)
 
 
 def test_options_of_the_photo_transform_reach_timm():
@@ -158,7 +181,7 @@ def test_a_jpegs_crop_is_decoded_at_the_smallest_scale_that_keeps_its_size(size,
         top, left = int(draw.integers(0, size[1] - height + 1)), int(draw.integers(0, size[0] - width + 1))
         if number % 2:
             top, left, height, width = (side // 8 * 8 for side in (top, left, height, width))
-        part = decode_crop(data, LIMIT, lambda _, box=(top, left, height, width): box, 100)
+        part = decode_crop(data, LIMIT, lambda _, box=(top, left, height, width): box, (100, 100))
         divisor = next((d for d in (8, 4, 2) if min(height, width) >= 100 * d), 1)
         seen.add(divisor)
         assert abs(part.shape[0] - height / divisor) <= 1
@@ -179,7 +202,7 @@ def test_a_jpegs_crop_is_decoded_at_the_smallest_scale_that_keeps_its_size(size,
 )
 def test_crops_of_other_images_are_pillows(mode, kind):
     data = encoded(smooth_image(300, 200).convert(mode), kind)
-    part = decode_crop(data, LIMIT, lambda image: (10, 20, image.height - 50, 240), 8)
+    part = decode_crop(data, LIMIT, lambda image: (10, 20, image.height - 50, 240), (8, 8))
     assert np.array_equal(part, np.asarray(decode(data, LIMIT))[10:160, 20:260])
 
 

@@ -92,6 +92,16 @@ def test_an_onnx_file_goes_beside_the_export_and_its_runtime_agrees(run: Path) -
     assert values["runtimes"]["onnx"]["mismatches"] == 0
 
 
+def test_images_that_are_not_square_from_training_to_the_runtimes(tmp_path: Path) -> None:
+    train(tiny("data.image_size=[8,12]", "data.max_pixels=144", *ONLY_CALIBRATE), tmp_path / "run")
+    values = evaluated(f"ckpt={tmp_path / 'run'}", "runtimes=[torch,numpy,onnx]")
+    assert load_checkpoint(tmp_path / "run" / "integer").values["image"].shape == (3, 8, 12)
+    assert {name: figures["mismatches"] for name, figures in values["runtimes"].items()} == dict.fromkeys(
+        ("torch", "numpy", "onnx"), 0
+    )
+    assert evaluated(f"integer={tmp_path / 'run' / 'integer'}", "runtimes=[numpy]")["images"] == 45
+
+
 def test_an_exported_checkpoint_alone_needs_neither_lightning_nor_timm(run: Path) -> None:
     whole = evaluated(f"ckpt={run}")
     script = (

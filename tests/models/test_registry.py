@@ -9,6 +9,7 @@ from torch import nn
 
 from intvit.calibration import calibrate
 from intvit.models import MODELS, load_weights
+from intvit.models.quantize import quantize
 from intvit.quant import set_mode
 from intvit.torchvision_fix import ensure_torchvision
 from tests.support.registry_models import MEAN, STD, model_of, random_images, reduced
@@ -94,6 +95,36 @@ def test_swin_of_any_size_that_the_patch_divides(size: int, tmp_path) -> None:
     assert float_difference(model, reference, images) <= 1e-4
     calibrate(model, [images])
     assert differences(model, images, tmp_path / "integer") == []
+
+
+@pytest.mark.parametrize("size", [(20, 52), (60, 24), (4, 100), (28, 56), (36, 8)], ids=str)
+def test_swin_of_images_that_are_not_square(size: tuple[int, int], tmp_path) -> None:
+    """Windows cut and shifted on one axis alone, an odd number of rows or of columns at the merging."""
+    reference = timm_model("swin_t", img_size=size)
+    model, images = model_of("swin_t", "lut8_true8", image_size=size), random_images(3, *size)
+    load_weights(model, reference.state_dict())
+    assert float_difference(model, reference, images) <= 1e-4
+    calibrate(model, [images])
+    assert differences(model, images, tmp_path / "integer") == []
+
+
+@pytest.mark.parametrize("preset", ["ivit8", "lut8_true8"])
+@pytest.mark.parametrize("name", ["deit_t", "deit_t_distilled"])
+def test_vit_of_images_that_are_not_square(name: str, preset: str, tmp_path) -> None:
+    reference = timm_model(name, img_size=(32, 80))
+    model, images = model_of(name, preset, image_size=(32, 80)), random_images(3, 32, 80)
+    load_weights(model, reference.state_dict())
+    assert float_difference(model, reference, images) <= 1e-4
+    calibrate(model, [images])
+    assert differences(model, images, tmp_path / "integer") == []
+
+
+@pytest.mark.parametrize(("name", "size"), [("deit_t", (48, 16)), ("swin_t", (20, 52)), ("swin_t", (100, 12))])
+def test_timms_models_of_images_that_are_not_square_are_taken_over(name: str, size: tuple[int, int]) -> None:
+    reference = timm_model(name, img_size=size)
+    model = quantize(reference, "lut8", mean=MEAN, std=STD)
+    assert model.image_size == size
+    assert float_difference(model, reference, random_images(2, *size)) <= 1e-4
 
 
 def test_reading_the_scale_of_the_scores_moves_no_range() -> None:

@@ -28,5 +28,6 @@ def model_of(name: str, preset: str, **changes: Any) -> nn.Module:
     return create_model(name, **{**options, "quant": quant_of(preset), **small, **changes})
 
 
-def random_images(count: int, size: int) -> torch.Tensor:
-    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+def random_images(count: int, height: int, width: int | None = None) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, 3, height, width or height), dtype=torch.uint8, generator=generator)

@@ -34,7 +34,7 @@ def widths() -> list[dict[str, Any]]:
         torch.manual_seed(0)
         size: dict[str, Any] = {"image_size": data.image_size, "patch_size": None, "num_classes": 10, "depth": 1}
         model = create_model("deit_t", mean=data.mean, std=data.std, quant=quant, **size).eval()
-        calibrate(model, [torch.randint(0, 256, (1, 3, data.image_size, data.image_size), dtype=torch.uint8)])
+        calibrate(model, [torch.randint(0, 256, (1, 3, *data.image_size), dtype=torch.uint8)])
         program = record(model)
         proven = bounds(program)
         families = {"exponential": quant.softmax, "softmax": quant.softmax, "gelu": quant.gelu}

@@ -32,7 +32,7 @@ class DeviceStep:
     model: str
     quant: str
     batch: int
-    image_size: int = 224
+    image_size: int | tuple[int, int] = 224
     teacher: bool = False
     sizes: dict[str, int] = field(default_factory=dict)  # width, depth, heads of a smaller one of the family
 
@@ -79,7 +79,7 @@ def audit(step: DeviceStep) -> Audit:
     teacher = step.build("fp32").eval() if step.teacher else None
     optimizer = torch.optim.AdamW(model.parameters(), foreach=True)
     averages = [parameter.detach().clone() for parameter in model.parameters()]
-    shape = (step.batch, model.channels, step.image_size, step.image_size)
+    shape = (step.batch, model.channels, *model.image_size)
     images = torch.empty(shape, dtype=torch.uint8, device="meta")
     labels = torch.empty(step.batch, dtype=torch.int64, device="meta")
     for seen in (_Operators(), _Operators()):  # the first one makes the optimizer's state

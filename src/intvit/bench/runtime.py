@@ -54,7 +54,7 @@ def models(settings: RuntimeSettings) -> tuple[nn.Module, Program, Tensor]:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    pixels = torch.randint(0, 256, (settings.batch, 3, data.image_size, data.image_size), dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (settings.batch, 3, *data.image_size), dtype=torch.uint8)
     integer = photo_model(settings.model, settings.quant, data)
     load_weights(integer, dict(model.named_parameters()))
     calibrate(integer, [pixels])

@@ -27,7 +27,7 @@ class TrainSettings:
 
     model: str
     batch: int
-    image_size: int
+    image_size: tuple[int, int]
     threads: int
     quant: tuple[str, ...]
     compile: bool
@@ -50,7 +50,7 @@ class Variant:
             std=IMAGENET_STD,
             quant=config,
         )
-        shape = (settings.batch, 3, settings.image_size, settings.image_size)
+        shape = (settings.batch, 3, *settings.image_size)
         self.images = torch.randint(0, 256, shape, dtype=torch.uint8)
         self.labels = torch.randint(0, 1000, (settings.batch,))
         if config.enabled:

@@ -25,6 +25,14 @@ def at_least(least: int) -> Callable[[str], int]:
 positive = at_least(1)
 
 
+def image_size(text: str) -> tuple[int, int]:
+    """A `type=` for argparse: height and width, of `224` or `160x224`."""
+    sides = text.split("x")
+    if not 1 <= len(sides) <= 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise argparse.ArgumentTypeError(f"{text}: expected pixels, such as 224, or HEIGHTxWIDTH, such as 160x224")
+    return int(sides[0]), int(sides[-1])
+
+
 def new_file(text: str) -> Path:
     """A `type=` for argparse: where a file can be written, in folders that may yet have to be made."""
     path = Path(text)
@@ -46,6 +54,13 @@ def _check_place(folder: Path) -> None:
         raise argparse.ArgumentTypeError(f"{there} is a file; expected a folder")
     if not os.access(there, os.W_OK):
         raise argparse.ArgumentTypeError(f"{there} is a folder that you may not write to")
+
+
+def image_size_option(parser: argparse.ArgumentParser) -> None:
+    """--image-size N or HxW."""
+    parser.add_argument(
+        "--image-size", type=image_size, default=(224, 224), metavar="N|HxW", help="pixels (default 224)"
+    )
 
 
 def workers_option(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ import argparse
 from typing import Any
 
 from intvit.bench.device_step import DeviceStep, audit
-from intvit.commands.argument_types import new_file, positive
+from intvit.commands.argument_types import image_size_option, new_file, positive
 from intvit.config.presets import presets
 from intvit.files import write_json
 
@@ -20,7 +20,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="deit_s")
     parser.add_argument("--quant", nargs="+", default=presets("quant"), help="presets; all")
     parser.add_argument("--batch", type=positive, default=256)
-    parser.add_argument("--image-size", type=positive, default=224)
+    image_size_option(parser)
     parser.add_argument("--teacher", action="store_true", help="with a float teacher")
     parser.add_argument("--kinds", action="store_true", help="also the operators by name")
     parser.add_argument("--json", type=new_file, help="also write the figures to this file")
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     """Count, print the table, optionally write JSON."""
     options = _parser().parse_args(arguments)
     rows: list[dict[str, Any]] = []
-    print(f"{options.model}, batch {options.batch}, {options.image_size} px")
+    print(f"{options.model}, batch {options.batch}, {'x'.join(map(str, options.image_size))} px")
     print(f"{'':<16}{'operators':>10}{'derivation':>12}{'operands GB':>13}{'host copies':>13}{'host reads':>12}")
     for quant in options.quant:
         found = audit(DeviceStep(options.model, quant, options.batch, options.image_size, options.teacher))

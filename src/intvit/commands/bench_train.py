@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from intvit.bench.train import TrainSettings, measure
-from intvit.commands.argument_types import new_file, positive
+from intvit.commands.argument_types import image_size_option, new_file, positive
 from intvit.files import write_json
 
 
@@ -20,7 +20,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="intvit bench train", description=__doc__.partition("\n\n")[2])
     parser.add_argument("--model", default="deit_t")
     parser.add_argument("--batch", type=positive, default=8)
-    parser.add_argument("--image-size", type=positive, default=224)
+    image_size_option(parser)
     parser.add_argument("--threads", type=positive, default=torch.get_num_threads())
     parser.add_argument("--quant", nargs="+", default=["ivit8", "lut8"], help="presets to compare with float")
     parser.add_argument("--eager-only", action="store_true", help="leave out the compiled variants")
@@ -49,8 +49,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _print(rows: list[dict[str, Any]], settings: TrainSettings) -> None:
+    size = "x".join(map(str, settings.image_size))
     print(
-        f"{settings.model}, batch {settings.batch}, {settings.image_size} px, {settings.threads} threads, "
+        f"{settings.model}, batch {settings.batch}, {size} px, {settings.threads} threads, "
         f"{settings.steps} interleaved steps, torch {torch.__version__}"
     )
     print(f"{'':<16}{'wall ms':>9}{'ratio':>7}{'CPU ms':>9}{'ratio':>7}{'saved MiB':>11}{'ratio':>7}{'peak MiB':>10}")

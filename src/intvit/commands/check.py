@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from intvit.commands.argument_types import at_least, positive
+from intvit.commands.argument_types import at_least, image_size_option, positive
 from intvit.evaluation.check import check_model
 from intvit.models import MODELS
 from intvit.runtime import RUNTIMES
@@ -23,7 +23,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quant", default="lut8", help="an integer preset (lut8), with overrides after commas")
     parser.add_argument("--runtimes", nargs="+", default=["torch", "numpy"], help=f"of {', '.join(RUNTIMES)}")
     parser.add_argument("--images", type=positive, default=2, help="random images to run (default 2)")
-    parser.add_argument("--image-size", type=positive, default=224, help="side in pixels (default 224)")
+    image_size_option(parser)
     parser.add_argument("--seed", type=at_least(0), default=0, help="of weights and images (default 0)")
     return parser
 

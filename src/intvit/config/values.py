@@ -16,7 +16,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from intvit.errors import IntVitError
@@ -24,6 +24,21 @@ from intvit.errors import IntVitError
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
+
+
+def _both_sides(value: Any) -> Any:
+    """(n, n) for a number n; a list as a tuple."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value, value
+    return tuple(value) if isinstance(value, list) else value
+
+
+# Height and width. The config says one number for both, or a list of two.
+Sides = Annotated[
+    tuple[Count, Count],
+    BeforeValidator(_both_sides),
+    Field(title="a whole number of at least 1, or [height, width]"),
+]
 
 OUT_OF_BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")  # of pydantic
 
@@ -75,6 +90,8 @@ def _explained(kind: type[TypedConfig], values: Any, where: str, problem: Mappin
     hint: Any = kind
     for step in problem["loc"]:
         inner = _only_choice(hint)
+        if _title(inner):
+            break  # the value is described as a whole
         if isinstance(step, int):
             if step >= len(values):
                 break  # the list is too short
@@ -99,7 +116,7 @@ def _expected(where: str, value: Any, hint: Any, *, out_of_bounds: bool) -> str:
         return f"{where}={value}: unknown, expected {_describe(hint)}"
     if typing.get_origin(inner) is list and isinstance(value, str | int | float):
         return f"{where}={value}: expected {_describe(hint)}; say {where}=[{value}]"
-    if not out_of_bounds or typing.get_origin(inner) is not Annotated:
+    if not out_of_bounds or typing.get_origin(inner) is not Annotated or _title(inner):
         return f"{where}={value}: expected {_describe(hint)}"
     base, bounds = typing.get_args(inner)
     reason = f" ({bounds.description})" if bounds.description else ""
@@ -122,7 +139,7 @@ def _describe(hint: Any) -> str:
     if _is_union(hint):
         return " or ".join("null" if part is types.NoneType else _describe(part) for part in parameters)
     if origin is Annotated:
-        return _describe(parameters[0])
+        return _title(hint) or _describe(parameters[0])
     if origin is Literal:
         return "one of " + ", ".join(str(part) for part in parameters)
     if origin is tuple and Ellipsis not in parameters:
@@ -132,6 +149,11 @@ def _describe(hint: Any) -> str:
         return f"a list of {plural.get(parameters[0]) or _describe(parameters[0])}"
     names = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
     return names.get(hint, "a group of keys")
+
+
+def _title(hint: Any) -> str | None:
+    """What a type of ours calls its values, if it does."""
+    return next((part.title for part in typing.get_args(hint) if isinstance(part, FieldInfo)), None)
 
 
 def _range(bounds: FieldInfo) -> str:

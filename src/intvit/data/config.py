@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from intvit.config.values import Count, Share, TypedConfig
+from intvit.arguments import sides_text
+from intvit.config.values import Count, Share, Sides, TypedConfig
 from intvit.errors import IntVitError
 
 IMAGENET_CLASSES = 1000
@@ -60,7 +61,7 @@ class DataConfig(TypedConfig):
     error = DataError
 
     name: str  # `digits` is made on demand; every other name reads the shards under `root`
-    image_size: Count  # height and width that the model sees
+    image_size: Sides  # height and width that the model sees
     num_classes: Count  # labels are 0..num_classes-1
     mean: tuple[float, ...]  # per channel, of pixels scaled to 0..1; the model folds it into its first operator
     std: tuple[float, ...]
@@ -89,8 +90,9 @@ class DataConfig(TypedConfig):
     train_transform: TrainTransformConfig
 
     def __post_init__(self) -> None:
-        if self.patch_size is not None and self.image_size % self.patch_size:
-            raise DataError(f"data.patch_size={self.patch_size}: does not divide data.image_size={self.image_size}")
+        if self.patch_size is not None and any(side % self.patch_size for side in self.image_size):
+            size = sides_text(self.image_size)
+            raise DataError(f"data.patch_size={self.patch_size}: does not divide data.image_size={size}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0.0:
             raise DataError(f"data.mean={self.mean} data.std={self.std}: expected 3 channels each and std above 0")
         if self.layout == "folder" and self.cache is not None:

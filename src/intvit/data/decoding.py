@@ -31,13 +31,13 @@ Box = tuple[int, int, int, int]  # top, left, height, width
 
 
 def decode_crop(
-    data: bytes, max_pixels: int, choose: Callable[[Any], Box], size: int, upright: bool = False
+    data: bytes, max_pixels: int, choose: Callable[[Any], Box], size: tuple[int, int], upright: bool = False
 ) -> np.ndarray:
     """The part of an image that `choose` names: encoded image -> uint8 (height, width, 3), to be resized to `size`.
 
-    `choose` gets an image whose size is right but whose pixels may not be loaded. A JPEG is decoded at the smallest
-    scale that leaves the part at least `size` pixels high and wide; the part is then that much smaller. upright: the
-    part is one of the image as its orientation mark turns it. Raises BrokenImage.
+    size: height, width. `choose` gets an image whose size is right but whose pixels may not be loaded. A JPEG is
+    decoded at the smallest scale that leaves the part at least `size` pixels high and wide; the part is then that much
+    smaller. upright: the part is one of the image as its orientation mark turns it. Raises BrokenImage.
     """
     with opened(data, max_pixels) as image:
         turn = turn_of(image) if upright else None
@@ -45,7 +45,7 @@ def decode_crop(
         top, left, height, width = choose(whole)
         pixels, divisor = None, 1
         if image.format == "JPEG" and image.mode == "RGB":
-            divisor = next((scale for scale in SCALES if min(height, width) >= scale * size), 1)
+            divisor = next((scale for scale in SCALES if height >= scale * size[0] and width >= scale * size[1]), 1)
             pixels = _turbo(data, image.size, divisor)
         if pixels is None:
             pixels, divisor = np.array(rgb(image)), 1

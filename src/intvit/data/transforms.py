@@ -15,7 +15,7 @@ from intvit.data.config import DataConfig
 from intvit.data.decoding import Box, decode_crop
 from intvit.photos import decode, fit
 
-Transform = Callable[[bytes], torch.Tensor]  # encoded image -> uint8 (3, size, size); raises BrokenImage
+Transform = Callable[[bytes], torch.Tensor]  # encoded image -> uint8 (3, H, W); raises BrokenImage
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
@@ -29,9 +29,9 @@ def _channels_first(pixels: np.ndarray) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Encoded image -> uint8 (3, size, size) as `intvit.photos.fit` makes it, equal to timm's to the byte."""
+    """Encoded image -> uint8 (3, H, W) as `intvit.photos.fit` makes it, equal to timm's to the byte."""
 
-    image_size: int
+    image_size: tuple[int, int]  # height, width
     crop_pct: float
     interpolation: str
     max_pixels: int
@@ -41,13 +41,12 @@ class EvalTransform:
         return self.of_image(decode(data, self.max_pixels, self.upright))
 
     def of_image(self, image: Image.Image) -> torch.Tensor:
-        """RGB image -> uint8 (3, size, size)."""
-        size = self.image_size
-        return _channels_first(fit(image, size, size, self.crop_pct, self.interpolation, self.max_pixels))
+        """RGB image -> uint8 (3, H, W)."""
+        return _channels_first(fit(image, *self.image_size, self.crop_pct, self.interpolation, self.max_pixels))
 
 
 class TrainTransform:
-    """timm's random crop, flip and augmentation: encoded image -> uint8 (3, size, size).
+    """timm's random crop, flip and augmentation: encoded image -> uint8 (3, H, W).
 
     Draws from `random`, numpy and torch. Crops and their order of drawing are timm's; the crop is decoded at a fitting
     scale and resized by torch, four times faster than by Pillow and off by a level or so in some pixels.
@@ -81,16 +80,17 @@ class TrainTransform:
         return box
 
     def _resize(self, pixels: np.ndarray) -> torch.Tensor:
-        """uint8 (H, W, 3) -> uint8 (3, size, size)."""
-        size = (self.image_size, self.image_size)
+        """uint8 (any, any, 3) -> uint8 (3, H, W)."""
+        height, width = self.image_size
         if self.interpolation not in ("bilinear", "bicubic"):  # torch resizes bytes with a low pass in these two
-            return to_tensor(Image.fromarray(pixels).resize(size, Image.Resampling[self.interpolation.upper()]))
+            resampling = Image.Resampling[self.interpolation.upper()]
+            return to_tensor(Image.fromarray(pixels).resize((width, height), resampling))
         source = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # channels last, as the fast path wants it
-        return interpolate(source, size, mode=self.interpolation, antialias=True)[0].contiguous()
+        return interpolate(source, (height, width), mode=self.interpolation, antialias=True)[0].contiguous()
 
 
 def timm_transform(config: DataConfig) -> Any:
-    """timm's training transform of a config, RGB image -> uint8 (3, size, size), in torchvision's Compose."""
+    """timm's training transform of a config, RGB image -> uint8 (3, H, W), in torchvision's Compose."""
     from intvit.torchvision_fix import ensure_torchvision
 
     ensure_torchvision()

@@ -17,6 +17,7 @@ from intvit.errors import IntVitError
 from intvit.evaluation.config import EVALUATION, EvaluateConfig
 from intvit.evaluation.differences import Trace
 from intvit.evaluation.engine import Executor
+from intvit.photo_folders import WANTED
 from intvit.program import Program, load_checkpoint
 
 
@@ -58,9 +59,11 @@ def choose_data(recorded: Mapping[str, Any], wanted: Mapping[str, Any], program:
     # A program does not record what is no part of an experiment: where and how images are read.
     reading = {key: preset_values("data", "base")[key] for key in DATA_NOT_IDENTITY}
     values = {**wanted} if "name" in wanted else {**reading, **YOUNGER["data"], **recorded, **changes}
-    _, height, _ = program.values[program.input].shape
-    values.update(image_size=height, patch_size=None)
+    _, height, width = program.values[program.input].shape
+    values.update(image_size=[height, width], patch_size=None)
     data = build(DataConfig, values, "data")
+    if data.root is None and data.layout == "folder":
+        raise IntVitError(f"data={data.name}: data.root is not set; {WANTED}")
     if "cache" not in changes:
         data = without_absent_cache(data)
     classes = program.values[program.output].shape[0]

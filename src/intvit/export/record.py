@@ -83,7 +83,7 @@ def record(model: nn.Module, classes: Sequence[str] | None = None, provenance: d
     ours = _ours(model)
     _refuse_float(ours)
     recorder = Recorder()
-    recorder.values["image"] = Value((ours.channels, ours.image_size, ours.image_size), 8, False, None)
+    recorder.values["image"] = Value((ours.channels, *ours.image_size), 8, False, None)
     scores = ours.derive(recorder)
     program = Program(
         input="image",

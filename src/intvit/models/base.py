@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from intvit.arguments import described
+from intvit.arguments import described, sides_text
 from intvit.errors import IntVitError
 from intvit.quant.control import move_ranges, quant_layers
 from intvit.quant.derivation import Derivations, without_hooks
@@ -16,20 +16,25 @@ from intvit.quant.layers import Scores
 from intvit.quant.tensor import AnyTensor, Derived, QTensor, Symbol
 
 
-def check_patch(image_size: int, patch: int) -> int:
-    """The patch size. Raises IntVitError unless it divides the image size."""
-    if image_size % patch:
+def patch_grid(image_size: tuple[int, int], patch: int) -> tuple[int, int]:
+    """Rows and columns of patches. Raises IntVitError unless the patch size divides both sides of the image."""
+    if any(side % patch for side in image_size):
+        height, width = (side - side % patch or patch for side in image_size)
         raise IntVitError(
-            f"model.image_size={image_size} is not divisible by model.patch_size={patch}; "
-            f"choose a multiple, such as {image_size - image_size % patch or patch}"
+            f"model.image_size={sides_text(image_size)} is not divisible by model.patch_size={patch}; "
+            f"choose multiples, such as {sides_text((height, width))}"
         )
-    return patch
+    height, width = image_size
+    return height // patch, width // patch
 
 
 class ImageModel(nn.Module):
-    """Images uint8 (B, C, H, W) -> logits float32 (B, classes). An architecture gives `features` and `scores_layer`."""
+    """Images uint8 (B, C, H, W) -> logits float32 (B, classes). An architecture gives `features` and `scores_layer`.
 
-    def __init__(self, image_size: int, channels: int, num_classes: int) -> None:
+    image_size: (H, W).
+    """
+
+    def __init__(self, image_size: tuple[int, int], channels: int, num_classes: int) -> None:
         super().__init__()
         self.image_size, self.channels, self.num_classes = image_size, channels, num_classes
         self.provenance: dict[str, Any] = {}  # where the weights are from, for the exported program
@@ -83,7 +88,7 @@ class ImageModel(nn.Module):
 
         Raises IntVitError naming a layer without a range, or with a scale that is out of its range.
         """
-        image = Symbol("image", (self.channels, self.image_size, self.image_size), 8, False, None, None, builder)
+        image = Symbol("image", (self.channels, *self.image_size), 8, False, None, None, builder)
         with without_hooks(self):
             scores = self(image)
         assert isinstance(scores, Symbol)
@@ -92,7 +97,7 @@ class ImageModel(nn.Module):
 
     def check_images(self, images: AnyTensor) -> None:
         """Raise IntVitError unless images are uint8 (B, C, H, W), B >= 1, of the model's size."""
-        expected = (self.channels, self.image_size, self.image_size)
+        expected = (self.channels, *self.image_size)
         if not isinstance(images, Tensor):
             raise IntVitError(
                 f"images are {described(images)}; the model takes a tensor torch.uint8 (B, {expected[0]}, "

@@ -37,7 +37,7 @@ def create_model(
     name: str,
     *,
     quant: str | QuantConfig = "lut8",
-    image_size: int = 224,
+    image_size: int | tuple[int, int] = 224,
     patch_size: int | None = None,
     num_classes: int = 1000,
     mean: tuple[float, ...] = IMAGENET_MEAN,
@@ -49,10 +49,10 @@ def create_model(
     """A model in eval and float mode: uint8 images (B, C, H, W), 0..255, not normalized -> logits float32 (B, classes).
 
     name: one of `intvit.models()`. quant: a preset (`intvit.presets()`), with overrides after commas, or a config of
-    `intvit.compose`. image_size: side in pixels. patch_size: None for the model's own. mean, std: per channel, of
-    pixels scaled to 0..1; the model normalizes. weights: a file with timm's key names (.safetensors, .pth).
-    pretrained: timm's ImageNet weights, downloaded. Without either the weights are random. size: fields of the model's
-    size that are to be others, such as width, depth and heads.
+    `intvit.compose`. image_size: in pixels, one number or (height, width). patch_size: None for the model's own. mean,
+    std: per channel, of pixels scaled to 0..1; the model normalizes. weights: a file with timm's key names
+    (.safetensors, .pth). pretrained: timm's ImageNet weights, downloaded. Without either the weights are random. size:
+    fields of the model's size that are to be others, such as width, depth and heads.
 
     Raises IntVitError for an unknown name, preset or keyword, a size that makes no sense, an image size that patches do
     not divide, and weights that do not fit.

@@ -34,7 +34,7 @@ def photo_model(name: str, quant: str, data: DataConfig) -> nn.Module:
     )
 
 
-def random_model(name: str, quant: str, image_size: int, seed: int) -> nn.Module:
+def random_model(name: str, quant: str, image_size: tuple[int, int], seed: int) -> nn.Module:
     """`name` with lively random weights, ImageNet's classes and normalization, in eval mode."""
     torch.manual_seed(seed)
     model = photo_model(name, quant, replace(photo_config(), image_size=image_size))

@@ -55,7 +55,7 @@ def quantize(
         )
     made = build(
         architecture.size_of(form),
-        image_size=form.patch_embed.img_size[0],
+        image_size=form.patch_embed.img_size,
         patch_size=None,
         num_classes=classifiers(form)[0].out_features,  # num_classes stays timm's where a head has been replaced
         mean=mean,

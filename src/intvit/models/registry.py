@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
-from intvit.arguments import described, unknown, whole_number
+from intvit.arguments import both_sides, described, unknown, whole_number
 from intvit.errors import IntVitError
 from intvit.quant import QuantConfig
 
@@ -87,7 +87,7 @@ MODELS = Models()
 def create_model(
     name: str,
     *,
-    image_size: int,
+    image_size: int | tuple[int, int],
     patch_size: int | None,
     num_classes: int,
     mean: Sequence[float],
@@ -128,7 +128,7 @@ def create_model(
 def build(
     size: Size,
     *,
-    image_size: int,
+    image_size: int | tuple[int, int],
     patch_size: int | None,
     num_classes: int,
     mean: Sequence[float],
@@ -140,7 +140,7 @@ def build(
     if len(mean) != len(std):
         raise IntVitError(f"mean has {len(mean)} channels, std {len(std)}: give one number of each per channel")
     return size.build(
-        image_size=whole_number("image_size", image_size),
+        image_size=both_sides("image_size", image_size),
         patch_size=None if patch_size is None else whole_number("patch_size", patch_size),
         num_classes=whole_number("num_classes", num_classes),
         mean=mean,

@@ -53,8 +53,8 @@ def shared_features(model: Any, blocks: Iterable[Any], epsilon: float) -> list[s
     epsilons = {module.eps for module in modules if isinstance(module, nn.LayerNorm)} - {epsilon}
     ratios = {block.mlp.fc1.out_features / block.mlp.fc1.in_features for block in blocks}
     found = {
-        "images or patches that are not square": len({*(patches.img_size or (0, 1))}) > 1
-        or len({*patches.patch_size}) > 1,
+        "images of any size (strict_img_size=False)": patches.img_size is None,
+        "patches that are not square": len({*patches.patch_size}) > 1,
         f"the activation {', '.join(sorted(activations))}": activations,
         f"norms with epsilon {', '.join(map(str, sorted(epsilons)))}": epsilons,
         f"an MLP of {min(ratios):.4g} times the width": len(ratios) > 1 or not min(ratios).is_integer(),

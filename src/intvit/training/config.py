@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from intvit.arguments import sides_text
 from intvit.config.presets import compose_group
-from intvit.config.values import Count, TypedConfig, build
+from intvit.config.values import Count, Sides, TypedConfig, build
 from intvit.data.config import DataConfig
 from intvit.errors import IntVitError
 from intvit.quant.config import QuantConfig
@@ -23,7 +24,7 @@ class ModelConfig(TypedConfig):
     """The `model` group: which architecture at which size, and the weights that it starts from."""
 
     name: str
-    image_size: Count
+    image_size: Sides
     patch_size: Count | None
     num_classes: Count
     mean: tuple[float, ...]
@@ -118,7 +119,8 @@ class TrainConfig(TypedConfig):
             )
         if self.model.image_size != self.data.image_size:
             raise IntVitError(
-                f"model.image_size={self.model.image_size} but data.image_size={self.data.image_size}: "
+                f"model.image_size={sides_text(self.model.image_size)} but "
+                f"data.image_size={sides_text(self.data.image_size)}: "
                 "set data.image_size alone"
             )
 

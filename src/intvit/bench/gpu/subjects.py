@@ -41,7 +41,7 @@ def calibrated(name: str, quant: str, place: Place) -> ImageModel:
 def pixels(model: ImageModel, count: int, seed: int) -> Tensor:
     """Random images, the first black and the second white where there are more than two."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (count, model.channels, model.image_size, model.image_size)
+    shape = (count, model.channels, *model.image_size)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     if count > 2:
         images[0], images[1] = 0, 255

@@ -17,7 +17,7 @@ def size_of(model: Any) -> SwinSize:
         depths=tuple(len(blocks) for blocks in stages),
         heads=tuple(blocks[0].attn.num_heads for blocks in stages),
         patch=model.patch_embed.patch_size[0],
-        window=stages[0][0].window_size[0],
+        window=_window(model),
         mlp_ratio=stages[0][0].mlp.fc1.out_features // model.embed_dim,
     )
 
@@ -34,11 +34,17 @@ def missing_features(model: Any) -> list[str]:
     found = {
         f"global_pool={model.head.global_pool.pool_type!r}": model.head.global_pool.pool_type != "avg",
         "dynamic_img_size": model.dynamic_img_size,
-        "windows that are not square": any(block.window_size[0] != block.window_size[1] for block in blocks),
         "windows even where one holds all tokens": any(block.always_partition for block in blocks),
-        "window sizes that differ among the stages": any(
-            block.window_size[0] != min(blocks[0].window_size[0], block.input_resolution[0]) for block in blocks
+        "windows that are not square, or differ among the stages": any(
+            size != min(_window(model), side)
+            for block in blocks
+            for size, side in zip(block.window_size, block.input_resolution, strict=True)
         ),
     }
     named = [name for name, has in found.items() if has]
     return named + shared_features(model, blocks, EPSILON)
+
+
+def _window(model: Any) -> int:
+    """Side of the windows of the first stage; timm keeps it only where the tokens are more, else their own number."""
+    return max(model.layers[0].blocks[0].window_size)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from intvit.errors import IntVitError
-from intvit.models.base import ImageModel, check_patch
+from intvit.models.base import ImageModel, patch_grid
 from intvit.models.drop_path import DropPath
 from intvit.models.vit.network import Mlp
 from intvit.quant import QuantConfig, finish_construction
@@ -46,7 +46,7 @@ class SwinTransformer(ImageModel):
         self,
         size: SwinSize,
         *,
-        image_size: int,
+        image_size: tuple[int, int],
         patch_size: int | None,
         num_classes: int,
         mean: tuple[float, ...],
@@ -57,16 +57,16 @@ class SwinTransformer(ImageModel):
         super().__init__(image_size, len(mean), num_classes)
         if len(size.depths) != len(size.heads):
             raise IntVitError(f"depths={size.depths} and heads={size.heads}: give one of each for every stage")
-        patch = check_patch(image_size, size.patch if patch_size is None else patch_size)
+        patch = size.patch if patch_size is None else patch_size
+        grid, width = patch_grid(image_size, patch), size.width
         self.input = InputQuantize(mean, std, quant.site("input"))
         self.patch_embed = PatchEmbedding(len(mean), size.width, patch, quant)
         rates = torch.linspace(0, drop_path, sum(size.depths)).tolist()
         self.layers = nn.ModuleList()
-        side, width = image_size // patch, size.width
         for i, (depth, heads) in enumerate(zip(size.depths, size.heads, strict=True)):
-            merged = (side, width) if i else None
-            side, width = (-(-side // 2), 2 * width) if i else (side, width)
-            stage = Stage(width, depth, heads, side, merged, size, quant, f"layers.{i}", rates[:depth])
+            merged = (grid, width) if i else None
+            grid, width = ((-(-grid[0] // 2), -(-grid[1] // 2)), 2 * width) if i else (grid, width)
+            stage = Stage(width, depth, heads, grid, merged, size, quant, f"layers.{i}", rates[:depth])
             rates = rates[depth:]
             self.layers.append(stage)
         self.norm = LayerNorm(width, quant.site("norm"), epsilon=EPSILON)
@@ -109,8 +109,8 @@ class Stage(nn.Module):
         width: int,
         depth: int,
         heads: int,
-        side: int,
-        merged: tuple[int, int] | None,
+        grid: tuple[int, int],
+        merged: tuple[tuple[int, int], int] | None,
         size: SwinSize,
         quant: QuantConfig,
         name: str,
@@ -120,7 +120,7 @@ class Stage(nn.Module):
         self.downsample = PatchMerging(*merged, quant, f"{name}.downsample") if merged else nn.Identity()
         self.blocks = nn.ModuleList()
         for i in range(depth):
-            layout = Windows(side, size.window, shifted=i % 2 == 1)
+            layout = Windows(grid, size.window, shifted=i % 2 == 1)
             block = Block(width, heads, width * size.mlp_ratio, layout, quant, f"{name}.blocks.{i}", rates[i])
             self.blocks.append(block)
 
@@ -132,20 +132,23 @@ class Stage(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Four neighbours become one token of twice the channels; an odd side is padded with zeros."""
+    """Four neighbours become one token of twice the channels; an odd side is padded with zeros.
+
+    grid: rows and columns of the tokens that come in.
+    """
 
     index: Tensor
 
-    def __init__(self, side: int, width: int, quant: QuantConfig, name: str) -> None:
+    def __init__(self, grid: tuple[int, int], width: int, quant: QuantConfig, name: str) -> None:
         super().__init__()
         self.name, self.width = name, width
         self.norm = LayerNorm(4 * width, quant.site(f"{name}.norm"), epsilon=EPSILON)
         site = quant.site(f"{name}.reduction")
         self.reduction = Linear(4 * width, 2 * width, site, Quantizer.of_stream(2 * width, site), bias=False)
-        grid = _padded(torch.arange(side * side).view(side, side), 2)
-        half = grid.shape[0] // 2
+        tokens = _padded(_numbered(grid), (2, 2))
+        rows, columns = (side // 2 for side in tokens.shape)
         # timm's order of the four: top left, bottom left, top right, bottom right
-        index = grid.view(half, 2, half, 2).permute(0, 2, 3, 1).reshape(-1)
+        index = tokens.view(rows, 2, columns, 2).permute(0, 2, 3, 1).reshape(-1)
         self.register_buffer("index", index, persistent=False)
 
     def forward(self, x: AnyTensor) -> AnyTensor:
@@ -157,41 +160,47 @@ class PatchMerging(nn.Module):
 class Windows:
     """Which tokens share a window: `order` lists them window by window (-1: padding), `back` puts them in place again.
 
-    size: side of a window, no larger than the image; count: number of windows; excluded: bool (count, N, N) or None,
-    pairs of tokens that a cyclic shift brought into one window from opposite sides of the image. As in timm, the sides
-    are those of the padded image, and padding is attended to.
+    grid: rows and columns of the tokens. size: of a window, on each axis no larger than the grid; count: number of
+    windows; excluded: bool (count, N, N) or None, pairs of tokens that a cyclic shift brought into one window from
+    opposite sides of the image. As in timm, an axis that one window covers is not shifted, the sides are those of the
+    padded image, and padding is attended to.
     """
 
-    def __init__(self, side: int, window: int, *, shifted: bool) -> None:
-        self.size = min(window, side)
-        shift = window // 2 if shifted and side > window else 0
-        grid = torch.arange(side * side).view(side, side).roll((-shift, -shift), (0, 1))
-        order = self._partition(_padded(grid, self.size))
+    def __init__(self, grid: tuple[int, int], window: int, *, shifted: bool) -> None:
+        self.size = (min(window, grid[0]), min(window, grid[1]))
+        rows, columns = (window // 2 if shifted and side > window else 0 for side in grid)
+        padded = _padded(_numbered(grid).roll((-rows, -columns), (0, 1)), self.size)
+        order = self._partition(padded)
         self.order, self.count = order.reshape(-1), order.shape[0]
-        positions = torch.empty(side * side, dtype=torch.int64)
+        positions = torch.empty(grid[0] * grid[1], dtype=torch.int64)
         kept = self.order >= 0
         positions[self.order[kept]] = kept.nonzero().view(-1)
         self.back = positions
-        self.excluded = self._excluded(shift, -(-side // self.size) * self.size) if shift else None
+        self.excluded = self._excluded((rows, columns), padded) if rows or columns else None
 
-    def _partition(self, grid: Tensor) -> Tensor:
+    def _partition(self, tokens: Tensor) -> Tensor:
         """(H, W) -> (windows, tokens of one)."""
-        count = grid.shape[0] // self.size
-        return grid.view(count, self.size, count, self.size).transpose(1, 2).reshape(count * count, -1)
+        height, width = self.size
+        rows, columns = tokens.shape[0] // height, tokens.shape[1] // width
+        return tokens.view(rows, height, columns, width).transpose(1, 2).reshape(rows * columns, -1)
 
-    def _excluded(self, shift: int, side: int) -> Tensor:
-        band = torch.zeros(side, dtype=torch.int64)  # along each axis: untouched, beside the seam, beyond it
-        band[side - self.size :] = 1
-        band[side - shift :] = 2
-        region = self._partition(3 * band[:, None] + band)
+    def _excluded(self, shifts: tuple[int, int], padded: Tensor) -> Tensor:
+        bands = []
+        for side, window, shift in zip(padded.shape, self.size, shifts, strict=True):
+            band = torch.zeros(side, dtype=torch.int64)  # along each axis: untouched, beside the seam, beyond it
+            if shift:
+                band[side - window :] = 1
+                band[side - shift :] = 2
+            bands.append(band)
+        region = self._partition(3 * bands[0][:, None] + bands[1])
         return region[:, :, None] != region[:, None, :]
 
     def relative_positions(self) -> Tensor:
-        """Row of the bias table for every pair of tokens of a window, int64 (N, N)."""
-        along = torch.arange(self.size)
-        y, x = (c.reshape(-1) for c in torch.meshgrid(along, along, indexing="ij"))
-        rows, columns = (c[:, None] - c[None, :] + self.size - 1 for c in (y, x))
-        return rows * (2 * self.size - 1) + columns
+        """Row of the bias table, ((2 h - 1) (2 w - 1), heads), for every pair of tokens of a window, int64 (N, N)."""
+        height, width = self.size
+        y, x = (c.reshape(-1) for c in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))
+        rows, columns = y[:, None] - y[None, :] + height - 1, x[:, None] - x[None, :] + width - 1
+        return rows * (2 * width - 1) + columns
 
 
 class Block(nn.Module):
@@ -224,7 +233,8 @@ class WindowAttention(nn.Module):
     def __init__(self, width: int, heads: int, layout: Windows, quant: QuantConfig, name: str) -> None:
         super().__init__()
         self.name = name
-        table = torch.empty((2 * layout.size - 1) ** 2, heads)
+        rows, columns = layout.size
+        table = torch.empty((2 * rows - 1) * (2 * columns - 1), heads)
         self.relative_position_bias_table = nn.Parameter(nn.init.trunc_normal_(table, std=0.02))
         site = quant.site(f"{name}.qkv")
         output = Quantizer(site.bits.activation, site.observer.activation, site.observer, groups=3)
@@ -243,7 +253,12 @@ class WindowAttention(nn.Module):
         return self.proj(gather(self.core(x, bias), 0, self.back, f"{self.name}.tokens"))
 
 
-def _padded(grid: Tensor, multiple: int) -> Tensor:
+def _numbered(grid: tuple[int, int]) -> Tensor:
+    """Tokens of a grid in row-major order, int64 (H, W)."""
+    return torch.arange(grid[0] * grid[1]).view(grid)
+
+
+def _padded(tokens: Tensor, multiples: tuple[int, int]) -> Tensor:
     """(H, W) with -1 appended until both sides are multiples."""
-    down, right = (-side % multiple for side in grid.shape)
-    return nn.functional.pad(grid, (0, right, 0, down), value=-1)
+    down, right = (-side % multiple for side, multiple in zip(tokens.shape, multiples, strict=True))
+    return nn.functional.pad(tokens, (0, right, 0, down), value=-1)

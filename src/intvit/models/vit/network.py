@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from intvit.models.base import ImageModel, check_patch
+from intvit.models.base import ImageModel, patch_grid
 from intvit.models.drop_path import DropPath
 from intvit.quant import QuantConfig, finish_construction
 from intvit.quant.layers import (
@@ -50,7 +51,7 @@ class VisionTransformer(ImageModel):
         self,
         size: VisionTransformerSize,
         *,
-        image_size: int,
+        image_size: tuple[int, int],
         patch_size: int | None,
         num_classes: int,
         mean: tuple[float, ...],
@@ -59,8 +60,8 @@ class VisionTransformer(ImageModel):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__(image_size, len(mean), num_classes)
-        patch = check_patch(image_size, size.patch if patch_size is None else patch_size)
-        width, tokens = size.width, (image_size // patch) ** 2
+        patch = size.patch if patch_size is None else patch_size
+        width, tokens = size.width, math.prod(patch_grid(image_size, patch))
         self.input = InputQuantize(mean, std, quant.site("input"))
         self.patch_embed = nn.ModuleDict(
             {"proj": PatchEmbed(self.channels, width, patch, quant.site("patch_embed.proj"))}
