@@ -19,8 +19,8 @@ def main(arguments: list[str]) -> None:
         prog="intvit shards create",
         description="Write train-*.tar and val-*.tar with index.json. SRC holds train/ and val/ (or validation/) with "
         "a folder for each class, or ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar. Images are copied as they "
-        "are, in random order; what is no photo is counted and named. Interrupted, the same command goes on; it never mixes "
-        "settings. A second split joins shards of the same classes.",
+        "are, in random order; what is no photo is counted and named. Interrupted, the same command goes on; it never "
+        "mixes settings. A second split joins shards of the same classes.",
     )
     parser.add_argument("source", metavar="SRC", type=Path)
     parser.add_argument("target", metavar="DST", type=Path)

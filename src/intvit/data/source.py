@@ -11,7 +11,6 @@ import hashlib
 import logging
 import os
 import shutil
-import tarfile
 import tempfile
 import time
 import zlib
@@ -168,7 +167,7 @@ class ShardSource:
                         digest.update(block)
                         size += len(block)
                 except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-                    raise tarfile.ReadError(f"does not unpack: {error}") from error
+                    raise DataError(f"{self.where(name)}: does not unpack ({error}); write it again") from error
             if self.checksums.get(name, digest.hexdigest()) != digest.hexdigest():
                 raise OSError(f"{size} bytes came whose checksum is not that of the index")
             self._make_room(staged.parent, size)
