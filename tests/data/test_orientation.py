@@ -15,8 +15,8 @@ from intvit.data.transforms import eval_transform, train_transform
 from intvit.photos import decode
 from intvit.program import save_checkpoint
 from intvit.runtime.images import read_images
-from tests.commands.test_run import program_for
 from tests.support.photo_trees import tree_config
+from tests.support.random_programs import random_program
 from tests.support.synthetic_shards import config
 
 LIMIT = 10**6
@@ -83,7 +83,7 @@ def test_training_evaluation_calibration_and_run_see_the_same_pixels(tmp_path, o
     for make in (train_loader, validation_loader, calibration_loader):
         ((images, _),) = make(data)
         assert np.array_equal(images[0].numpy(), expected)
-    program = program_for(8)
+    program = next(p for p in map(random_program, range(200)) if p.values["image"].shape == (3, 8, 8))
     values = {"crop_pct": data.crop_pct, "interpolation": data.interpolation, "orientation": orientation}
     program.provenance = {"config": {"data": values}}
     save_checkpoint(program, tmp_path / "integer")

@@ -103,7 +103,7 @@ def test_an_exported_program_can_take_its_names_from_the_index(source, tmp_path)
     assert class_names(data) == ["ant", "bee", "cat"]
     with pytest.raises(DataError, match=r"index.json: names 3 classes, data.num_classes=5"):
         class_names(config(target, class_names="index"))
-    with pytest.raises(DataError, match=r"index.json: cannot be read .*; data.class_names=indices needs none"):
+    with pytest.raises(DataError, match=r"index.json: cannot be read.*; data.class_names=indices needs none"):
         class_names(config(source, class_names="index"))
 
 

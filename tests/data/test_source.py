@@ -198,14 +198,13 @@ def test_a_file_system_without_locks_times_and_synced_folders_holds_a_cache(fold
     def refused(*arguments):
         raise OSError(number, os.strerror(number))
 
-    sync = os.fsync
+    def sync(file):
+        return refused() if stat.S_ISDIR(os.fstat(file).st_mode) and number != errno.ENOLCK else original(file)
+
+    original = os.fsync
     monkeypatch.setattr("fcntl.flock", refused)
     monkeypatch.setattr(os, "utime", refused)
-    monkeypatch.setattr(
-        os,
-        "fsync",
-        lambda file: refused() if stat.S_ISDIR(os.fstat(file).st_mode) and number != errno.ENOLCK else sync(file),
-    )
+    monkeypatch.setattr(os, "fsync", sync)
     source = ShardSource(folder, str(tmp_path / "cache"), retries=0)
     assert source.path("val-000000.tar").read_bytes() == (folder / "val-000000.tar").read_bytes()
 

@@ -53,6 +53,14 @@ def plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     return dict(config)
 
 
+def with_younger(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a run folder with the keys that came after it, at the values that mean what it did."""
+    return {
+        group: {**YOUNGER[group], **values} if group in YOUNGER and isinstance(values, Mapping) else values
+        for group, values in config.items()
+    }
+
+
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of a plain config that define the experiment."""
     parts = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
@@ -63,12 +71,6 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
             parts[group] = {k: v for k, v in parts[group].items() if k not in usual or v != usual[k]}
     parts["trainer"] = {key: (config.get("trainer") or {}).get(key) for key in TRAINER_IDENTITY}
     return parts
-
-
-def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The plain config of a run folder of any age, with the younger keys that it lacks."""
-    groups = {group: config[group] for group in YOUNGER if isinstance(config.get(group), Mapping)}
-    return {**config, **{group: {**YOUNGER[group], **values} for group, values in groups.items()}}
 
 
 def identity_hash(config: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 
 from intvit.data.config import DataConfig, DataError
 from intvit.data.imagenet import imagenet_words
@@ -17,41 +18,34 @@ def class_names(config: DataConfig) -> list[str]:
     """`config.num_classes` names: "0".."9" for digits, WordNet's words for ImageNet, those of the data, or indices.
 
     ImageNet's words come with timm; without timm they are class indices too. Raises DataError where the data names
-    another number of classes.
+    none, or another number of classes.
     """
-    if config.class_names == "index":
-        return _index_names(config)
     if config.class_names == "folders":
         return tree_class_names(config)
     if config.class_names == "imagenet":
-        try:
+        with suppress(ImportError):
             return list(imagenet_words())
-        except ImportError:
-            pass
-    return _indices(config.num_classes)
-
-
-def _index_names(config: DataConfig) -> list[str]:
-    source = shard_source(config, str(config.root))
-    where = source.where(INDEX)
-    try:
-        names = read_index(source.fetch(INDEX), where).classes
-    except OSError as error:
-        names = () if source.remote else _label_names(config)
-        if not names:
-            raise DataError(f"{where}: cannot be read ({error}); data.class_names=indices needs none") from error
+    if config.class_names != "index":
+        return _indices(config.num_classes)
+    names, where = _index_names(config), shard_source(config, str(config.root)).where(INDEX)
+    if not names:
+        raise DataError(f"{where}: cannot be read, or names no classes; data.class_names=indices needs none")
     if len(names) != config.num_classes:
         raise DataError(f"{where}: names {len(names)} classes, data.num_classes={config.num_classes}")
     return list(names)
 
 
-def _label_names(config: DataConfig) -> tuple[str, ...]:
-    """Of shards without index.json whose labels are names of classes."""
+def _index_names(config: DataConfig) -> tuple[str, ...]:
+    """Of index.json, or of shards without one whose labels are names; none where neither has them."""
+    source = shard_source(config, str(config.root))
+    try:
+        return read_index(source.fetch(INDEX), source.where(INDEX)).classes
+    except OSError:
+        if source.remote:
+            return ()
     for split in ("train", "val"):
-        try:
+        with suppress(DataError):
             return open_split(config, split).classes
-        except DataError:
-            continue
     return ()
 
 
@@ -60,7 +54,9 @@ def _indices(count: int) -> list[str]:
 
 
 def compare_classes(data: DataConfig, expected: Sequence[str], whose: str) -> None:
-    """As `compare_names`, with the names of the data's classes."""
+    """As `compare_names`, with the names of the data's classes, if it has any."""
+    if data.class_names == "index" and not _index_names(data):
+        return
     compare_names(class_names(data), f"data={data.name} data.root={data.root}", expected, whose)
 
 

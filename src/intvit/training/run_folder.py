@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from intvit.config.environment import is_first_rank, is_restart
-from intvit.config.identity import completed, differences, identity_hash
+from intvit.config.identity import differences, identity_hash, with_younger
 from intvit.errors import IntVitError
 from intvit.files import write_text
 
@@ -53,7 +53,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise IntVitError(f"{path} is not readable: {type(error).__name__}") from error
     if not isinstance(values, dict):
         raise IntVitError(f"{path} is not a config")
-    return completed({str(key): value for key, value in values.items()})
+    return with_younger({str(key): value for key, value in values.items()})
 
 
 def prepare(folder: Path, config: Mapping[str, Any], ckpt: str | None, fresh: bool) -> Start:

@@ -106,7 +106,7 @@ def _image_folders(folders: dict[str, Path], classes: Sequence[str]) -> SourceIm
     own = [one.name for one in found.get("train") or next(iter(found.values()))]
     if classes and "train" in folders and (missing := sorted(set(classes) - set(own))):
         raise DataError(
-            f"{folders['train']}: has no class {missing[0]}, which the shards there have; give another folder"
+            f"{folders['train']}: lacks class {missing[0]}, which the shards there have; give another folder"
         )
     known = "the shards there have" if classes else "train has"
     classes = classes or own
