@@ -56,6 +56,11 @@ def _config_message(error: BaseException) -> str:
     if mandatory := re.search(r"Missing mandatory value: (\S+) full_key: (\S+)", message):
         key = next(key for key in (*mandatory.groups(), mandatory[1]) if "." in key)
         return f"{key}: missing, and has no default; say {key}=VALUE"
+    raised: BaseException | None = error
+    while raised is not None:
+        if isinstance(raised, IntVitError):  # while a value was resolved
+            return _joined(str(raised))
+        raised = raised.__cause__ or raised.__context__
     cause = error.__cause__
     if cause is not None and type(cause).__module__.startswith("omegaconf."):
         message += f" ({str(cause).splitlines()[0]})"

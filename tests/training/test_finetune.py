@@ -66,6 +66,19 @@ def test_a_run_s_weights_are_not_read_as_something_else(float_run: Path, tmp_pat
     load_weights(model, float_run, head="fresh")
 
 
+def test_classes_in_another_order_are_not_those_of_the_run(
+    float_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = torch.load(float_run / LAST, weights_only=True)
+    names = [f"digit {digit}" for digit in range(10)]
+    checkpoint["intvit"]["classes"] = names
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    monkeypatch.setattr("intvit.training.entry.class_names", lambda data: names[::-1])
+    with pytest.raises(IntVitError, match=r"class 0 is 'digit 9', .*other\.ckpt has 'digit 0' there"):
+        run(tmp_path / "run", *CALIBRATE, f"model.weights={tmp_path / 'other.ckpt'}")
+    run(tmp_path / "fresh", *CALIBRATE, f"model.weights={tmp_path / 'other.ckpt'}", "model.head=fresh")
+
+
 def test_a_checkpoint_that_has_left_its_folder_is_weights_as_well(float_run: Path, tmp_path: Path) -> None:
     elsewhere = shutil.copy(float_run / LAST, tmp_path / "kept.ckpt")
     run(tmp_path / "run", *CALIBRATE, f"model.weights={elsewhere}")

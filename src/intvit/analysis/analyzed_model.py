@@ -21,6 +21,7 @@ from intvit.calibration import (
 from intvit.data.config import DataConfig
 from intvit.data.loading import calibration_loader, first_images, validation_loader
 from intvit.data.presets import photo_config
+from intvit.data.source import without_absent_cache
 from intvit.errors import IntVitError
 from intvit.models.weights.reading import holds_weights_alone
 from intvit.quant import QuantConfig, set_mode
@@ -162,7 +163,8 @@ def _of_run(source: ModelSource) -> AnalyzedModel:
         raise IntVitError(str(error).removeprefix("ckpt=")) from None  # a key of train.py that nobody typed here
     if not trained.quant.enabled or not state["calibrated"]:
         raise IntVitError(f"{folder} has no integer ranges: train with quant=ivit8, or give its weights file")
-    data = replace(trained.data, root=source.data or trained.data.root, eval_batch_size=BATCH)
+    reading = without_absent_cache(trained.data)
+    data = replace(reading, root=source.data or trained.data.root, eval_batch_size=BATCH)
     images = _calibration_images(data, source.calibration or trained.data.root, source.calibration_images)
     batch = trained.data.eval_batch_size
     return AnalyzedModel(folder.name, trained.model, trained.quant, model, data, images, batch)

@@ -28,6 +28,14 @@ DATA_NOT_IDENTITY = {"root", "cache", "cache_gb", "retries", "workers", "eval_ba
 YOUNGER: dict[str, dict[str, Any]] = {
     "model": {"weights_key": "auto", "weights_prefix": None, "head": "keep", "resample": False},
     "schedule": {"head": None},
+    "data": {
+        "layout": "shards",
+        "train_pattern": "train-*.tar",
+        "val_pattern": "val-*.tar",
+        "label_field": None,
+        "split": None,
+        "orientation": "ignore",
+    },
 }
 
 

@@ -37,8 +37,10 @@ def exported_run(config: EvaluateConfig, device: torch.device) -> EvaluatedProgr
     if not state["calibrated"]:
         raise IntVitError(f"{folder} has no ranges yet (it stopped before calibration): go on with ckpt=last")
     set_mode(model, "integer")
-    root = config.data.get("root") or trained.data.root  # where the shards lie now
-    program = record(model, class_names(replace(trained.data, root=root)), _provenance(folder))
+    # An older checkpoint does not name its classes; where the shards lie now, their index does.
+    root = config.data.get("root") or trained.data.root
+    classes = state.get("classes") or class_names(replace(trained.data, root=root))
+    program = record(model, classes, _provenance(folder))
     data = choose_data(read_config(folder)["data"], config.data, program)
     target = Path(config.export.folder) if config.export.folder else folder / "integer"
     save_checkpoint(program, target)

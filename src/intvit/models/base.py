@@ -39,6 +39,7 @@ class ImageModel(nn.Module):
         super().__init__()
         self.image_size, self.channels, self.num_classes = image_size, channels, num_classes
         self.provenance: dict[str, Any] = {}  # where the weights are from, for the exported program
+        self.trained_classes: list[str] = []  # by score, where weights of a run of train.py say it
         self.managed = False  # by a trainer, that calls `move_ranges`; else ranges move where a training step begins
         self._graph = DerivationGraph()
         self.valid: Tensor | None = None  # 0-d bool: whether all scales of the last step were in their proven ranges

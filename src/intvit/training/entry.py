@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from torch import nn
 
 from intvit.config.environment import is_first_rank
 from intvit.config.identity import identity_hash, plain
 from intvit.config.run_files import LAST, STATE
+from intvit.data.classes import class_names, compare_names
 from intvit.data.loading import train_loader
 from intvit.data.shards import open_split
 from intvit.errors import IntVitError
@@ -61,7 +61,9 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
     model = build_model(typed.model, typed.quant)
     assert isinstance(model, ImageModel)
     module = TrainingModule(model, build_optimizer(model, typed.optimizer, typed.schedule), timeline, typed)
-    step, epoch = (0, 0) if start.checkpoint is None else _position(start.checkpoint, folder, model, timeline)
+    module.classes = class_names(typed.data)
+    compare_names(module.classes, str(typed.data.root), model.trained_classes, str(typed.model.weights))
+    step, epoch = (0, 0) if start.checkpoint is None else _position(start.checkpoint, folder, module)
     with Interruption() as interruption:
         # A checkpoint from behind the end of the schedule is evaluated; Lightning refuses fewer epochs than it has.
         trainer = build_trainer(typed, folder, max(timeline.epochs, epoch), step, interruption)
@@ -89,16 +91,20 @@ def _timeline(config: TrainConfig, world_size: int) -> Timeline:
     return lay_out(config.schedule, steps_per_epoch, config.quant.enabled)
 
 
-def _position(path: Path, folder: Path, model: nn.Module, timeline: Timeline) -> tuple[int, int]:
-    """Step and epoch that a checkpoint goes on at. Raises IntVitError where it is none of this model and schedule."""
-    checkpoint = read_checkpoint(path)
+def _position(path: Path, folder: Path, module: TrainingModule) -> tuple[int, int]:
+    """Step and epoch that a checkpoint goes on at.
+
+    Raises IntVitError where it is none of this model, schedule and classes.
+    """
+    checkpoint, timeline = read_checkpoint(path), module.timeline
     if not timeline.phases:  # calibration alone begins anew
         if path != folder / LAST:
             raise IntVitError(
                 f"ckpt={path}: this schedule takes no step to go on with; model.weights=FILE takes weights"
             )
         return 0, 0
-    load_state(model, checkpoint, path, "this run's config")
+    load_state(module.model, checkpoint, path, "this run's config")
+    compare_names(module.classes, str(module.config.data.root), checkpoint[STATE].get("classes") or [], str(path))
     if checkpoint[STATE]["phase"] >= len(timeline.phases):
         raise IntVitError(
             f"{path} is of a schedule with more phases than this one; model.weights=FILE takes weights alone"

@@ -42,7 +42,7 @@ class TrainingModule(pl.LightningModule):
 
     phase: what the model is in, None before the first step; calibrated: whether the ranges are fixed; history: what was
     measured at the end of every epoch; final_mode: set for the final evaluation in that mode; final: mode -> what it
-    measured.
+    measured; classes: their names, which a checkpoint holds.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class TrainingModule(pl.LightningModule):
         self.seconds = 0.0
         self.final_mode: str | None = None
         self.final: dict[str, dict[str, float]] = {}
+        self.classes: list[str] = []
         self._started = time.monotonic()
         self._accuracy = Accuracy()
         # In a tuple, so that the teacher is no part of state_dict and parameters.
@@ -246,6 +247,7 @@ class TrainingModule(pl.LightningModule):
             "seconds": self.elapsed(),
             "teacher": self._teacher[0].state_dict() if self._teacher else None,
             "functions": function_digests(self.model),
+            "classes": self.classes,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

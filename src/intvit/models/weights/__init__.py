@@ -64,6 +64,7 @@ def load_weights(
         for name, parameter in model.named_parameters():
             if name in state:
                 parameter.copy_(state[name])
+    model.trained_classes = [] if head == "fresh" else list(found.classes)
     for note in notes:
         if is_first_rank():
             _LOG.warning("%s: %s", found.where, note)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
 class Found:
     """state: tensors by key, as the file names them. path: the file, None where none is. notes: what was decided.
 
-    own: whether a run of train.py wrote it. config: that run's, where the file still lies in its folder.
+    own: whether a run of train.py wrote it. config: that run's, where the file still lies in its folder. classes: names
+    by score, as that run had them.
     """
 
     state: dict[str, Tensor]
@@ -35,6 +36,7 @@ class Found:
     notes: tuple[str, ...] = ()
     own: bool = False
     config: Mapping[str, Any] | None = None
+    classes: Sequence[str] = ()
 
     @property
     def where(self) -> str:
@@ -65,11 +67,12 @@ def read(path: Path, key: str) -> Found:
     entry, notes = _chosen(content, key, path)
     state: Mapping[Any, Any] = content if entry is None else content[entry]
     own = STATE in content
+    classes = content[STATE].get("classes") or () if own else ()
     folder = run_folder_of(path) if own else None
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     if others := [str(name) for name in state if name not in tensors]:
         notes = (*notes, f"left out what is no tensor: {', '.join(others[:5])}")
-    return Found(tensors, path, notes, own, None if folder is None else read_config(folder))
+    return Found(tensors, path, notes, own, None if folder is None else read_config(folder), classes)
 
 
 def holds_weights_alone(path: Path) -> bool:
