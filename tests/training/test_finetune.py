@@ -16,7 +16,7 @@ from intvit.models.weights import is_classifier, load_weights
 from intvit.training.entry import train
 from intvit.training.restore import restore_run
 from tests.support.shared import shared_folder
-from tests.support.tiny_runs import TINY, composed, state, tiny
+from tests.support.tiny_runs import TINY, composed, state, tiny, train_and_stop
 
 SIZE = [override for override in TINY if not override.startswith("schedule.")]
 CALIBRATE = ["schedule=calibrate", "schedule.calibrate.images=64"]
@@ -93,7 +93,9 @@ def test_a_run_without_a_checkpoint_says_so(float_run: Path, tmp_path: Path) -> 
         run(tmp_path / "run", *CALIBRATE, f"model.weights={tmp_path}")
 
 
-def test_the_classifier_alone_moves_first_and_then_everything(float_run: Path, tmp_path: Path) -> None:
+def test_the_classifier_alone_moves_first_then_everything_also_after_a_stop(
+    float_run: Path, tmp_path: Path
+) -> None:
     finetune = [f"model.weights={float_run}", "model.head=fresh", "schedule=finetune", "schedule.calibrate.images=64"]
     summary = run(tmp_path / "frozen", *finetune, "schedule.float=null")
     assert [entry["phase"] for entry in summary["history"]] == ["head"]
@@ -107,6 +109,11 @@ def test_the_classifier_alone_moves_first_and_then_everything(float_run: Path, t
     assert summary["integer"] is not None
     after = state(tmp_path / "whole")
     assert all(not torch.equal(before[f"model.{key}"], after[f"model.{key}"]) for key in names)
+    stopped = [*SIZE, *finetune, "schedule.float.epochs=1"]
+    train_and_stop(8, composed(*stopped), tmp_path / "stopped")  # five steps of each phase
+    train(composed(*stopped, "ckpt=last"), tmp_path / "stopped")
+    resumed = state(tmp_path / "stopped")
+    assert [key for key in after if not torch.equal(after[key], resumed[key])] == []
 
 
 def test_a_run_folder_of_earlier_days_is_read_with_the_keys_that_came_later(float_run: Path, tmp_path: Path) -> None:
