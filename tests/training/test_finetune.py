@@ -93,9 +93,7 @@ def test_a_run_without_a_checkpoint_says_so(float_run: Path, tmp_path: Path) -> 
         run(tmp_path / "run", *CALIBRATE, f"model.weights={tmp_path}")
 
 
-def test_the_classifier_alone_moves_first_then_everything_also_after_a_stop(
-    float_run: Path, tmp_path: Path
-) -> None:
+def test_the_classifier_alone_moves_first_then_everything_also_after_a_stop(float_run: Path, tmp_path: Path) -> None:
     finetune = [f"model.weights={float_run}", "model.head=fresh", "schedule=finetune", "schedule.calibrate.images=64"]
     summary = run(tmp_path / "frozen", *finetune, "schedule.float=null")
     assert [entry["phase"] for entry in summary["history"]] == ["head"]
