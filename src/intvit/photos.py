@@ -46,6 +46,12 @@ def decode(data: bytes, max_pixels: int, upright: bool = False) -> Image.Image:
         return rgb(image) if turn is None else rgb(image).transpose(turn)
 
 
+def is_turned(data: bytes, max_pixels: int) -> bool:
+    """Whether an orientation mark says that the pixels of an encoded image do not stand upright. Raises BrokenImage."""
+    with opened(data, max_pixels) as image:
+        return turn_of(image) is not None
+
+
 def turn_of(image: Image.Image) -> Image.Transpose | None:
     """What brings the pixels of an opened image upright, by its orientation mark; None for nothing.
 

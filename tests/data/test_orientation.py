@@ -72,7 +72,7 @@ def test_a_mark_that_says_nothing_turns_nothing(mark):
 
 
 @pytest.mark.parametrize("orientation", ["apply", "ignore"])
-def test_training_evaluation_calibration_and_run_see_the_same_pixels(tmp_path, orientation):
+def test_training_evaluation_calibration_and_run_see_the_same_pixels(tmp_path, caplog, orientation):
     for split in ("train", "val"):
         (tmp_path / split / "a").mkdir(parents=True)
         (tmp_path / split / "a" / "photo.jpg").write_bytes(marked(6, size=(12, 20)))
@@ -88,6 +88,7 @@ def test_training_evaluation_calibration_and_run_see_the_same_pixels(tmp_path, o
     program.provenance = {"config": {"data": values}}
     save_checkpoint(program, tmp_path / "integer")
     assert np.array_equal(read_images(program, [tmp_path / "val" / "a" / "photo.jpg"])[0], expected)
+    assert ("its orientation mark is ignored" in caplog.text) == (orientation == "ignore")
 
 
 def test_a_random_change_draws_alike_for_a_turned_photo_and_its_upright_copy():

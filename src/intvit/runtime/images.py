@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,9 +13,11 @@ from PIL import Image
 
 from intvit.arguments import as_array, as_path, described, is_array
 from intvit.errors import IntVitError
-from intvit.photos import MAX_PIXELS, decode, fit
+from intvit.photos import MAX_PIXELS, decode, fit, is_turned
 from intvit.program import Program
 from intvit.runtime import check_images
+
+log = logging.getLogger(__name__)
 
 MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's name
 
@@ -67,7 +70,10 @@ def _photo(path: Path, program: Program) -> np.ndarray:
     if channels not in MODES:
         raise IntVitError(f"the program's images have {channels} channels; photos have 1 or 3")
     crop_pct, interpolation = _evaluation(program)
-    photo = decode(path.read_bytes(), MAX_PIXELS, _upright(program)).convert(MODES[channels])
+    data, upright = path.read_bytes(), _upright(program)
+    if not upright and is_turned(data, MAX_PIXELS):
+        log.warning("%s: its orientation mark is ignored, as where the model was evaluated (data.orientation)", path)
+    photo = decode(data, MAX_PIXELS, upright).convert(MODES[channels])
     pixels = fit(photo, height, width, crop_pct, interpolation, MAX_PIXELS)
     return pixels.reshape(1, height, width, channels).transpose(0, 3, 1, 2)
 
