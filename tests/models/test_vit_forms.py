@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import intvit
+from intvit.bench.device_step import DeviceStep, audit
 from intvit.calibration import calibrate
 from intvit.errors import IntVitError
 from intvit.models.base import ImageModel
@@ -66,6 +67,12 @@ def test_gradients_of_integers_are_near_those_of_floats(form) -> None:
     for name, real in gradients[0].items():
         near = nn.functional.cosine_similarity(real.flatten(), gradients[1][name].flatten(), 0)
         assert near > 0.95, name
+
+
+@pytest.mark.parametrize("form", [{"pool": "map"}, {"pool": "avg", "norm": "after", "inner_norms": True}])
+def test_a_training_step_reads_nothing_on_the_host(form) -> None:
+    sizes = {"patch": 8, "width": 24, "depth": 1, "heads": 3, **form}
+    assert audit(DeviceStep("deit_t", "lut8", 2, (16, 24), sizes=sizes)).copies == []
 
 
 def test_features_leave_as_wide_as_the_stream() -> None:

@@ -21,7 +21,7 @@ from intvit.arithmetic import GELU_FAMILIES, LAYERNORM_METHODS, SOFTMAX_FAMILIES
 from intvit.quant import QTensor, quant_layers, set_mode
 from intvit.quant.config import LOGIT_BITS, OPERAND_BITS
 from intvit.quant.layer import Layer
-from intvit.quant.layers import GELU, Add, Features, LayerNorm, LearnedConstant, Linear, Scores, SoftmaxMean
+from intvit.quant.layers import GELU, Features, LayerNorm, LearnedConstant, Linear, Scores, SoftmaxMean
 from intvit.quant.quantizer import Quantizer
 
 EVERYWHERE = "*"  # the pattern of a change to all sites
@@ -141,7 +141,7 @@ def _widths_of(layer: Layer) -> list[str]:
 
 
 def _is_stream(layer: Layer) -> bool:
-    return isinstance(layer, Add) or bool(getattr(getattr(layer, "output", None), "stream", False))
+    return bool(getattr(getattr(layer, "output", None), "stream", False))
 
 
 class Sensitivity:

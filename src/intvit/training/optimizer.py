@@ -10,7 +10,7 @@ from intvit.errors import IntVitError
 from intvit.training.config import OptimizerConfig
 
 # The last part of a parameter's name: tokens and positions, in whatever module they stand.
-POSITIONS = ("cls_token", "dist_token", "pos_embed", "relative_position_bias_table")
+POSITIONS = ("cls_token", "dist_token", "reg_token", "pos_embed", "relative_position_bias_table")
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
