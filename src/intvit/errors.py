@@ -30,8 +30,6 @@ def one_line(error: BaseException) -> str | None:
     nobody expected, such as a broken connection or a time that ran out, is a mistake in the code.
     """
     if type(error).__module__.startswith(("hydra.", "omegaconf.")):
-        if isinstance(error.__cause__, IntVitError):  # of a resolver of ours
-            return _joined(str(error.__cause__))
         return _config_message(error)
     if isinstance(error, IntVitError):
         return _joined(str(error))
@@ -44,7 +42,10 @@ def one_line(error: BaseException) -> str | None:
 
 def _config_message(error: BaseException) -> str:
     """Hydra's message with its cause, on one line, with the options that exist for a preset that does not."""
-    message = _joined(str(error))
+    own: BaseException | None = error
+    while own is not None and not isinstance(own, IntVitError):
+        own = own.__context__
+    message = _joined(str(error if own is None else own))  # a resolver of ours says what is wrong
     if "Could not find" in message and "Available options" in message:
         missing = message.partition("Could not find '")[2].partition("'")[0]
         group, _, name = missing.rpartition("/")

@@ -27,12 +27,13 @@ def quantize(
 ) -> ImageModel:
     """One of our models with the size and the weights of a timm model, in eval and float mode; `calibrate` comes next.
 
-    model: an instance of timm's VisionTransformer (ViT, DeiT, distilled or not) or SwinTransformer; it stays as it is.
+    model: an instance of timm's VisionTransformer (ViT, DeiT, CLIP, SigLIP, DINOv2, ...), VisionTransformerDistilled or
+    SwinTransformer; it stays as it is. One without a classifier (num_classes=0) gives features, and so does ours.
     quant: a preset (`intvit.presets()`), with overrides after commas, or a config of `intvit.compose`. mean, std: per
     channel, of pixels scaled to 0..1; None takes them from the model's pretrained_cfg. The result takes uint8 pixels
     (B, C, H, W) and normalizes them itself; its logits are those of the timm model on normalized pixels.
 
-    Raises IntVitError naming every feature of the model that ours do not have, such as LayerScale.
+    Raises IntVitError naming every feature of the model that ours do not have, such as SwiGLU.
 
     >>> vit = timm.create_model("deit_tiny_patch16_224", img_size=32, depth=2, num_classes=10)
     >>> quantize(vit, "ivit8")(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape

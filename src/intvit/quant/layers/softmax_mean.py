@@ -18,7 +18,7 @@ from intvit.arithmetic.families import Family
 from intvit.quant.config import SiteConfig, family_options
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import SMALLEST_FUNCTION_SCALE, Quantizer, Requantization
-from intvit.quant.tensor import Derived, Integers, Symbol, fields_for_emit
+from intvit.quant.tensor import Derived, Integers, QTensor, Symbol, fields_for_emit
 
 
 class SoftmaxMean(Layer):
@@ -38,6 +38,14 @@ class SoftmaxMean(Layer):
         self.family, self.options = SOFTMAX_FAMILIES[self.softmax.family], family_options(self.softmax)
         self.exponentials: Derived  # Exponentials
         self.ending: Derived  # Requantization
+
+    def probabilities(self, *inputs: Any) -> Tensor:
+        """What the values are weighted with for an input of `forward`: real (B, .., M, N), for people."""
+        raise NotImplementedError
+
+    def logit_codes(self, *inputs: Any) -> QTensor:
+        """What the softmax reads for an input of `forward`: codes (B, .., M, N)."""
+        raise NotImplementedError
 
     @staticmethod
     def logit_quantizer(site: SiteConfig) -> Quantizer:
