@@ -196,7 +196,12 @@ def test_export_takes_names_of_numpy_and_refuses_a_place_inside_a_file(model: An
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        *[({key: 0}, f"{key}=0: expected a whole number of at least 1") for key in (*SIZE, "mlp_ratio", "patch")],
+        *[
+            ({key: 0}, f"{key}=0: expected a whole number of at least 1")
+            for key in (*SIZE, "patch")
+            if key != "num_classes"
+        ],
+        ({"mlp_ratio": 0}, "mlp_ratio=0: expected a number above 0"),
         *[({key: "8"}, f"{key}='8': expected a whole number") for key in SIZE],
         *[({key: -8}, f"{key}=-8: expected a whole number") for key in SIZE],
         ({"image_size": True}, "image_size=True: expected a whole number"),

@@ -42,7 +42,10 @@ def one_line(error: BaseException) -> str | None:
 
 def _config_message(error: BaseException) -> str:
     """Hydra's message with its cause, on one line, with the options that exist for a preset that does not."""
-    message = _joined(str(error))
+    own: BaseException | None = error
+    while own is not None and not isinstance(own, IntVitError):
+        own = own.__context__
+    message = _joined(str(error if own is None else own))  # a resolver of ours says what is wrong
     if "Could not find" in message and "Available options" in message:
         missing = message.partition("Could not find '")[2].partition("'")[0]
         group, _, name = missing.rpartition("/")
@@ -57,6 +60,11 @@ def _config_message(error: BaseException) -> str:
     if mandatory := re.search(r"Missing mandatory value: (\S+) full_key: (\S+)", message):
         key = next(key for key in (*mandatory.groups(), mandatory[1]) if "." in key)
         return f"{key}: missing, and has no default; say {key}=VALUE"
+    raised: BaseException | None = error
+    while raised is not None:
+        if isinstance(raised, IntVitError):  # while a value was resolved
+            return _joined(str(raised))
+        raised = raised.__cause__ or raised.__context__
     cause = error.__cause__
     if cause is not None and type(cause).__module__.startswith("omegaconf."):
         message += f" ({str(cause).splitlines()[0]})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from intvit.errors import IntVitError
+
+CANNOT = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # of a file system, not of the disk
+NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -35,10 +39,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A new file beside `path` to write in the block; it takes the place of `path` in one step once it is on the disk.
 
-    When the block raises or the process dies, `path` is as it was. Makes the folder.
+    When the block raises or the process dies, `path` is as it was. Makes the folder. Who opens the new file gives it
+    the umask's mode. Processes of several machines may write one path at once: the last counts.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         yield temporary
         _sync(temporary)
@@ -92,6 +97,32 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in CANNOT:  # some file systems sync no folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, made if need be, during the block; wait for who holds it.
+
+    Another user's will do. File systems without locks let everyone in.
+    """
+    import fcntl  # not on Windows, where programs are read and run as well
+
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # NFS locks only what is open for writing
+    except PermissionError as error:
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise error from None
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(descriptor)
 

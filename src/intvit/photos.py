@@ -17,18 +17,52 @@ MAX_PIXELS = 100_000_000  # the largest photo of ImageNet has 61 million
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
+# How the pixels of a file with this mark of its camera are turned to stand upright.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+ORIENTATION = 0x0112  # EXIF's tag of that mark
+
+
 class BrokenImage(IntVitError):
     """Bytes that are no picture, or one that is not to be decoded; the message is the reason."""
 
 
-def decode(data: bytes, max_pixels: int) -> Image.Image:
+def decode(data: bytes, max_pixels: int, upright: bool = False) -> Image.Image:
     """Encoded image of any mode (gray, 16 bit, palette, alpha, CMYK, ...) -> RGB image.
 
-    Pillow's own conversion, as in timm: alpha is dropped, a camera's rotation mark ignored. But of 16-bit gray the high
-    byte is kept, where Pillow clips to white. Raises BrokenImage, for more than `max_pixels` before memory is taken.
+    Pillow's own conversion, as in timm: alpha is dropped. But of 16-bit gray the high byte is kept, where Pillow clips
+    to white. upright: turned as the camera's orientation mark says; otherwise that is ignored, as in timm. Raises
+    BrokenImage, for more than `max_pixels` before memory is taken.
     """
     with opened(data, max_pixels) as image:
-        return rgb(image)
+        turn = turn_of(image) if upright else None
+        return rgb(image) if turn is None else rgb(image).transpose(turn)
+
+
+def is_turned(data: bytes, max_pixels: int) -> bool:
+    """Whether an orientation mark says that the pixels of an encoded image do not stand upright. Raises BrokenImage."""
+    with opened(data, max_pixels) as image:
+        return turn_of(image) is not None
+
+
+def turn_of(image: Image.Image) -> Image.Transpose | None:
+    """What brings the pixels of an opened image upright, by its orientation mark; None for nothing.
+
+    A TIFF is turned by Pillow in any case, as its pixels load. Of broken metadata nothing is believed.
+    """
+    if image.format == "TIFF":
+        return None
+    try:
+        return TURNS.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # Pillow's parser raises nearly every type
+        return None
 
 
 def fit(

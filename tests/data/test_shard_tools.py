@@ -103,7 +103,7 @@ def test_an_exported_program_can_take_its_names_from_the_index(source, tmp_path)
     assert class_names(data) == ["ant", "bee", "cat"]
     with pytest.raises(DataError, match=r"index.json: names 3 classes, data.num_classes=5"):
         class_names(config(target, class_names="index"))
-    with pytest.raises(DataError, match=r"index.json: cannot be read .*; data.class_names=indices needs none"):
+    with pytest.raises(DataError, match=r"index.json: cannot be read.*; data.class_names=indices needs none"):
         class_names(config(source, class_names="index"))
 
 
@@ -360,3 +360,76 @@ def test_the_same_command_that_was_faster_elsewhere_is_no_error(source, tmp_path
     monkeypatch.setattr(creating, "_write_missing", faster)
     create()
     assert shards("verify", target) == 0
+
+
+def test_what_is_no_photo_is_counted_and_named(source, tmp_path, capsys):
+    cat = source / "train" / "cat"
+    (source / "train" / "yak").mkdir()
+    (cat / "gone.png").symlink_to(tmp_path / "nowhere")
+    (cat / "clip.mp4").write_text("x")
+    (source / "train" / "loose.png").write_bytes(b"")
+    assert shards("create", source, tmp_path / "shards") == 0
+    printed = capsys.readouterr().out
+    for note in ("1 .txt (such as", "1 .mp4", "1 links that lead nowhere", "1 files in no class folder", "photos: yak"):
+        assert note in printed
+
+
+def test_photos_of_every_kind_and_linked_ones_are_taken_in(tmp_path, capsys):
+    ant = tmp_path / "source" / "train" / "ant"
+    (tmp_path / "elsewhere").mkdir(parents=True)
+    ant.mkdir(parents=True)
+    for name in ("a.JPEG", "b.WebP", "c.tif"):
+        (ant / name).write_bytes(png(numbered_image(1)))
+    (tmp_path / "elsewhere" / "d.gif").write_bytes(png(numbered_image(1)))
+    (ant / "more").symlink_to(tmp_path / "elsewhere")
+    (ant / "e.png").symlink_to(tmp_path / "elsewhere" / "d.gif")
+    assert shards("create", tmp_path / "source", tmp_path / "shards") == 0
+    assert "left out" not in capsys.readouterr().out
+    assert len(open_split(config(tmp_path / "shards", num_classes=1), "train")) == 5
+
+
+def test_hidden_folders_and_files_of_systems_shift_no_label(source, tmp_path):
+    expected = find_images(source)
+    for name in (".ipynb_checkpoints", "._cat", "@eaDir", "__MACOSX"):
+        (source / "train" / name).mkdir()
+        (source / name).mkdir()
+    (source / "train" / "cat" / "._image.0.PNG").write_bytes(b"resource fork")
+    assert find_images(source) == expected
+
+
+def test_a_second_split_joins_as_if_both_had_come_at_once(source, tmp_path, capsys):
+    whole, joined = tmp_path / "whole", tmp_path / "joined"
+    shards("create", source, whole)
+    for _ in range(2):  # and again finds all of it there
+        for split in ("train", "val"):
+            shards("create", source / split, joined, "--split", split)
+    assert capsys.readouterr().out.count("finished") == 2
+    assert {p.name: p.read_bytes() for p in joined.iterdir()} == {p.name: p.read_bytes() for p in whole.iterdir()}
+
+
+def test_a_split_of_other_classes_joins_no_shards(source, tmp_path, capsys):
+    shards("create", source / "train", tmp_path / "shards", "--split", "train")
+    shards("create", source / "val", tmp_path / "other", "--split", "val")
+    write_folders(source / "val", {"dog": 1})
+    with pytest.raises(SystemExit):
+        shards("create", source / "val", tmp_path / "shards", "--split", "val")
+    assert "val/dog: the shards there have no such class" in capsys.readouterr().err
+    with pytest.raises(SystemExit):  # train would give bee and cat other labels
+        shards("create", source / "train", tmp_path / "other", "--split", "train")
+    assert "train/ant: the shards there have no such class" in capsys.readouterr().err
+
+
+def test_a_join_that_was_killed_goes_on(source, tmp_path, monkeypatch):
+    target, write = tmp_path / "shards", creating.write_index
+    shards("create", source / "train", target, "--split", "train")
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(creating, "write_index", killed)
+    with pytest.raises(SystemExit):
+        shards("create", source / "val", target, "--split", "val")
+    assert len(open_split(config(target), "train")) == 42
+    monkeypatch.setattr(creating, "write_index", write)
+    shards("create", source / "val", target, "--split", "val")
+    assert len(open_split(config(target), "val")) == 5

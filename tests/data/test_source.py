@@ -1,10 +1,12 @@
 """Shards behind commands and URLs are those of the folder; reads are retried; a cache stays below its limit."""
 
+import errno
 import functools
 import http.server
 import multiprocessing
 import os
 import pickle
+import stat
 import threading
 
 import pytest
@@ -153,6 +155,87 @@ def test_processes_that_want_one_shard_copy_it_once(folder, tmp_path):
     with multiprocessing.get_context("fork").Pool(4) as pool:
         assert len(set(pool.map(_first_byte, [source] * 4))) == 1
     assert counter.read_text() == "x\n"
+
+
+@pytest.fixture
+def umask():
+    before = os.umask(0o002)
+    yield
+    os.umask(before)
+
+
+def test_a_cache_is_readable_by_whom_the_umask_lets(folder, tmp_path, umask):
+    source = ShardSource(folder, str(tmp_path / "cache"))
+    staged = source.path("val-000000.tar")
+    assert staged.stat().st_mode & 0o777 == 0o664
+    assert staged.parent.stat().st_mode & 0o777 == 0o775
+
+
+def refusing(function, *errors):
+    """The function, or for a path below a cache one of the errors."""
+    left = list(errors)
+
+    def call(path, *arguments, **options):
+        if "cache" in str(path) and left:
+            raise left.pop(0)
+        return function(path, *arguments, **options)
+
+    return call
+
+
+def test_another_users_lock_and_file_do(folder, tmp_path, monkeypatch):
+    """Neither may be written: the lock is taken for reading, the time of use stays as it is."""
+    ShardSource(folder, str(tmp_path / "cache")).path("val-000000.tar").unlink()  # its lock stays
+    monkeypatch.setattr(os, "open", refusing(os.open, PermissionError(errno.EACCES, "Permission denied")))
+    monkeypatch.setattr(os, "utime", refusing(os.utime, *[PermissionError(errno.EPERM, "Operation not permitted")] * 9))
+    source = ShardSource(folder, str(tmp_path / "cache"))
+    assert source.read("val-000000.tar", 0, 512) == (folder / "val-000000.tar").read_bytes()[:512]
+    assert len(list((tmp_path / "cache").glob("*/*.tar"))) == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_file_system_without_locks_times_and_synced_folders_holds_a_cache(folder, tmp_path, monkeypatch, number):
+    def refused(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    def sync(file):
+        return refused() if stat.S_ISDIR(os.fstat(file).st_mode) and number != errno.ENOLCK else original(file)
+
+    original = os.fsync
+    monkeypatch.setattr("fcntl.flock", refused)
+    monkeypatch.setattr(os, "utime", refused)
+    monkeypatch.setattr(os, "fsync", sync)
+    source = ShardSource(folder, str(tmp_path / "cache"), retries=0)
+    assert source.path("val-000000.tar").read_bytes() == (folder / "val-000000.tar").read_bytes()
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_what_a_read_only_cache_lacks_is_read_without_it(folder, tmp_path, monkeypatch, caplog, remote):
+    root = f"pipe:cat {folder}/{{shard}}" if remote else folder
+    held = ShardSource(root, str(tmp_path / "cache")).path("val-000000.tar")
+    monkeypatch.setattr(os, "open", refusing(os.open, *[OSError(errno.EROFS, "Read-only file system")] * 9))
+    source = ShardSource(root, str(tmp_path / "cache"), retries=0)
+    assert source.path("val-000000.tar") == held
+    assert source.path("val-000001.tar").read_bytes() == (folder / "val-000001.tar").read_bytes()
+    assert "Read-only file system" in caplog.text
+    assert len(list((tmp_path / "cache").glob("*/*.tar"))) == 1
+
+
+def test_a_cache_serves_its_root_however_that_is_written(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    roots = (str(folder), f"{folder}/", folder.name, f"~/{folder.name}")
+    paths = {ShardSource(root, cache).path("val-000000.tar").resolve() for root in roots for cache in ("~/c", "c")}
+    assert len(paths) == 1
+
+
+def test_a_cache_of_another_machine_is_not_made_where_a_run_is_evaluated(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    for cache, kept in ((str(tmp_path / "here"), True), ("here", False), (str(tmp_path / "scratch"), False)):
+        data = config(tmp_path, cache=cache)
+        assert (module.without_absent_cache(data).cache == cache) == kept
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
 
 def test_a_temporary_cache_goes_at_exit(folder):

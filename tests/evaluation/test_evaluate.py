@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import intvit.evaluation.entry as entry
+from intvit.config.run_files import read_config
 from intvit.data.digits import digits_root
 from intvit.errors import IntVitError
 from intvit.evaluation.compare import MismatchError
@@ -19,7 +20,7 @@ from intvit.evaluation.entry import evaluate
 from intvit.program import Constant, Program, load_checkpoint
 from intvit.runtime import load_runtime
 from intvit.training.entry import train
-from intvit.training.run_folder import read_config, write_config
+from intvit.training.run_folder import write_config
 from tests.support.shared import shared_folder
 from tests.support.tiny_runs import composed, tiny
 

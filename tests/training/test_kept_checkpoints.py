@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from intvit.errors import IntVitError
+from intvit.evaluation.entry import evaluate
 from intvit.training.entry import train
-from tests.support.tiny_runs import rows, state, tiny, train_and_stop
+from tests.support.tiny_runs import composed, rows, state, tiny, train_and_stop
 
 STEADY = ["schedule.qat=null", "schedule.frozen=null", "schedule.float.min_lr_ratio=1", "schedule.float.warmup=0"]
 
@@ -84,3 +85,21 @@ def test_an_extension_that_would_not_be_the_longer_run_is_refused(
     with pytest.raises(IntVitError, match=rf"{message}.*model\.weights=RUN starts a new run"):
         train(tiny(*long, f"ckpt={tmp_path / 'short'}"), tmp_path / "long")
     assert not (tmp_path / "long").exists()
+
+
+def test_evaluation_exports_last_or_best_and_says_which(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    # The last epoch destroys what the second one had: the rate is high at the end.
+    summary = train(tiny("schedule.frozen=null", "schedule.qat.lr=0.03", "schedule.qat.min_lr_ratio=1"), run)
+    integer = [entry for entry in summary["history"] if entry["mode"] == "integer"]
+    best = min(integer, key=lambda entry: (-entry["top1"], entry["step"]))
+    for which, step, top1 in (("last", 15, summary["integer"]["top1"]), ("best", best["step"], best["top1"])):
+        given = [f"ckpt={run}", f"which={which}", "runtimes=[numpy]", f"export.folder={tmp_path / which}"]
+        figures = evaluate(composed(*given, config_name="evaluate"))
+        assert f"{run}: {which}.ckpt, step {step}" in capsys.readouterr().out
+        assert figures["executors"]["numpy"]["top1"] == pytest.approx(top1)
+    with pytest.raises(IntVitError, match=r"which=best is of a run folder, but ckpt=.*last\.ckpt is no folder"):
+        evaluate(composed(f"ckpt={run}/checkpoints/last.ckpt", "which=best", config_name="evaluate"))
+    (run / "checkpoints" / "best.ckpt").unlink()
+    with pytest.raises(IntVitError, match=r"holds no checkpoints/best\.ckpt: no validation of what is exported"):
+        evaluate(composed(f"ckpt={run}", "which=best", config_name="evaluate"))

@@ -21,7 +21,9 @@ from intvit.calibration import (
 from intvit.data.config import DataConfig
 from intvit.data.loading import calibration_loader, first_images, validation_loader
 from intvit.data.presets import photo_config
+from intvit.data.source import without_absent_cache
 from intvit.errors import IntVitError
+from intvit.models.weights.reading import holds_weights_alone
 from intvit.quant import QuantConfig, set_mode
 from intvit.quant.presets import compose_quant
 from intvit.quant.quantizer import Collected
@@ -38,7 +40,7 @@ _FACTORS = {"residual": 8, "residual_factors": True}
 class ModelSource:
     """Where the model comes from.
 
-    checkpoint: a run folder or .ckpt file of train.py, or a weights file with timm's key names. model, quant: of a
+    checkpoint: a run folder or .ckpt file of train.py, or weights as docs/weights.md lists them. model, quant: of a
     weights file, its architecture and the preset with overrides after commas. calibration: folder with train-*.tar;
     None for the run's own data. calibration_images: how many of them. data: folder with val-*.tar instead of the run's.
     """
@@ -53,7 +55,7 @@ class ModelSource:
     @property
     def is_weights(self) -> bool:
         """Whether the checkpoint is a file of float weights, not a run."""
-        return Path(self.checkpoint).suffix in (".safetensors", ".pth")
+        return holds_weights_alone(Path(self.checkpoint))
 
 
 @dataclass
@@ -161,7 +163,8 @@ def _of_run(source: ModelSource) -> AnalyzedModel:
         raise IntVitError(str(error).removeprefix("ckpt=")) from None  # a key of train.py that nobody typed here
     if not trained.quant.enabled or not state["calibrated"]:
         raise IntVitError(f"{folder} has no integer ranges: train with quant=ivit8, or give its weights file")
-    data = replace(trained.data, root=source.data or trained.data.root, eval_batch_size=BATCH)
+    reading = without_absent_cache(trained.data)
+    data = replace(reading, root=source.data or trained.data.root, eval_batch_size=BATCH)
     images = _calibration_images(data, source.calibration or trained.data.root, source.calibration_images)
     batch = trained.data.eval_batch_size
     return AnalyzedModel(folder.name, trained.model, trained.quant, model, data, images, batch)

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from intvit.models.swin import network as swin
-from intvit.models.vit import network as vit
+from intvit.models.vit import blocks as vit
 from intvit.quant.tensor import Symbol
 
 

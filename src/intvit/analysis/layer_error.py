@@ -18,17 +18,28 @@ from torch import Tensor, nn
 from intvit.analysis.distances import decibels, divergence
 from intvit.quant import QTensor, quant_layers, set_mode
 from intvit.quant.layer import Layer
-from intvit.quant.layers import GELU, Add, AttentionCore, InputQuantize, LayerNorm, LearnedConstant, Linear, MeanPool
+from intvit.quant.layers import (
+    GELU,
+    Add,
+    Features,
+    InputQuantize,
+    LayerNorm,
+    LearnedConstant,
+    Linear,
+    MeanPool,
+    SoftmaxMean,
+)
 from intvit.quant.quantizer import Quantizer
 
 KINDS: dict[type, str] = {
     InputQuantize: "input",
-    AttentionCore: "attention",
+    SoftmaxMean: "attention",
     GELU: "gelu",
     LayerNorm: "layernorm",
     Add: "residual",
     LearnedConstant: "constant",
     MeanPool: "pooling",
+    Features: "features",
     Linear: "linear",
 }
 
@@ -154,7 +165,7 @@ def _keep_float(
     layer: Layer, inputs: tuple[Any, ...], output: Any, floats: dict[str, Tensor], attention: dict[str, Tensor]
 ) -> None:
     floats[layer.name] = output
-    if isinstance(layer, AttentionCore):
+    if isinstance(layer, SoftmaxMean):
         attention[layer.name] = layer.probabilities(*inputs)
 
 
@@ -173,7 +184,7 @@ def _compare(
     layer.mode = "integer"
     error = result.layers.setdefault(layer.name, LayerError(layer.name, kind_of(layer)))
     error.add(floats.pop(layer.name), output, own)
-    if isinstance(layer, AttentionCore):
+    if isinstance(layer, SoftmaxMean):
         rows = result.attention.setdefault(layer.name, AttentionError(layer.name))
         rows.add(attention.pop(layer.name), layer.probabilities(*inputs))
 

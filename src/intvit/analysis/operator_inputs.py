@@ -20,7 +20,7 @@ from intvit.analysis.operator_error import (
 from intvit.arithmetic import GELU_FAMILIES, LAYERNORM_METHODS, SOFTMAX_FAMILIES
 from intvit.quant import QTensor, quant_layers
 from intvit.quant.config import preset_options
-from intvit.quant.layers import GELU, AttentionCore, LayerNorm
+from intvit.quant.layers import GELU, LayerNorm, SoftmaxMean
 
 ROWS = 1000  # of each layer, spread evenly over the images
 
@@ -32,7 +32,7 @@ def layer_inputs(analyzed: AnalyzedModel, images: Tensor) -> dict[str, Logits | 
 
     def keep(layer: Any, arguments: tuple[Any, ...], _: Any) -> None:
         x: QTensor = arguments[0]
-        if isinstance(layer, AttentionCore):
+        if isinstance(layer, SoftmaxMean):
             logits = layer.logit_codes(*arguments)
             inputs[layer.name] = Logits(_rows(logits.values), logits.scale, logits.bits)  # type: ignore[arg-type]
         elif isinstance(layer, GELU):
@@ -45,7 +45,7 @@ def layer_inputs(analyzed: AnalyzedModel, images: Tensor) -> dict[str, Logits | 
                 _rows(x.values), x.bits, *affine, layer.output.scale(), shift, layer.output.bits
             )
 
-    seen = [layer for layer in quant_layers(analyzed.model) if isinstance(layer, AttentionCore | GELU | LayerNorm)]
+    seen = [layer for layer in quant_layers(analyzed.model) if isinstance(layer, SoftmaxMean | GELU | LayerNorm)]
     hooks = [layer.register_forward_hook(keep) for layer in seen]
     try:
         analyzed.model(images)

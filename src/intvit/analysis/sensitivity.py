@@ -21,7 +21,7 @@ from intvit.arithmetic import GELU_FAMILIES, LAYERNORM_METHODS, SOFTMAX_FAMILIES
 from intvit.quant import QTensor, quant_layers, set_mode
 from intvit.quant.config import LOGIT_BITS, OPERAND_BITS
 from intvit.quant.layer import Layer
-from intvit.quant.layers import GELU, Add, AttentionCore, LayerNorm, LearnedConstant, Linear, Scores
+from intvit.quant.layers import GELU, Features, LayerNorm, LearnedConstant, Linear, Scores, SoftmaxMean
 from intvit.quant.quantizer import Quantizer
 
 EVERYWHERE = "*"  # the pattern of a change to all sites
@@ -120,7 +120,7 @@ def _of_layer(analyzed: AnalyzedModel, layer: Layer, widths: Sequence[int]) -> I
 
 def _families_of(layer: Layer) -> dict[str, Iterable[str]]:
     """Config group of the layer's function -> families that stand for the same float function."""
-    if isinstance(layer, AttentionCore):
+    if isinstance(layer, SoftmaxMean):
         return {"softmax": SOFTMAX_FAMILIES}
     if isinstance(layer, GELU):
         return {"gelu": GELU_FAMILIES.standing_for(layer.family.real)}
@@ -134,16 +134,14 @@ def _label(key: str, kind: str, change: str) -> str:
 def _widths_of(layer: Layer) -> list[str]:
     """Keys of `bits` that this layer reads, the residual's aside."""
     keys = ["weight"] if isinstance(layer, Linear) else []
-    if isinstance(layer, AttentionCore):
+    if isinstance(layer, SoftmaxMean):
         keys.append("logits")
-    stream_or_scores = (
-        _is_stream(layer) or isinstance(layer, Scores) or (isinstance(layer, Linear) and layer.output is None)
-    )
-    return keys if stream_or_scores else [*keys, "activation"]
+    without_range = isinstance(layer, Scores | Features) or getattr(layer, "output", layer) is None
+    return keys if _is_stream(layer) or without_range else [*keys, "activation"]
 
 
 def _is_stream(layer: Layer) -> bool:
-    return isinstance(layer, Add) or bool(getattr(getattr(layer, "output", None), "stream", False))
+    return bool(getattr(getattr(layer, "output", None), "stream", False))
 
 
 class Sensitivity:

@@ -34,7 +34,7 @@ class DeviceStep:
     batch: int
     image_size: int | tuple[int, int] = 224
     teacher: bool = False
-    sizes: dict[str, int] = field(default_factory=dict)  # width, depth, heads of a smaller one of the family
+    sizes: dict[str, Any] = field(default_factory=dict)  # fields of the size, of another one of the family
 
     def build(self, quant: str) -> ImageModel:
         """A model on `meta`, in training and its mode."""

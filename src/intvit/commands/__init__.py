@@ -44,6 +44,10 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     },
     "run": ("intvit.commands.run", "the five best classes of an integer checkpoint for images"),
     "check": ("intvit.commands.check", "a model of full size, exported and run on the runtimes: 0 mismatches"),
+    "models": (
+        "intvit.commands.models",
+        "every name of timm: equal in floats and integers, or why it is refused",
+    ),
     "export": {
         "onnx": ("intvit.commands.export_onnx", "a checkpoint as one ONNX file of standard integer operators"),
     },

@@ -7,6 +7,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from intvit.data.finding import PATTERNS
+from intvit.data.index import SPLITS
+from intvit.errors import IntVitError
+
 
 def at_least(least: int) -> Callable[[str], int]:
     """A `type=` for argparse: decimal digits of a number >= least. Anything else is an error of the command line."""
@@ -42,6 +46,17 @@ def name(text: str) -> str:
     """A `type=` for argparse: a name that a folder can have."""
     if not text.strip() or text in (".", "..") or "/" in text:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a name, without /")
+    return text
+
+
+def model_name(text: str) -> str:
+    """A `type=` for argparse: one of our models, or one of timm's that ours compute."""
+    from intvit.models.registry import size_named
+
+    try:
+        size_named(text)
+    except IntVitError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return text
 
 
@@ -81,3 +96,10 @@ def workers_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=positive, default=count, help=f"processes (default {count}, one for each CPU)"
     )
+
+
+def shard_options(parser: argparse.ArgumentParser) -> None:
+    """Which files are shards, and where their labels are, as data.train_pattern and its like say it."""
+    for split, pattern in zip(SPLITS, PATTERNS, strict=True):
+        parser.add_argument(f"--{split}-pattern", default=pattern, metavar="GLOB", help=f"shards (default {pattern})")
+    parser.add_argument("--label-field", metavar="NAME", help="of the samples' .json, which holds the label")

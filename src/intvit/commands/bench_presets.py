@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--weights", required=True, help="float weights with timm's key names (.safetensors or .pth)")
+    parser.add_argument("--weights", required=True, help="float weights, as docs/weights.md lists them")
     parser.add_argument("--model", default="deit_t", choices=MODELS)
     parser.add_argument("--calibration", required=True, metavar="DIR", help="folder with train-*.tar")
     parser.add_argument("--images", type=positive, default=256, help="calibration images")

@@ -1,5 +1,7 @@
 """`intvit check MODEL`: a model of full size with random weights, exported, and run on several runtimes.
 
+MODEL is one of ours, or timm's name of a VisionTransformer or SwinTransformer.
+
 Prints what the integer program is made of and the images whose scores differ between the trained model in eval mode
 and the runtimes on the saved checkpoint. Exit code 1 unless there are none.
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from intvit.commands.argument_types import at_least, image_size_option, positive
+from intvit.commands.argument_types import at_least, image_size, model_name, positive
 from intvit.evaluation.check import check_model
 from intvit.models import MODELS
 from intvit.runtime import RUNTIMES
@@ -19,11 +21,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="intvit check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", choices=MODELS, metavar="MODEL", nargs="+", help=", ".join(MODELS))
+    parser.add_argument(
+        "model", type=model_name, metavar="MODEL", nargs="+", help=f"{', '.join(MODELS)}, or timm's name"
+    )
     parser.add_argument("--quant", default="lut8", help="an integer preset (lut8), with overrides after commas")
     parser.add_argument("--runtimes", nargs="+", default=["torch", "numpy"], help=f"of {', '.join(RUNTIMES)}")
     parser.add_argument("--images", type=positive, default=2, help="random images to run (default 2)")
-    image_size_option(parser)
+    parser.add_argument(
+        "--image-size", type=image_size, metavar="N|HxW", help="pixels (default: the model's own, 224 of ours)"
+    )
     parser.add_argument("--seed", type=at_least(0), default=0, help="of weights and images (default 0)")
     return parser
 
@@ -32,7 +38,7 @@ def main(arguments: list[str]) -> int:
     """Check the models in turn, a row each, then one line with the number of mismatches."""
     options = _parser().parse_args(arguments)
     columns = ("parameters", "integer bytes", "operators", "integer MACs", "mismatches", "seconds")
-    print(f"{'model':<18}" + "".join(f"{column:>15}" for column in columns), flush=True)
+    print(f"{'model':<36}" + "".join(f"{column:>15}" for column in columns), flush=True)
     total = sum(_check(name, options) for name in options.model)
     print(f"{total} mismatches")
     return 1 if total else 0
@@ -43,5 +49,5 @@ def _check(name: str, options: argparse.Namespace) -> int:
     found = check_model(name, options.quant, options.image_size, options.images, options.runtimes, options.seed)
     figures = (found.parameters, found.stored_bytes, found.operators, found.macs, found.mismatches)
     seconds = time.perf_counter() - start
-    print(f"{name:<18}" + "".join(f"{figure:>15,}" for figure in figures) + f"{seconds:>15.0f}", flush=True)
+    print(f"{name:<36}" + "".join(f"{figure:>15,}" for figure in figures) + f"{seconds:>15.0f}", flush=True)
     return found.mismatches

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from intvit.commands.argument_types import new_file
 from intvit.commands.console_table import print_table
+from intvit.config.run_files import CONFIG
 from intvit.errors import IntVitError
 from intvit.sweeps.results import FIGURES, columns, number, results, write_csv
-from intvit.training.run_folder import CONFIG, SUMMARY
+from intvit.training.run_folder import SUMMARY
 
 
 def main(arguments: Sequence[str]) -> int:

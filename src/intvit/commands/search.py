@@ -1,6 +1,6 @@
 """`intvit search CKPT --budget BUDGET... --out DIR`: families and bit widths for every layer, under a budget.
 
-CKPT is a weights file with timm's key names or a run of train.py, of which the weights are taken. Nothing is trained.
+CKPT is weights, as docs/weights.md lists them, or a run of train.py, of which the weights are taken. No training.
 
 First every change of one layer is measured alone; an additive model of them makes candidates that fill the budget;
 Optuna searches over the model's weights, each candidate measured; the same once more with changes of the best one. Then

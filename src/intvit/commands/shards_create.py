@@ -9,7 +9,7 @@ from intvit.commands.argument_types import at_least, workers_option
 from intvit.commands.shards_index import print_splits
 from intvit.data.config import DataError
 from intvit.data.index import SPLITS
-from intvit.data.shard_tools.create import create
+from intvit.data.shard_tools.create import create, standing_classes
 from intvit.data.shard_tools.source_images import find_images
 
 
@@ -17,9 +17,10 @@ def main(arguments: list[str]) -> None:
     """Parse the command line and write the shards."""
     parser = argparse.ArgumentParser(
         prog="intvit shards create",
-        description="Write train-*.tar and val-*.tar with index.json. SRC holds train/ and val/ with a folder for each "
-        "class, or ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar. Images are copied as they are, in random "
-        "order. Interrupted, the same command goes on; it never mixes settings.",
+        description="Write train-*.tar and val-*.tar with index.json. SRC holds train/ and val/ (or validation/) with "
+        "a folder for each class, or ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar. Images are copied as they "
+        "are, in random order; what is no photo is counted and named. Interrupted, the same command goes on; it never "
+        "mixes settings. A second split joins shards of the same classes.",
     )
     parser.add_argument("source", metavar="SRC", type=Path)
     parser.add_argument("target", metavar="DST", type=Path)
@@ -31,8 +32,11 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if not 0 < options.shard_mb < 1e9:
         raise DataError(f"--shard-mb {options.shard_mb}: expected more than 0, in MB")
+    images = find_images(options.source, options.split, options.val_labels, standing_classes(options.target))
+    for note in images.notes:
+        print(note)
     splits = create(
-        find_images(options.source, options.split, options.val_labels),
+        images,
         options.target,
         seed=options.seed,
         shard_bytes=int(options.shard_mb * 1e6),

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from intvit.commands.argument_types import workers_option
+from intvit.commands.argument_types import shard_options, workers_option
 from intvit.data.index import SplitIndex
 from intvit.data.shard_tools.reindex import reindex
 
@@ -20,9 +20,11 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("folder", metavar="DIR", type=Path)
     parser.add_argument("--class-names", type=Path, metavar="FILE", help="one name a line, in the order of the labels")
+    shard_options(parser)
     workers_option(parser)
     options = parser.parse_args(arguments)
-    print_splits(options.folder, reindex(options.folder, options.class_names, options.workers))
+    names, patterns = options.class_names, (options.train_pattern, options.val_pattern)
+    print_splits(options.folder, reindex(options.folder, names, options.workers, patterns, options.label_field))
 
 
 def print_splits(folder: Path, splits: Mapping[str, SplitIndex]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from intvit.commands.argument_types import positive, workers_option
+from intvit.commands.argument_types import positive, shard_options, workers_option
 from intvit.data.shard_tools.verify import verify
 from intvit.photos import MAX_PIXELS
 
@@ -20,9 +20,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("folder", metavar="DIR", type=Path)
     parser.add_argument("--classes", type=positive, help="labels are below it (default: as many as index.json names)")
     parser.add_argument("--max-pixels", type=positive, default=MAX_PIXELS, help="of an image, at most")
+    shard_options(parser)
     workers_option(parser)
     options = parser.parse_args(arguments)
-    verified = verify(options.folder, options.classes, options.max_pixels, options.workers)
+    patterns = options.train_pattern, options.val_pattern
+    verified = verify(
+        options.folder, options.classes, options.max_pixels, options.workers, patterns, options.label_field
+    )
     for problem in verified.problems:
         print(problem)
     print(

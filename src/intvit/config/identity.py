@@ -41,7 +41,17 @@ DATA_NOT_IDENTITY = {"root", "cache", "cache_gb", "retries", "workers", "eval_ba
 # there they are left out of the identity, so that a run of those days is found again, and its config is read with them.
 YOUNGER: dict[str, dict[str, Any]] = {
     "callbacks": {"best": None, "keep_best": 1, "keep_every_epochs": None},
-    "schedule": {"limit_steps": None},
+    "model": {"weights_key": "auto", "weights_prefix": None, "head": "keep", "resample": False},
+    "optimizer": {"scheduler": None},
+    "schedule": {"limit_steps": None, "head": None},
+    "data": {
+        "layout": "shards",
+        "train_pattern": "train-*.tar",
+        "val_pattern": "val-*.tar",
+        "label_field": None,
+        "split": None,
+        "orientation": "ignore",
+    },
     "trainer": {
         "wait_minutes": 10,
         "profiler": None,
@@ -53,14 +63,6 @@ YOUNGER: dict[str, dict[str, Any]] = {
         "max_time": None,
     },
 }
-
-
-def with_younger_keys(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config that an earlier version wrote, with the keys that it did not know."""
-    return {
-        key: {**YOUNGER[key], **value} if key in YOUNGER and isinstance(value, Mapping) else value
-        for key, value in config.items()
-    }
 
 
 def plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
@@ -99,6 +101,14 @@ def at_home(text: str) -> str:
 def overrides_at_home(overrides: Iterable[str]) -> list[str]:
     """The same for KEY=PATH as on a command line, where Hydra takes no `~`."""
     return [key + equals + at_home(value) for key, equals, value in (text.partition("=") for text in overrides)]
+
+
+def with_younger(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a run folder with the keys that came after it, at the values that mean what it did."""
+    return {
+        group: {**YOUNGER[group], **values} if group in YOUNGER and isinstance(values, Mapping) else values
+        for group, values in config.items()
+    }
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:

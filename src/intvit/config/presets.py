@@ -16,7 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from intvit.config.environment import started_ranks
 from intvit.config.identity import identity_hash, overrides_at_home, plain
+from intvit.config.timm_photos import timm_photo_value
 from intvit.errors import IntVitError, one_line
+from intvit.photo_folders import tree_classes
 
 
 def config_directory() -> Path:
@@ -79,14 +81,28 @@ def _ranks(what: str) -> int:
     return int(getattr(started_ranks(), what))
 
 
+def _count_classes(root: str | None, split: float | None) -> int:
+    """Class folders of the tree of photos `root`; with `split` they lie in it, else in its train/ and val/."""
+    if root is None:
+        return 1  # for a config that is looked at; who opens its data is told that the root is missing
+    return len(tree_classes(Path(root).expanduser(), splits=split is None))
+
+
 def register_resolvers() -> None:
-    """Makes `${run_folder:}` (conf/train.yaml) and `${ranks:per_node}` (conf/trainer/ddp.yaml) known to OmegaConf."""
+    """Makes four resolvers known to OmegaConf.
+
+    `${run_folder:}` (conf/train.yaml), `${ranks:per_node}` (conf/trainer/ddp.yaml), `${timm:NAME,KEY}`
+    (conf/model/timm.yaml), `${count_classes:ROOT,SPLIT}` (conf/data).
+    """
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
     OmegaConf.register_new_resolver("ranks", _ranks, replace=True)
+    OmegaConf.register_new_resolver("timm", timm_photo_value, replace=True)
+    OmegaConf.register_new_resolver("count_classes", _count_classes, replace=True)
 
 
 def compose_group(overrides: list[str], group: str) -> dict[str, Any]:
     """The group of presets that `overrides` choose, as train.py composes it, in plain values. Raises IntVitError."""
+    register_resolvers()
     with _composing():
         config = compose(overrides=overrides)
         return typing.cast("dict[str, Any]", OmegaConf.to_container(config[group], resolve=True))

@@ -65,17 +65,23 @@ class DataConfig(TypedConfig):
     num_classes: Count  # labels are 0..num_classes-1
     mean: tuple[float, ...]  # per channel, of pixels scaled to 0..1; the model folds it into its first operator
     std: tuple[float, ...]
-    root: str | None  # folder of train-*.tar and val-*.tar, or a URL or pipe: command with {shard}
+    layout: Literal["shards", "folder"]  # of `root`: webdataset tars, or photos in class folders
+    root: str | None  # folder of shards or of train/ and val/; for shards also a URL or pipe: command with {shard}
+    train_pattern: str  # shards: which files of `root` are of which split, such as train-*.tar
+    val_pattern: str
+    label_field: str | None  # shards: label in that field of a sample's .json; null: in its .cls or .txt, or its folder
+    split: Share | None  # folder: `root` holds the classes itself, and this share is for training
     cache: str | None  # folder on a local disk that shards are copied to first; null: only remote ones, at exit gone
     cache_gb: Annotated[float, Field(gt=0, description="null for no limit")] | None  # the longest unused go
     retries: Amount  # further attempts after a failed read, with waits of 0.5, 1, 2, ... up to 30 seconds
     patch_size: Count | None  # null: the model's own
-    class_names: Literal["digits", "imagenet", "index", "indices"]  # where an exported program takes its names from
+    class_names: Literal["digits", "imagenet", "index", "folders", "indices"]  # what labels stand for
     batch_size: Count  # images of one training step on one rank
     eval_batch_size: Count  # validation and calibration; changes no result, only memory
     workers: Amount | None  # null: one for each CPU at hand, at most 8; changes no result, only speed
     crop_pct: Annotated[float, Field(gt=0, le=1)]  # evaluation keeps this share of the resized shorter side
     interpolation: Interpolation  # of the evaluation resize
+    orientation: Literal["ignore", "apply"]  # the mark by which a camera says how it was held, wherever photos are read
     shuffle_buffer: Count  # samples mixed across neighbouring shards; it costs locality of reading, no memory
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)]  # of the training order and the random transforms
     on_bad_sample: Literal["raise", "skip"]  # `skip` goes on without broken images and labels, counts and names them
@@ -89,6 +95,15 @@ class DataConfig(TypedConfig):
             raise DataError(f"data.patch_size={self.patch_size}: does not divide data.image_size={size}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0.0:
             raise DataError(f"data.mean={self.mean} data.std={self.std}: expected 3 channels each and std above 0")
+        if self.layout == "folder" and self.cache is not None:
+            raise DataError(
+                f"data.cache={self.cache}: copies shards, and a tree of photos is read where it lies; leave it out, or "
+                f"write shards with `intvit shards create {self.root} DIR`"
+            )
+        if self.layout == "shards" and self.split is not None:
+            raise DataError(f"data.split={self.split}: divides a tree of photos; say data=folder, or leave it out")
+        if self.layout == "shards" and self.class_names == "folders":
+            raise DataError("data.class_names=folders: for a tree of photos; shards have data.class_names=index")
         expected = {"digits": 10, "imagenet": IMAGENET_CLASSES}.get(self.class_names, self.num_classes)
         if self.num_classes != expected:
             raise DataError(

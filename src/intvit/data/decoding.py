@@ -8,36 +8,52 @@ others, such as 5/8, decoding to fewer pixels takes longer than decoding to all 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import simplejpeg
 from PIL import Image
 
-from intvit.photos import opened, rgb
+from intvit.photos import opened, rgb, turn_of
 
 SCALES = (8, 4, 2)  # divisors of the size, the smallest image first
+# Pillow's turns of arrays (H, W, 3), which stay views.
+TURNED: dict[Image.Transpose, Callable[[np.ndarray], np.ndarray]] = {
+    Image.Transpose.FLIP_LEFT_RIGHT: lambda pixels: pixels[:, ::-1],
+    Image.Transpose.ROTATE_180: lambda pixels: pixels[::-1, ::-1],
+    Image.Transpose.FLIP_TOP_BOTTOM: lambda pixels: pixels[::-1],
+    Image.Transpose.TRANSPOSE: lambda pixels: pixels.transpose(1, 0, 2),
+    Image.Transpose.ROTATE_270: lambda pixels: pixels[::-1].transpose(1, 0, 2),
+    Image.Transpose.TRANSVERSE: lambda pixels: pixels[::-1, ::-1].transpose(1, 0, 2),
+    Image.Transpose.ROTATE_90: lambda pixels: pixels[:, ::-1].transpose(1, 0, 2),
+}
 Box = tuple[int, int, int, int]  # top, left, height, width
 
 
 def decode_crop(
-    data: bytes, max_pixels: int, choose: Callable[[Image.Image], Box], size: tuple[int, int]
+    data: bytes, max_pixels: int, choose: Callable[[Any], Box], size: tuple[int, int], upright: bool = False
 ) -> np.ndarray:
     """The part of an image that `choose` names: encoded image -> uint8 (height, width, 3), to be resized to `size`.
 
     size: height, width. `choose` gets an image whose size is right but whose pixels may not be loaded. A JPEG is
     decoded at the smallest scale that leaves the part at least `size` pixels high and wide; the part is then that much
-    smaller. Raises BrokenImage.
+    smaller. upright: the part is one of the image as its orientation mark turns it. Raises BrokenImage.
     """
     with opened(data, max_pixels) as image:
-        top, left, height, width = choose(image)
+        turn = turn_of(image) if upright else None
+        whole: Any = image if turn is None else Image.new("1", image.size).transpose(turn)
+        top, left, height, width = choose(whole)
         pixels, divisor = None, 1
         if image.format == "JPEG" and image.mode == "RGB":
             divisor = next((scale for scale in SCALES if height >= scale * size[0] and width >= scale * size[1]), 1)
             pixels = _turbo(data, image.size, divisor)
         if pixels is None:
             pixels, divisor = np.array(rgb(image)), 1
+    if turn is not None:
+        pixels = TURNED[turn](pixels)
     top, left, height, width = (round(side / divisor) for side in (top, left, height, width))
-    return pixels[top : top + height, left : left + width]
+    part = pixels[top : top + height, left : left + width]
+    return part if turn is None else np.ascontiguousarray(part)  # torch knows no negative strides
 
 
 def _turbo(data: bytes, size: tuple[int, int], divisor: int) -> np.ndarray | None:

@@ -29,7 +29,10 @@ SHARDS = {"train": 4, "val": 2}  # more than one, so that the shard paths of the
 
 def cache_folder() -> Path:
     """Where made data goes: $INTVIT_CACHE, or ~/.cache/intvit."""
-    return Path(os.environ.get("INTVIT_CACHE") or Path.home() / ".cache" / "intvit")
+    try:
+        return Path(os.environ.get("INTVIT_CACHE") or "~/.cache/intvit").expanduser()
+    except RuntimeError:  # a user without a home, as in some containers
+        raise DataError("no home folder for ~/.cache/intvit; say INTVIT_CACHE=DIR, a writable folder") from None
 
 
 def digits_root() -> Path:

@@ -17,7 +17,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from intvit.data.batches import calibration_batches, training_batches, training_steps, validation_batches
 from intvit.data.config import DataConfig, DataError
 from intvit.data.reader import ShardDataset
-from intvit.data.shards import ShardIndex, open_split
+from intvit.data.shards import Samples, open_split
 from intvit.data.tars import BadSample
 from intvit.data.transforms import eval_transform, train_transform
 
@@ -190,12 +190,12 @@ def augmented_loader(config: DataConfig, images: int) -> ShardLoader:
     return ShardLoader(dataset, lambda epoch: batches, len(batches), config, {})
 
 
-def _spread(config: DataConfig, index: ShardIndex, images: int | None, rank: int, world_size: int) -> Batches:
+def _spread(config: DataConfig, index: Samples, images: int | None, rank: int, world_size: int) -> Batches:
     groups = index.counts if index.shuffled else np.array([len(index)])
     return calibration_batches(groups, config.eval_batch_size, images=images, rank=rank, world_size=world_size)
 
 
-def _fixed(config: DataConfig, index: ShardIndex, batches: Batches) -> ShardLoader:
+def _fixed(config: DataConfig, index: Samples, batches: Batches) -> ShardLoader:
     dataset = ShardDataset(index, eval_transform(config), skip=config.on_bad_sample == "skip")
     return ShardLoader(dataset, lambda epoch: batches, len(batches), config, {})
 

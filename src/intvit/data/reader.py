@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from intvit.data.config import DataError
-from intvit.data.shards import ShardIndex
+from intvit.data.shards import Samples
 from intvit.data.tars import BadSample
 from intvit.data.transforms import Transform
 from intvit.photos import BrokenImage
@@ -26,7 +26,7 @@ class ShardDataset(Dataset[Any]):
     A broken image raises DataError naming shard and key, or with `skip` comes back as BadSample.
     """
 
-    def __init__(self, index: ShardIndex, transform: Transform, seed: int | None = None, skip: bool = False) -> None:
+    def __init__(self, index: Samples, transform: Transform, seed: int | None = None, skip: bool = False) -> None:
         self.index = index
         self.transform = transform
         self.seed = seed

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -17,11 +17,17 @@ import numpy as np
 
 from intvit.data.config import DataConfig, DataError
 from intvit.data.digits import digits_root
+from intvit.data.finding import WANTED, find_shards, matching
+from intvit.data.imagenet import imagenet_labels
 from intvit.data.index import INDEX, SPLITS, FolderIndex, SplitIndex, read_index, read_split
+from intvit.data.labels import label_of
 from intvit.data.source import ShardSource, shard_source
-from intvit.data.tars import BadSample, key_of, scan
+from intvit.data.tars import BadSample, TarSamples, key_of, number_names, scan, take_out_names
+from intvit.data.tree import PhotoTree, open_tree
 
 log = logging.getLogger(__name__)
+
+Stamps = tuple[tuple[str, int, int], ...]  # name, bytes and time of every file that the index of a split depends on
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class ShardIndex:
 
     `names` of the shards; `counts` int64 (shards,): samples of each; `offsets` and `sizes` int64 (samples,): bytes of
     the image inside its shard; `labels` int64 (samples,); `bad`: samples left out under data.on_bad_sample=skip;
-    `shuffled`: whether every shard is a random part of the split.
+    `shuffled`: whether every shard is a random part of the split; `classes`: their names, where the shards name them.
     """
 
     source: ShardSource
@@ -41,6 +47,7 @@ class ShardIndex:
     labels: np.ndarray
     bad: tuple[BadSample, ...] = ()
     shuffled: bool = False
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -76,18 +83,42 @@ class ShardIndex:
         return digest.hexdigest()[:16]
 
 
-def open_split(config: DataConfig, split: str) -> ShardIndex:
+Samples = ShardIndex | PhotoTree  # of a split, by position
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What the config says of how shards are read."""
+
+    patterns: tuple[str, str]  # of SPLITS
+    num_classes: int
+    imagenet: bool  # labels are ImageNet's
+    label_field: str | None
+    skip: bool
+    budget: int
+
+
+def open_split(config: DataConfig, split: str) -> Samples:
     """Index of `split` (`train` or `val`).
 
     Raises DataError for a missing root, missing or broken shards, samples without image or label, and labels outside
-    0..num_classes-1; data.on_bad_sample=skip leaves such samples out and logs them.
+    0..num_classes-1; data.on_bad_sample=skip leaves such samples out and logs them. Where the labels are ImageNet's
+    (data.class_names=imagenet) and the shards name their classes, these are WordNet ids and take their index there.
     """
+    if config.layout == "folder":
+        return open_tree(config, split)
     root = data_root(config)
     if root is None:
         raise DataError(f"data.root is not set: say data.root=DIR, {WANTED}")
-    source = shard_source(config, root)
-    stamps = () if source.remote else _stamps(Path(root), split)
-    return _open(source, split, stamps, config.num_classes, config.on_bad_sample, config.bad_sample_budget)
+    reading = _Reading(
+        (config.train_pattern, config.val_pattern),
+        config.num_classes,
+        config.class_names == "imagenet",
+        config.label_field,
+        config.on_bad_sample == "skip",
+        config.bad_sample_budget,
+    )
+    return _opened(shard_source(config, root), split, reading)
 
 
 def data_root(config: DataConfig) -> str | Path | None:
@@ -95,86 +126,95 @@ def data_root(config: DataConfig) -> str | Path | None:
     return digits_root() if config.root is None and config.name == "digits" else config.root
 
 
-WANTED = "a folder of webdataset shards train-*.tar and val-*.tar"
-Stamps = tuple[tuple[str, int, int], ...]
-
-
-def find_shards(root: Path, split: str) -> list[Path]:
-    """Sorted `split`-*.tar files in the folder `root`, at least one; else DataError."""
-    if not root.is_dir():
-        raise DataError(f"data.root={root}: no such folder; say data.root=DIR, {WANTED}")
-    by_split = {name: sorted(root.glob(f"{name}-*.tar")) for name in SPLITS}
-    if not any(by_split.values()):
-        raise DataError(f"data.root={root}: holds no train-*.tar and no val-*.tar; say data.root=DIR, {WANTED}")
-    if not by_split[split]:
-        other = SPLITS[1 - SPLITS.index(split)]
-        use = "training and calibration need" if split == "train" else "validation needs"
-        raise DataError(f"data.root={root}: has {other}-*.tar but no {split}-*.tar, which {use}; add them there")
-    return by_split[split]
-
-
-def _stamps(root: Path, split: str) -> Stamps:
-    """Name, bytes and time of every file that the index of a split depends on."""
-    files = find_shards(root, split) + [path for path in [root / INDEX] if path.exists()]
-    return tuple((path.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files)
+def _opened(source: ShardSource, split: str, reading: _Reading) -> ShardIndex:
+    if source.remote:
+        return _open(source, split, (), reading)
+    root = Path(source.root)
+    names = find_shards(root, split, reading.patterns)
+    stamps = [(name, root / name) for name in (*names, INDEX) if name in names or (root / INDEX).exists()]
+    return _open(
+        source, split, tuple((name, (stat := path.stat()).st_size, stat.st_mtime_ns) for name, path in stamps), reading
+    )
 
 
 @lru_cache(maxsize=4)  # training and calibration share one index; a changed shard has a new stamp
-def _open(
-    source: ShardSource, split: str, stamps: Stamps, num_classes: int, on_bad_sample: str, budget: int
-) -> ShardIndex:
-    skip = on_bad_sample == "skip"
-    if source.remote or stamps[-1][0] == INDEX:
-        index = _from_index(source, split, stamps, num_classes, skip)
-    else:
-        index = _from_tars(source, stamps, num_classes, skip)
-    if len(index.bad) > budget:
+def _open(source: ShardSource, split: str, stamps: Stamps, reading: _Reading) -> ShardIndex:
+    indexed = source.remote or stamps[-1][0] == INDEX
+    index = (_from_index if indexed else _from_tars)(source, split, stamps, reading)
+    if len(index.bad) > reading.budget:
         raise DataError(
-            f"{index.bad[0]} (the first of {len(index.bad)} bad samples, more than data.bad_sample_budget={budget})"
+            f"{index.bad[0]} (the first of {len(index.bad)} bad samples, more than "
+            f"data.bad_sample_budget={reading.budget})"
         )
     if not len(index):
-        raise DataError(f"{source.root}: its {len(index.names)} {split}-*.tar hold no samples")
+        pattern = reading.patterns[SPLITS.index(split)]
+        raise DataError(f"{source.root}: its {len(index.names)} {pattern} hold no samples")
     if index.bad:
         log.warning("%s: %d bad samples left out of %s, such as %s", source.root, len(index.bad), split, index.bad[0])
     return index
 
 
-def _from_tars(source: ShardSource, stamps: Stamps, num_classes: int, skip: bool) -> ShardIndex:
-    tables, bad = [], []
+def _from_tars(source: ShardSource, split: str, stamps: Stamps, reading: _Reading) -> ShardIndex:
+    scanned = []
     for name, *stamp in stamps:
         source.versions[name] = str(stamp)
-        samples = scan(source.path(name), source.where(name), num_classes)
-        if samples.bad and not skip:
+        scanned.append(scan(source.path(name), source.where(name), reading.num_classes, reading.label_field))
+        if scanned[-1].bad and not reading.skip:
             # A shard that breaks off may end in half a sample: say the cause.
-            raise DataError(str(min(samples.bad, key=lambda bad: bad.key != "")))
-        tables.append(samples.table())
-        bad += samples.bad
-    counts = np.array([table.shape[1] for table in tables], dtype=np.int64)
-    offsets, sizes, labels = np.concatenate(tables, axis=1)
-    return ShardIndex(source, tuple(name for name, _, _ in stamps), counts, offsets, sizes, labels, tuple(bad))
+            raise DataError(str(min(scanned[-1].bad, key=lambda bad: bad.key != "")))
+    mixed = take_out_names(scanned) if any(samples.rows and not samples.named for samples in scanned) else []
+    if mixed and not reading.skip:
+        raise DataError(str(mixed[0]))
+    classes: tuple[str, ...] = ()
+    if any(samples.names for samples in scanned):
+        classes = _classes(source, split, scanned, reading)
+        number_names(scanned, label_of(classes, source.root, reading.num_classes, imagenet=reading.imagenet))
+    counts = np.array([len(samples.rows) for samples in scanned], dtype=np.int64)
+    offsets, sizes, labels = np.concatenate([samples.table() for samples in scanned], axis=1)
+    bad = [bad for samples in scanned for bad in samples.bad] + mixed
+    return ShardIndex(
+        source, tuple(name for name, *_ in stamps), counts, offsets, sizes, labels, tuple(bad), classes=classes
+    )
 
 
-def _from_index(source: ShardSource, split: str, stamps: Stamps, num_classes: int, skip: bool) -> ShardIndex:
+def _classes(source: ShardSource, split: str, scanned: list[TarSamples], reading: _Reading) -> tuple[str, ...]:
+    """Names of the classes in the order of their labels: those of the training shards, where there are any."""
+    own = {name for samples in scanned for name in samples.names.values()}
+    if split == "train" or not matching(Path(source.root), reading.patterns[0]):
+        return tuple(sorted(own))
+    classes = _opened(source, "train", reading).classes
+    if strange := sorted(own - set(classes)):
+        raise DataError(f"{source.root}: {split} has the class {strange[0]!r}, which train has not; mend the labels")
+    return classes
+
+
+def _from_index(source: ShardSource, split: str, stamps: Stamps, reading: _Reading) -> ShardIndex:
     folder, described = _read(source, split)
     names = tuple(shard.name for shard in described.shards)
     if not source.remote:
-        _compare(source, described, stamps, skip)
+        _compare(source, described, stamps, reading.skip)
     counts = np.array([shard.samples for shard in described.shards], dtype=np.int64)
     offsets, sizes, labels = described.table
-    index = ShardIndex(source, names, counts, offsets, sizes, labels, shuffled=folder.shuffled)
-    outside = np.flatnonzero(index.labels >= num_classes).tolist()
+    if folder.classes and len(labels) and labels.max() >= len(folder.classes):
+        raise DataError(
+            f"{source.where(INDEX)}: names {len(folder.classes)} classes, but a label is {labels.max()}; name all with "
+            "`intvit shards index DIR --class-names FILE`"
+        )
+    if folder.classes and reading.imagenet:
+        labels = imagenet_labels(folder.classes, source.where(INDEX))[labels]
+    index = ShardIndex(source, names, counts, offsets, sizes, labels, (), folder.shuffled, folder.classes)
+    outside = np.flatnonzero(labels >= reading.num_classes).tolist()
     if not len(outside):
         return index
-    reason = f"is outside 0..{num_classes - 1}; set data.num_classes"
-    if not skip:
+    reason = f"is outside 0..{reading.num_classes - 1}; set data.num_classes"
+    if not reading.skip:
         position = outside[0]
-        raise DataError(str(index.bad_sample(position, f"label {index.labels[position]} {reason}")))
-    bad = [
-        BadSample(source.where(index.locate(p)[0]), f"number {p}", f"label {index.labels[p]} {reason}") for p in outside
-    ]
-    keep = index.labels < num_classes
+        raise DataError(str(index.bad_sample(position, f"label {labels[position]} {reason}")))
+    bad = [BadSample(source.where(index.locate(p)[0]), f"number {p}", f"label {labels[p]} {reason}") for p in outside]
+    keep = labels < reading.num_classes
     counts = np.array([part.sum() for part in np.split(keep, np.cumsum(counts)[:-1])], dtype=np.int64)
-    return ShardIndex(source, names, counts, offsets[keep], sizes[keep], labels[keep], tuple(bad), folder.shuffled)
+    rest = {"counts": counts, "offsets": offsets[keep], "sizes": sizes[keep], "labels": labels[keep]}
+    return replace(index, **rest, bad=tuple(bad))
 
 
 def _read(source: ShardSource, split: str) -> tuple[FolderIndex, SplitIndex]:

@@ -1,22 +1,25 @@
 """Samples of one webdataset tar, by walking its headers: where each image lies and which label stands beside it.
 
 A sample is what webdataset makes of it: neighbouring files with the same name up to the first dot, here an image
-(`.jpg`, `.jpeg` or `.png`) and its label (`.cls`, the class index as text).
+(`.jpg`, `.png`, `.webp`, ...) and its label (`labels` says where).
 """
 
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png")
-LABEL_SUFFIX = "cls"
+from intvit.data.labels import SIDE_BY_SIDE, find_label, outside
+from intvit.photo_folders import ENDINGS
+
+IMAGE_SUFFIXES = tuple(ending[1:] for ending in ENDINGS)
+LABEL_SUFFIXES = ("cls", "txt", "json")
 
 
 @dataclass(frozen=True)
@@ -33,43 +36,91 @@ class BadSample:
 
 @dataclass
 class TarSamples:
-    """Good samples of a shard in order, keys beside int64 rows of (offset, size, label), and what is bad in it."""
+    """Good samples of a shard in order, keys beside int64 rows of (offset, size, label), and what is bad in it.
 
+    where: the shard for messages; names: number of a row -> name of its class, whose label is -1 until all names are
+    known.
+    """
+
+    where: str
     keys: list[str] = field(default_factory=list)
     rows: list[tuple[int, int, int]] = field(default_factory=list)
+    names: dict[int, str] = field(default_factory=dict)
     bad: list[BadSample] = field(default_factory=list)
+
+    @property
+    def named(self) -> bool:
+        """Whether every label is a name."""
+        return len(self.names) == len(self.rows)
 
     def table(self) -> np.ndarray:
         """int64 (3, samples): offsets, sizes and labels."""
         return np.array(self.rows, dtype=np.int64).reshape(-1, 3).T
 
 
-def scan(path: Path, where: str, num_classes: int | None) -> TarSamples:
-    """All samples of the shard at `path`, called `where` in messages; labels below `num_classes` where it is given."""
-    samples = TarSamples()
+def take_out_names(shards: Sequence[TarSamples]) -> list[BadSample]:
+    """The samples with names of classes, out of shards where others have numbers, as bad ones.
+
+    One that has lost its label would otherwise take the name of its folder.
+    """
+    bad = []
+    for samples in shards:
+        for row in sorted(samples.names, reverse=True):
+            name = samples.names.pop(row)
+            reason = f"has no number for its label, as others have, but the class {name!r}; mend its label"
+            bad.append(BadSample(samples.where, samples.keys.pop(row), reason))
+            del samples.rows[row]
+    return bad
+
+
+def number_names(shards: Sequence[TarSamples], labels: Mapping[str, int]) -> None:
+    """Puts the labels of the named classes into the rows."""
+    for samples in shards:
+        for row, name in samples.names.items():
+            offset, size, _ = samples.rows[row]
+            samples.rows[row] = offset, size, labels[name]
+
+
+def scan(path: Path, where: str, num_classes: int | None, label_field: str | None = None) -> TarSamples:
+    """All samples of the shard at `path`, called `where` in messages; labels below `num_classes` where it is given.
+
+    label_field: of the samples' .json, which holds the label; see `labels.find_label`.
+    """
+    samples = TarSamples(where)
     try:
         with open(path, "rb") as file:
             for sample in walk(path):
                 key = sample["__key__"]
                 image = next((sample[suffix] for suffix in IMAGE_SUFFIXES if suffix in sample), None)
-                label = sample.get(LABEL_SUFFIX)
-                if image is None or label is None:
-                    missing = "no label (.cls)" if label is None else "no image (.jpg, .jpeg or .png)"
-                    files = ", ".join(f".{suffix}" for suffix in sample if not suffix.startswith("__"))
-                    reason = f"has {missing}, only {files}; both must stand side by side in the tar"
-                    samples.bad.append(BadSample(where, key, reason))
+                files = ", ".join(f".{suffix}" for suffix in sample if not suffix.startswith("__"))
+                try:
+                    texts = _texts(file, sample, LABEL_SUFFIXES if label_field is None else ("json",))
+                    label = find_label(key, texts, files, label_field)
+                    if isinstance(label, int) and (problem := outside(label, num_classes)):
+                        raise ValueError(problem)
+                    if image is None:
+                        raise ValueError(f"has no image (.jpg, .jpeg or .png), only {files}; {SIDE_BY_SIDE}")
+                except ValueError as error:
+                    samples.bad.append(BadSample(where, key, str(error)))
                     continue
-                file.seek(label.offset_data)
-                value = _label(file.read(label.size), num_classes)
-                if isinstance(value, str):
-                    samples.bad.append(BadSample(where, key, value))
-                else:
-                    samples.keys.append(key)
-                    samples.rows.append((image.offset_data, image.size, value))
+                if isinstance(label, str):
+                    samples.names[len(samples.rows)] = label
+                    label = -1
+                samples.keys.append(key)
+                samples.rows.append((image.offset_data, image.size, label))
     except (tarfile.TarError, OSError, ValueError) as error:
         reason = f"broken shard ({error.args[0] if error.args else error}); write it again"
         samples.bad.append(BadSample(where, "", reason))
     return samples
+
+
+def _texts(file: BinaryIO, sample: Mapping[str, Any], suffixes: Sequence[str]) -> dict[str, bytes]:
+    """Contents of what may hold a label, of the first such file alone."""
+    for suffix in suffixes:
+        if suffix in sample:
+            file.seek(sample[suffix].offset_data)
+            return {suffix: file.read(sample[suffix].size)}
+    return {}
 
 
 def key_of(path: Path, offset: int) -> str:
@@ -97,15 +148,3 @@ def walk(path: Path) -> Iterator[dict[str, Any]]:
         archive.fileobj.seek(archive.offset)
         if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"neither a file nor the end mark at byte {archive.offset}")
-
-
-def _label(text: bytes, num_classes: int | None) -> int | str:
-    """The label, or what is wrong with it."""
-    try:
-        label = int(text)
-    except ValueError:
-        return f"label {text[:40]!r} is not a number; .cls must hold the class index"
-    if label < 0 or (num_classes is not None and label >= num_classes):
-        limit = "" if num_classes is None else str(num_classes - 1)
-        return f"label {label} is outside 0..{limit}; mend it or set data.num_classes"
-    return label

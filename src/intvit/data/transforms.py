@@ -35,9 +35,10 @@ class EvalTransform:
     crop_pct: float
     interpolation: str
     max_pixels: int
+    upright: bool = False  # by the orientation mark
 
     def __call__(self, data: bytes) -> torch.Tensor:
-        return self.of_image(decode(data, self.max_pixels))
+        return self.of_image(decode(data, self.max_pixels, self.upright))
 
     def of_image(self, image: Image.Image) -> torch.Tensor:
         """RGB image -> uint8 (3, H, W)."""
@@ -59,6 +60,7 @@ class TrainTransform:
         options = config.train_transform
         self._config = config
         self.image_size, self.max_pixels = config.image_size, config.max_pixels
+        self.upright = config.orientation == "apply"
         self.interpolation = str(options.interpolation)
         self.of_tensors = (RandomHorizontalFlip, MaybePILToTensor)  # the others want images of Pillow
         self.crop, *rest = whole.transforms
@@ -70,7 +72,7 @@ class TrainTransform:
         return TrainTransform, (self._config,)
 
     def __call__(self, data: bytes) -> torch.Tensor:
-        pixels = decode_crop(data, self.max_pixels, self._choose, self.image_size)
+        pixels = decode_crop(data, self.max_pixels, self._choose, self.image_size, self.upright)
         image: Any = self._resize(pixels)
         for transform in self.rest:
             if isinstance(image, torch.Tensor) and not isinstance(transform, self.of_tensors):
@@ -115,7 +117,8 @@ def timm_transform(config: DataConfig) -> Any:
 
 def eval_transform(config: DataConfig) -> EvalTransform:
     """Evaluation transform of a config."""
-    return EvalTransform(config.image_size, config.crop_pct, config.interpolation, config.max_pixels)
+    upright = config.orientation == "apply"
+    return EvalTransform(config.image_size, config.crop_pct, config.interpolation, config.max_pixels, upright)
 
 
 def train_transform(config: DataConfig) -> Transform:

@@ -31,15 +31,16 @@ class CheckedModel:
 
 
 def check_model(
-    name: str, quant: str, image_size: tuple[int, int], images: int, runtimes: Sequence[str], seed: int = 0
+    name: str, quant: str, image_size: tuple[int, int] | None, images: int, runtimes: Sequence[str], seed: int = 0
 ) -> CheckedModel:
     """Model `name` of full size with random weights, calibrated, exported, and run on so many random images.
 
-    quant: an integer preset, with overrides after commas. Raises IntVitError for a preset that is float.
+    name: one of ours or timm's. quant: an integer preset, with overrides after commas. image_size: None for the
+    model's own. Raises IntVitError for a preset that is float.
     """
     model = random_model(name, quant, image_size, seed)
     generator = torch.Generator().manual_seed(seed)
-    pixels = torch.randint(0, 256, (images, 3, *image_size), dtype=torch.uint8, generator=generator)
+    pixels = torch.randint(0, 256, (images, 3, *model.image_size), dtype=torch.uint8, generator=generator)
     calibrate(model, [pixels])
     program = record(model)
     parameters = sum(parameter.numel() for parameter in model.parameters())

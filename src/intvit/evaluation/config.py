@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,7 @@ class EvaluateConfig(TypedConfig):
     """The whole of a composed evaluate.yaml. data: a chosen preset, or values that replace the run's own."""
 
     ckpt: str | None
+    which: Literal["last", "best"]  # checkpoint of a run folder
     integer: str | None
     runtimes: list[str]
     limit: Annotated[int, Field(ge=1, description="null for all images")] | None

@@ -7,14 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from intvit.config.identity import DATA_NOT_IDENTITY
+from intvit.config.identity import DATA_NOT_IDENTITY, YOUNGER
 from intvit.config.presets import preset_values
 from intvit.config.values import build
+from intvit.data.classes import compare_classes
 from intvit.data.config import DataConfig
+from intvit.data.source import without_absent_cache
 from intvit.errors import IntVitError
 from intvit.evaluation.config import EVALUATION, EvaluateConfig
 from intvit.evaluation.differences import Trace
 from intvit.evaluation.engine import Executor
+from intvit.photo_folders import WANTED
 from intvit.program import Program, load_checkpoint
 
 
@@ -55,13 +58,18 @@ def choose_data(recorded: Mapping[str, Any], wanted: Mapping[str, Any], program:
         raise IntVitError("the checkpoint does not say which data it was trained on: choose with data=NAME")
     # A program does not record what is no part of an experiment: where and how images are read.
     reading = {key: preset_values("data", "base")[key] for key in DATA_NOT_IDENTITY}
-    values = {**wanted} if "name" in wanted else {**reading, **recorded, **changes}
+    values = {**wanted} if "name" in wanted else {**reading, **YOUNGER["data"], **recorded, **changes}
     _, height, width = program.values[program.input].shape
     values.update(image_size=[height, width], patch_size=None)
     data = build(DataConfig, values, "data")
+    if data.root is None and data.layout == "folder":
+        raise IntVitError(f"data={data.name}: data.root is not set; {WANTED}")
+    if "cache" not in changes:
+        data = without_absent_cache(data)
     classes = program.values[program.output].shape[0]
     if data.num_classes != classes:
         raise IntVitError(
             f"data={data.name} has {data.num_classes} classes, the model {classes}: choose the data it was trained for"
         )
+    compare_classes(data, program.classes, "the model")
     return data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 from intvit import __version__
 from intvit.config.identity import DATA_NOT_IDENTITY, identity_hash
+from intvit.config.run_files import read_config
 from intvit.data.classes import class_names
 from intvit.errors import IntVitError
 from intvit.evaluation.config import EVALUATION, EvaluateConfig
@@ -21,7 +23,6 @@ from intvit.export.record import record
 from intvit.program import load_checkpoint, save_checkpoint
 from intvit.quant import set_mode, trace
 from intvit.training.restore import restore_run
-from intvit.training.run_folder import read_config
 
 
 def exported_run(config: EvaluateConfig, device: torch.device) -> EvaluatedProgram:
@@ -29,16 +30,19 @@ def exported_run(config: EvaluateConfig, device: torch.device) -> EvaluatedProgr
 
     Raises IntVitError for a run without ranges, and whatever recording and saving refuse; nothing is written then.
     """
-    folder, trained, model, teacher, state = restore_run(str(config.ckpt))
+    folder, trained, model, teacher, state = restore_run(str(config.ckpt), config.which)
     if not trained.quant.enabled:
         raise IntVitError(
             f"{folder} is a float run (quant={trained.quant.name}): nothing to export; train with quant=ivit8"
         )
     if not state["calibrated"]:
         raise IntVitError(f"{folder} has no ranges yet (it stopped before calibration): go on with ckpt=last")
+    print(f"{folder}: {state['file']}, step {state['step']}", flush=True)
     set_mode(model, "integer")
-    root = config.data.get("root") or trained.data.root  # where the shards lie now
-    program = record(model, class_names(replace(trained.data, root=root)), _provenance(folder))
+    # An older checkpoint does not name its classes; where the shards lie now, their index does.
+    root = config.data.get("root") or trained.data.root
+    classes = state.get("classes") or class_names(replace(trained.data, root=root))
+    program = record(model, classes, _provenance(folder, state))
     data = choose_data(read_config(folder)["data"], config.data, program)
     target = Path(config.export.folder) if config.export.folder else folder / "integer"
     save_checkpoint(program, target)
@@ -60,7 +64,7 @@ def exported_run(config: EvaluateConfig, device: torch.device) -> EvaluatedProgr
     return evaluated
 
 
-def _provenance(folder: Path) -> dict[str, Any]:
+def _provenance(folder: Path, state: Mapping[str, Any]) -> dict[str, Any]:
     """Where the program comes from: config without local folders, experiment, commit, measured accuracy."""
     values = read_config(folder)
     experiment = identity_hash(values)
@@ -68,10 +72,16 @@ def _provenance(folder: Path) -> dict[str, Any]:
     for part in (values["model"], values["schedule"]["loss"]["distillation"]):
         part["weights"] = part["weights"] and Path(part["weights"]).name
     summary = json.loads(path.read_text()) if (path := folder / "summary.json").is_file() else {}
+    measured = {mode: summary.get(mode) for mode in ("float", "integer")}
+    if summary.get("steps", state["step"]) != state["step"]:  # of another moment of the run
+        here = [entry for entry in state["history"] if entry["step"] == state["step"]]
+        figures = ("top1", "top5", "agreement")
+        measured = {entry["mode"]: {key: entry[key] for key in figures if key in entry} for entry in here}
     return {
         "intvit": __version__,
         "experiment": experiment,
         "commit": summary.get("commit"),
         "config": {key: values[key] for key in ("model", "quant", "schedule", "optimizer", "seed")} | {"data": data},
-        "measured": {mode: summary.get(mode) for mode in ("float", "integer")},
+        "measured": measured,
+        **({"weights": weights} if (weights := summary.get("weights")) else {}),
     }

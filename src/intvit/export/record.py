@@ -19,7 +19,7 @@ from intvit.program.checkpoint import save_checkpoint
 from intvit.program.program import Constant, Operator, Program, Value
 from intvit.quant.control import quant_layers
 from intvit.quant.derivation import Derivations
-from intvit.quant.layers import GELU, AttentionCore, LayerNorm
+from intvit.quant.layers import GELU, AttentionCore, LayerNorm, PoolCore, SoftmaxMean
 from intvit.quant.tensor import Derived, Integers, Symbol
 
 
@@ -115,7 +115,7 @@ def _class_names(classes: Any, count: int) -> list[str]:
 
 
 def _functions(model: nn.Module) -> dict[str, dict[str, str]]:
-    families = {layer.name: layer.family for layer in quant_layers(model) if isinstance(layer, AttentionCore | GELU)}
+    families = {layer.name: layer.family for layer in quant_layers(model) if isinstance(layer, SoftmaxMean | GELU)}
     names = {layer: family.name for layer, family in families.items() if family.function and family.name != "lut"}
     return {"functions": names} if names else {}
 
@@ -159,7 +159,11 @@ def _ours(model: nn.Module) -> ImageModel:
 
 
 def _refuse_float(model: nn.Module) -> None:
-    kinds = {AttentionCore: lambda layer: layer.softmax, GELU: lambda layer: layer.config}
+    kinds = {
+        AttentionCore: lambda layer: layer.softmax,
+        PoolCore: lambda layer: layer.softmax,
+        GELU: lambda layer: layer.config,
+    }
     kinds[LayerNorm] = lambda layer: layer.config
     names = [
         layer.name

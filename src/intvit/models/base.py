@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from intvit.errors import IntVitError
 from intvit.quant.control import move_ranges, quant_layers
 from intvit.quant.derivation import Derivations, without_hooks
 from intvit.quant.derivation_graph import DerivationGraph
-from intvit.quant.layers import Scores
+from intvit.quant.layers import Features, Scores
 from intvit.quant.tensor import AnyTensor, Derived, QTensor, Symbol
 
 
@@ -38,18 +39,31 @@ class ImageModel(nn.Module):
         super().__init__()
         self.image_size, self.channels, self.num_classes = image_size, channels, num_classes
         self.provenance: dict[str, Any] = {}  # where the weights are from, for the exported program
+        self.trained_classes: list[str] = []  # by score, where weights of a run of train.py say it
         self.managed = False  # by a trainer, that calls `move_ranges`; else ranges move where a training step begins
         self._graph = DerivationGraph()
         self.valid: Tensor | None = None  # 0-d bool: whether all scales of the last step were in their proven ranges
 
     @property
-    def scores_layer(self) -> Scores:
-        """The classifier."""
+    def scores_layer(self) -> Scores | Features:
+        """The classifier, or what makes an output of features."""
         raise NotImplementedError
 
     def features(self, images: AnyTensor) -> AnyTensor:
         """Classifier input (B, C)."""
         raise NotImplementedError
+
+    def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict with the key names of timm's model as one of this; of the same names where nothing is folded."""
+        return dict(state)
+
+    def resample(self, state: Mapping[str, Tensor], trained: tuple[int, int] | None) -> dict[str, Tensor]:
+        """`state`, which `adapt` gave, with what belongs to a number of tokens made for the image size of this model.
+
+        trained: (H, W) of the images that the weights are for, None where that is not known. What cannot be resampled
+        stays as it is.
+        """
+        return dict(state)
 
     def forward(self, images: AnyTensor) -> AnyTensor:
         """Logits; a Symbol image records the program and yields its scores."""

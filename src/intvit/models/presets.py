@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import nn
 
 from intvit.data.config import DataConfig
-from intvit.data.presets import photo_config
 from intvit.errors import IntVitError
-from intvit.models import create_model
+from intvit.models import build, create_model
+from intvit.models.base import ImageModel
+from intvit.quant import QuantConfig
 from intvit.quant.presets import compose_quant
 
 
@@ -19,10 +18,6 @@ def photo_model(name: str, quant: str, data: DataConfig) -> nn.Module:
 
     Raises IntVitError for a preset that is float.
     """
-    preset, *overrides = quant.split(",")
-    config = compose_quant(preset, overrides)
-    if not config.enabled:
-        raise IntVitError(f"--quant {preset} is float: it has no integer program; choose an integer preset")
     return create_model(
         name,
         image_size=data.image_size,
@@ -30,15 +25,26 @@ def photo_model(name: str, quant: str, data: DataConfig) -> nn.Module:
         num_classes=data.num_classes,
         mean=data.mean,
         std=data.std,
-        quant=config,
+        quant=_integer_preset(quant),
     )
 
 
-def random_model(name: str, quant: str, image_size: tuple[int, int], seed: int) -> nn.Module:
-    """`name` with lively random weights, ImageNet's classes and normalization, in eval mode."""
+def random_model(name: str, quant: str, image_size: tuple[int, int] | None, seed: int) -> ImageModel:
+    """`name`, one of ours or timm's, with lively random weights, in eval mode.
+
+    Classes and normalization are ImageNet's, or what timm says of the name; so is the size of images, if it is None.
+    """
     torch.manual_seed(seed)
-    model = photo_model(name, quant, replace(photo_config(), image_size=image_size))
+    model = build.create_model(name, quant=_integer_preset(quant), image_size=image_size)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     return model.eval()
+
+
+def _integer_preset(quant: str) -> QuantConfig:
+    preset, *overrides = quant.split(",")
+    config = compose_quant(preset, overrides)
+    if not config.enabled:
+        raise IntVitError(f"--quant {preset} is float: it has no integer program; choose an integer preset")
+    return config

@@ -11,8 +11,9 @@ from torch import nn
 from intvit.errors import IntVitError
 from intvit.models.base import ImageModel
 from intvit.models.build import integer_config
-from intvit.models.registry import architectures, build, per_channel
+from intvit.models.registry import build, per_channel
 from intvit.models.timm_features import classifiers
+from intvit.models.timm_models import architecture_of
 from intvit.models.weights import load_weights
 from intvit.quant import QuantConfig
 
@@ -26,26 +27,20 @@ def quantize(
 ) -> ImageModel:
     """One of our models with the size and the weights of a timm model, in eval and float mode; `calibrate` comes next.
 
-    model: an instance of timm's VisionTransformer (ViT, DeiT, distilled or not) or SwinTransformer; it stays as it is.
+    model: an instance of timm's VisionTransformer (ViT, DeiT, CLIP, SigLIP, DINOv2, ...), VisionTransformerDistilled or
+    SwinTransformer; it stays as it is. One without a classifier (num_classes=0) gives features, and so does ours.
     quant: a preset (`intvit.presets()`), with overrides after commas, or a config of `intvit.compose`. mean, std: per
     channel, of pixels scaled to 0..1; None takes them from the model's pretrained_cfg. The result takes uint8 pixels
     (B, C, H, W) and normalizes them itself; its logits are those of the timm model on normalized pixels.
 
-    Raises IntVitError naming every feature of the model that ours do not have, such as LayerScale.
+    Raises IntVitError naming every feature of the model that ours do not have, such as SwiGLU.
 
     >>> vit = timm.create_model("deit_tiny_patch16_224", img_size=32, depth=2, num_classes=10)
     >>> quantize(vit, "ivit8")(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape
     torch.Size([1, 10])
     """
     form: Any = model
-    kind = f"{type(model).__module__}.{type(model).__qualname__}"
-    architecture = next((known for known in architectures() if kind in known.TIMM), None)
-    if architecture is None:
-        known = ", ".join(name.rpartition(".")[2] for known in architectures() for name in known.TIMM)
-        raise IntVitError(f"{type(model).__name__} is none of the architectures that can be quantized: {known} of timm")
-    missing = architecture.missing_features(form)
-    if missing:
-        raise IntVitError(f"{type(model).__name__} with {', '.join(missing)}: not among what intvit computes")
+    architecture = architecture_of(model)
     given = dict(getattr(form, "pretrained_cfg", None) or {})
     mean = per_channel("mean", given.get("mean", ()) if mean is None else mean)
     std = per_channel("std", given.get("std", ()) if std is None else std)
@@ -57,7 +52,7 @@ def quantize(
         architecture.size_of(form),
         image_size=form.patch_embed.img_size,
         patch_size=None,
-        num_classes=classifiers(form)[0].out_features,  # num_classes stays timm's where a head has been replaced
+        num_classes=getattr(classifiers(form)[0], "out_features", 0),  # timm's own stays where a head has been replaced
         mean=mean,
         std=std,
         quant=integer_config(quant),

@@ -1,65 +1,23 @@
-"""The models by name, collected from the architectures' files, and how to build one.
-
-An architecture is a folder beside this file: see `Architecture`. To add one takes that folder, to add a size an entry
-there, and conf/model/NAME.yaml.
-"""
+"""The models by name, ours and timm's, and how to build one."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import math
 import numbers
-import pkgutil
+import typing
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 from torch import nn
 
 from intvit.arguments import both_sides, described, unknown, whole_number
+from intvit.config.timm_photos import timm_has
 from intvit.errors import IntVitError
+from intvit.models.architectures import Size, architectures
+from intvit.models.timm_models import timm_model
 from intvit.quant import QuantConfig
-
-
-class Size(Protocol):
-    """One member of an architecture's family: a dataclass of what `create_model` may replace, such as width.
-
-    timm: timm's name for it, whose weights fit. patch: the usual size of a patch, in pixels.
-    """
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def timm(self) -> str: ...
-    @property
-    def patch(self) -> int: ...
-    def build(self, **options: Any) -> nn.Module: ...
-
-
-class Architecture(Protocol):
-    """What a folder of an architecture offers.
-
-    SIZES: the sizes by name. TIMM: timm's classes, as module.class, whose instances can be taken over.
-    missing_features: what an instance has that ours do not compute, in words. size_of: the size of one that lacks
-    nothing.
-    """
-
-    SIZES: Mapping[str, Size]
-    TIMM: tuple[str, ...]
-
-    def missing_features(self, model: Any) -> list[str]: ...
-    def size_of(self, model: Any) -> Size: ...
-
-
-@functools.cache
-def architectures() -> tuple[Architecture, ...]:
-    """All of them; their folders are imported when first asked for."""
-    found = (
-        importlib.import_module(f"intvit.models.{m.name}") for m in pkgutil.iter_modules([str(_FOLDER)]) if m.ispkg
-    )
-    return tuple(module for module in found if hasattr(module, "SIZES"))
 
 
 class Models(Mapping[str, Size]):
@@ -80,7 +38,6 @@ class Models(Mapping[str, Size]):
         return len(self._sizes)
 
 
-_FOLDER = Path(__file__).parent
 MODELS = Models()
 
 
@@ -96,21 +53,20 @@ def create_model(
     drop_path: float = 0.0,
     **size: Any,
 ) -> nn.Module:
-    """Build `name` with random weights, in float mode.
+    """Build `name`, one of MODELS or timm's name of another, with random weights, in float mode.
 
     patch_size None takes the model's own. `size` overrides fields of the model's size, such as width, depth or heads
     (reduced models of tests). Raises IntVitError for an unknown name or field, a size that makes no sense, and an image
     size that the patch does not divide.
     """
-    if not isinstance(name, str) or name not in MODELS:
-        raise IntVitError(f"model.name={name}: unknown model, expected one of {', '.join(MODELS)}")
-    usual: Any = MODELS[name]
-    fields = [field.name for field in dataclasses.fields(usual) if field.name != "timm"]
+    usual: Any = size_named(name)
+    fields = {field.name: field for field in dataclasses.fields(usual) if field.name != "timm"}
+    kinds = typing.get_type_hints(type(usual))
     for key, value in size.items():
         if key not in fields:
             options = ["image_size", "patch_size", "num_classes", "mean", "std", "quant", *fields]
             raise unknown(f"not a part of {name}", key, options)
-        _check_size(key, value, getattr(usual, key))
+        _check_size(key, value, getattr(usual, key), kinds[key], 0 if fields[key].default == 0 else 1)
     if not isinstance(drop_path, numbers.Real) or not 0 <= drop_path < 1:
         raise IntVitError(f"drop_path={drop_path!r}: expected a number from 0 to below 1")
     return build(
@@ -125,6 +81,19 @@ def create_model(
     )
 
 
+def size_named(name: Any) -> Size:
+    """The size of one of MODELS, or of a model of timm by its name there. Raises IntVitError for any other name."""
+    if isinstance(name, str):
+        if name in MODELS:
+            return MODELS[name]
+        if timm_has(name):
+            return timm_model(name).size
+    raise IntVitError(
+        f"model.name={name}: unknown model, expected one of {', '.join(MODELS)}, or timm's name of a VisionTransformer "
+        "or SwinTransformer"
+    )
+
+
 def build(
     size: Size,
     *,
@@ -135,32 +104,42 @@ def build(
     std: Sequence[float],
     **options: Any,
 ) -> nn.Module:
-    """The model of a size, its arguments checked. Raises IntVitError naming the one that makes no sense."""
+    """The model of a size, its arguments checked; num_classes 0: features in place of scores.
+
+    Raises IntVitError naming the argument that makes no sense.
+    """
     mean, std = per_channel("mean", mean), per_channel("std", std)
     if len(mean) != len(std):
         raise IntVitError(f"mean has {len(mean)} channels, std {len(std)}: give one number of each per channel")
     return size.build(
         image_size=both_sides("image_size", image_size),
         patch_size=None if patch_size is None else whole_number("patch_size", patch_size),
-        num_classes=whole_number("num_classes", num_classes),
+        num_classes=whole_number("num_classes", num_classes, 0),
         mean=mean,
         std=std,
         **options,
     )
 
 
-def _check_size(name: str, value: Any, usual: Any) -> None:
-    """Raises IntVitError unless `value` is of the kind of the model's own: a truth value, a number, one per stage."""
-    if isinstance(usual, bool):
+def _check_size(name: str, value: Any, usual: Any, kind: Any, least: int) -> None:
+    """Raises IntVitError unless `value` is of the field's kind: truth value, choice, number, one number per stage."""
+    if kind is bool:
         if not isinstance(value, bool):
             raise IntVitError(f"{name}={value!r}: expected True or False")
-    elif isinstance(usual, tuple):
+    elif typing.get_origin(kind) is typing.Literal:
+        choices = typing.get_args(kind)
+        if value not in choices:
+            raise IntVitError(f"{name}={value!r}: expected one of {', '.join(choices)}")
+    elif kind is float:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+            raise IntVitError(f"{name}={value!r}: expected a number above 0, such as {usual}")
+    elif isinstance(usual, tuple) or (isinstance(value, tuple | list) and kind is not int):
         if not isinstance(value, tuple | list) or not value:
             raise IntVitError(f"{name}={value!r}: expected a whole number for each stage, such as {usual}")
         for index, part in enumerate(value):
             whole_number(f"{name}[{index}]", part)
     else:
-        whole_number(name, value)
+        whole_number(name, value, least)
 
 
 def per_channel(name: str, values: Any) -> tuple[float, ...]:

@@ -9,7 +9,9 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 # Parts with parameters of their own (tokens, positions, biases by position), which ours have by the same names.
-HOLDERS = ("VisionTransformer", "VisionTransformerDistilled", "WindowAttention")
+HOLDERS = ("VisionTransformer", "VisionTransformerDistilled", "WindowAttention", "LayerScale", "AttentionPoolLatent")
+# timm's and torch's activations that ours have, by the names of ours.
+ACTIVATIONS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu", "ReLU": "relu", "SiLU": "silu"}
 
 
 def timm_name(model: Any) -> str:
@@ -29,62 +31,69 @@ def classifiers(model: Any) -> list[Any]:
     return [getattr(model.head, "fc", model.head)]
 
 
-def other_layers(model: nn.Module) -> list[str]:
-    """Layers whose parameters are not the weight and the bias of ours, in words, one of each kind."""
+def other_layers(model: nn.Module, without_bias: set[str]) -> list[str]:
+    """Layers whose parameters are not the weight and the bias of ours, in words, one of each kind.
+
+    without_bias: names of layers that have none, as ours.
+    """
     found: dict[str, None] = {}
     for name, layer in model.named_modules():
-        without_bias = ".attn." in name or name.endswith("downsample.reduction")  # said elsewhere; as ours
         kind, own = type(layer).__name__, {key for key, _ in layer.named_parameters(recurse=False)}
+        expected = {"weight"} if name in without_bias else {"weight", "bias"}
         if not isinstance(layer, nn.Linear | nn.Conv2d | nn.LayerNorm):
             if own and kind not in HOLDERS and ".parametrizations" not in name:
                 found[kind] = None
         elif parametrize.is_parametrized(layer) or own - {"weight", "bias"}:
             found[f"a weight made of other parameters ({name})"] = None
-        elif own != {"weight", "bias"} and not without_bias:
-            found[f"{name} without {' and '.join(sorted({'weight', 'bias'} - own))}"] = None
+        elif own - expected:
+            found[f"{name} with a bias"] = None
+        elif own != expected:
+            found[f"{name} without {' and '.join(sorted(expected - own))}"] = None
     return list(found)
 
 
-def shared_features(model: Any, blocks: Iterable[Any], epsilon: float) -> list[str]:
-    """What blocks, norms, patches and the classifier have that ours have not."""
-    blocks, patches = list(blocks), model.patch_embed
-    modules, heads = list(model.modules()), classifiers(model)
-    activations = {type(block.mlp.act).__name__ for block in blocks if not is_gelu(block.mlp.act)}
-    epsilons = {module.eps for module in modules if isinstance(module, nn.LayerNorm)} - {epsilon}
+def shared_features(model: Any, blocks: Iterable[Any], without_bias: set[str]) -> list[str]:
+    """What blocks, norms, patches and the classifier have that ours have not. without_bias: see `other_layers`."""
+    blocks, patches, heads = list(blocks), model.patch_embed, classifiers(model)
+    others = {type(block.mlp.act).__name__ for block in blocks if activation(block.mlp.act) is None}
     ratios = {block.mlp.fc1.out_features / block.mlp.fc1.in_features for block in blocks}
     found = {
         "images of any size (strict_img_size=False)": patches.img_size is None,
         "patches that are not square": len({*patches.patch_size}) > 1,
-        f"the activation {', '.join(sorted(activations))}": activations,
-        f"norms with epsilon {', '.join(map(str, sorted(epsilons)))}": epsilons,
-        f"an MLP of {min(ratios):.4g} times the width": len(ratios) > 1 or not min(ratios).is_integer(),
+        f"the activation {', '.join(sorted(others))}": others,
+        "activations that differ among the blocks": len({activation(block.mlp.act) for block in blocks}) > 1,
+        f"norms with epsilons {', '.join(map(str, sorted(epsilons(model))))}": len(epsilons(model)) > 1,
+        "MLPs of different ratios to the width": len(ratios) > 1,
         "attention with gates": any(getattr(block.attn, "gate", None) is not None for block in blocks),
         "norms of queries and keys": any(
-            not identity(getattr(block.attn, name, None)) for block in blocks for name in ("q_norm", "k_norm", "norm")
+            not identity(getattr(block.attn, name, None)) for block in blocks for name in ("q_norm", "k_norm")
         ),
         "heads narrower or wider than their share of the width": any(
             block.attn.qkv.out_features != 3 * block.attn.qkv.in_features for block in blocks
         ),
-        "attention without biases": any(
-            layer.bias is None for block in blocks for layer in (block.attn.qkv, block.attn.proj)
-        ),
         "an MLP that is not linear, activation, linear": any(
-            not isinstance(getattr(block.mlp, name, None), nn.Linear) or not identity(getattr(block.mlp, "norm", None))
-            for block in blocks
-            for name in ("fc1", "fc2")
+            not isinstance(getattr(block.mlp, name, None), nn.Linear) for block in blocks for name in ("fc1", "fc2")
         ),
-        "no classifier (num_classes=0)": any(identity(head) for head in heads),
         "a classifier that is not one linear layer": any(
             not isinstance(head, nn.Linear | nn.Identity) for head in heads
         ),
         "classifiers of different sizes": len({getattr(head, "out_features", 0) for head in heads}) > 1,
     }
-    return list(dict.fromkeys([name for name, has in found.items() if has] + other_layers(model)))
+    return list(dict.fromkeys([name for name, has in found.items() if has] + other_layers(model, without_bias)))
+
+
+def epsilons(model: nn.Module) -> set[float]:
+    """Of all LayerNorms."""
+    return {module.eps for module in model.modules() if isinstance(module, nn.LayerNorm)}
+
+
+def activation(module: nn.Module) -> Any:
+    """The name that ours have for an activation of timm or torch, None for another."""
+    name = type(module).__name__
+    if isinstance(module, nn.GELU) and module.approximate == "tanh":
+        name = "GELUTanh"
+    return ACTIVATIONS.get(name)
 
 
 def identity(module: nn.Module | None) -> bool:
     return module is None or isinstance(module, nn.Identity)
-
-
-def is_gelu(module: nn.Module) -> bool:
-    return isinstance(module, nn.GELU) and module.approximate == "none"

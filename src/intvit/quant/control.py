@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from intvit.arithmetic import divide
 from intvit.quant.config import QuantConfig
 from intvit.quant.layer import MODES, Layer
-from intvit.quant.layers import GELU, AttentionCore, Linear
+from intvit.quant.layers import GELU, Linear, SoftmaxMean
 from intvit.quant.observer import all_gather
 from intvit.quant.quantizer import Observed, Quantizer
 from intvit.quant.tensor import QTensor
@@ -107,7 +107,7 @@ def freeze_observers(model: nn.Module, frozen: bool) -> None:
 
 def function_digests(model: nn.Module) -> dict[str, str]:
     """Name -> digest of the functions of users and packages that the model's softmax and GELU are."""
-    layers = [layer for layer in quant_layers(model) if isinstance(layer, AttentionCore | GELU)]
+    layers = [layer for layer in quant_layers(model) if isinstance(layer, SoftmaxMean | GELU)]
     families = {layer.family.name: layer.family for layer in layers if layer.family.foreign}  # each once
     return {name: family.digest() for name, family in families.items()}
 

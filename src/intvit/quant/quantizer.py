@@ -67,6 +67,11 @@ class Quantizer(Layer):
         self.collected: list[Collected] = []  # one of each group, until `finish`
 
     @classmethod
+    def of_activation(cls, site: SiteConfig, *, groups: int = 1) -> Quantizer:
+        """The range of an operand of products: of a linear layer or, in three groups, of attention."""
+        return cls(site.bits.activation, site.observer.activation, site.observer, groups=groups)
+
+    @classmethod
     def of_stream(cls, channels: int, site: SiteConfig) -> Quantizer:
         """The range of a residual stream of `channels` channels."""
         factors = channels if site.bits.residual_factors else None

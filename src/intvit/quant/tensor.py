@@ -188,13 +188,23 @@ class Symbol:
 AnyTensor = Tensor | QTensor | Symbol
 
 
+def narrow(x: AnyTensor, axis: int, start: int, stop: int, name: str) -> AnyTensor:
+    """Entries start <= i < stop of one axis, not the channels'."""
+    if isinstance(x, Tensor):
+        return x.narrow(axis + 1, start, stop - start)
+    if isinstance(x, QTensor):
+        return x._move(lambda tensor: tensor.narrow(axis + 1, start, stop - start))
+    return x.move("slice", name, _with(x.shape, axis, stop - start), axis=axis, start=start, stop=stop)
+
+
 def select(x: AnyTensor, axis: int, index: int, name: str) -> AnyTensor:
     """The slice `index` of one axis, axis dropped."""
     if isinstance(x, Tensor):
         return x.select(axis + 1, index)
     if isinstance(x, QTensor):
         return x._move(lambda tensor: tensor.select(axis + 1, index))
-    kept = x.move("slice", f"{name}.slice", _with(x.shape, axis, 1), axis=axis, start=index, stop=index + 1)
+    kept = narrow(x, axis, index, index + 1, f"{name}.slice")
+    assert isinstance(kept, Symbol)
     return kept.reshape(name, *x.shape[:axis], *x.shape[axis + 1 :])
 
 

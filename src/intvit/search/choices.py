@@ -15,7 +15,7 @@ from intvit.analysis.layer_error import kind_of
 from intvit.analysis.sensitivity import EVERYWHERE, changes
 from intvit.quant import quant_layers
 from intvit.quant.config import OBSERVERS
-from intvit.quant.layers import GELU, AttentionCore, LayerNorm, Linear
+from intvit.quant.layers import GELU, LayerNorm, Linear, SoftmaxMean
 
 WIDTHS = ("weight", "activation")  # keys of `bits` that budgets ask for; the others feed no product
 
@@ -70,7 +70,7 @@ def _observers(analyzed: AnalyzedModel) -> Iterator[Choice]:
     for layer in quant_layers(analyzed.model):
         if isinstance(layer, LayerNorm) and not layer.output.stream:
             key = "layernorm"
-        elif isinstance(layer, AttentionCore | GELU) or (isinstance(layer, Linear) and layer.output is not None):
+        elif isinstance(layer, SoftmaxMean | GELU) or (isinstance(layer, Linear) and layer.output is not None):
             key = "activation"
         else:
             continue

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from intvit.config.identity import flat_identity
+from intvit.config.run_files import CONFIG, read_config
 from intvit.errors import IntVitError
 from intvit.files import write_text
-from intvit.training.run_folder import CONFIG, SUMMARY, read_config
+from intvit.training.run_folder import SUMMARY
 
 FIGURES = ("float/top1", "integer/top1", "integer/agreement")
 

@@ -24,12 +24,12 @@ import torch
 
 from intvit import signals
 from intvit.config.environment import is_restart
+from intvit.config.run_files import BEST
 from intvit.errors import IntVitError
 from intvit.files import replacing
 from intvit.quant.observer import all_reduce
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training.module import training_module
-from intvit.training.run_folder import BEST
 
 ensure_torchvision()
 

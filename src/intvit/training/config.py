@@ -34,6 +34,10 @@ class ModelConfig(TypedConfig):
     drop_path: Annotated[float, Field(ge=0, lt=1)]
     pretrained: bool
     weights: str | None
+    weights_key: str
+    weights_prefix: str | None
+    head: Literal["keep", "fresh"]
+    resample: bool
     # Reduced models of tests; null takes the architecture's own.
     width: Count | None = None
     depth: Count | None = None
@@ -42,6 +46,14 @@ class ModelConfig(TypedConfig):
     def __post_init__(self) -> None:
         if self.pretrained and self.weights:
             raise IntVitError(f"model.pretrained=true and model.weights={self.weights}: give one of them")
+        for key, usual in (("weights_key", "auto"), ("weights_prefix", None)):
+            if getattr(self, key) != usual and not self.weights:
+                raise IntVitError(f"model.{key}={getattr(self, key)} without model.weights: say which file")
+        if (self.head == "fresh" or self.resample) and not (self.weights or self.pretrained):
+            raise IntVitError(
+                "model.head=fresh and model.resample=true change weights that are given: say model.weights=FILE or "
+                "model.pretrained=true"
+            )
 
     def size(self) -> dict[str, int]:
         """The parts of the architecture's size that the config replaces."""
@@ -56,6 +68,7 @@ class OptimizerConfig(TypedConfig):
     options: dict[str, Any]
     gradient_clip: Annotated[float, Field(gt=0, description="null for no limit")] | None
     accumulate: Count  # batches per step
+    scheduler: dict[str, Any] | None  # of torch, by _target_; null: the phase's cosine
 
 
 Limit = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from torch import nn
 
 from intvit.config.environment import is_first_rank
 from intvit.config.identity import identity_hash, plain
+from intvit.config.run_files import LAST, STATE, read_config
+from intvit.data.classes import class_names, compare_names
 from intvit.data.loading import train_loader
 from intvit.data.shards import open_split
 from intvit.errors import IntVitError
@@ -26,8 +27,7 @@ from intvit.training.checkpoints import Interruption
 from intvit.training.config import TrainConfig, train_config
 from intvit.training.module import TrainingModule
 from intvit.training.optimizer import build_optimizer
-from intvit.training.restore import STATE, build_model, load_state, locate, read_checkpoint
-from intvit.training.run_folder import LAST, read_config
+from intvit.training.restore import build_model, load_state, locate, read_checkpoint
 from intvit.training.timeline import Timeline, lay_out, training_phases
 from intvit.training.trainer import build_trainer, finished_loggers
 
@@ -60,8 +60,10 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
     timeline = _timeline(typed, world_size)
     model = build_model(typed.model, typed.quant)
     assert isinstance(model, ImageModel)
-    module = TrainingModule(model, build_optimizer(model, typed.optimizer), timeline, typed)
-    step, epoch = (0, 0) if start.checkpoint is None else _position(start.checkpoint, folder, model, timeline)
+    module = TrainingModule(model, build_optimizer(model, typed.optimizer, typed.schedule), timeline, typed)
+    module.classes = class_names(typed.data)
+    compare_names(module.classes, str(typed.data.root), model.trained_classes, str(typed.model.weights))
+    step, epoch = (0, 0) if start.checkpoint is None else _position(start.checkpoint, folder, module)
     with Interruption(typed.trainer.seconds()) as interruption:
         # A checkpoint from behind the end of the schedule is evaluated; Lightning refuses fewer epochs than it has.
         trainer = build_trainer(typed, folder, max(timeline.epochs, epoch), step, interruption)
@@ -89,19 +91,23 @@ def _timeline(config: TrainConfig, world_size: int) -> Timeline:
         steps_per_epoch = -(-batches // config.optimizer.accumulate)
     elif config.quant.enabled and config.schedule.calibrate is not None:
         open_split(config.data, "train")
-    return lay_out(config.schedule, steps_per_epoch, config.quant.enabled)
+    return lay_out(config.schedule, steps_per_epoch, config.quant.enabled, config.optimizer.scheduler)
 
 
-def _position(path: Path, folder: Path, model: nn.Module, timeline: Timeline) -> tuple[int, int]:
-    """Step and epoch that a checkpoint goes on at. Raises IntVitError where it is none of this model and schedule."""
-    checkpoint = read_checkpoint(path)
+def _position(path: Path, folder: Path, module: TrainingModule) -> tuple[int, int]:
+    """Step and epoch that a checkpoint goes on at.
+
+    Raises IntVitError where it is none of this model, schedule and classes.
+    """
+    checkpoint, timeline = read_checkpoint(path), module.timeline
     if not timeline.phases:  # calibration alone begins anew
         if path != folder / LAST:
             raise IntVitError(
                 f"ckpt={path}: this schedule takes no step to go on with; model.weights=FILE takes weights"
             )
         return 0, 0
-    load_state(model, checkpoint, path, "this run's config")
+    load_state(module.model, checkpoint, path, "this run's config")
+    compare_names(module.classes, str(module.config.data.root), checkpoint[STATE].get("classes") or [], str(path))
     if checkpoint[STATE]["phase"] >= len(timeline.phases):
         raise IntVitError(
             f"{path} is of a schedule with more phases than this one; model.weights=FILE takes weights alone"
@@ -118,7 +124,7 @@ def _check_same_steps(path: Path, timeline: Timeline, step: int) -> None:
         before = train_config(read_config(earlier))
     except IntVitError:  # no run around it: nobody knows
         return
-    old = lay_out(before.schedule, timeline.steps_per_epoch, before.quant.enabled)
+    old = lay_out(before.schedule, timeline.steps_per_epoch, before.quant.enabled, before.optimizer.scheduler)
     way = "model.weights=RUN starts a new run from its weights"
     for number in range(min(step, old.steps)):
         was, now = old.at(number), timeline.at(number)
@@ -168,6 +174,7 @@ def _finish(
         "float": module.final["float"],
         "integer": module.final.get("integer"),
         "before_qat": module.before_qat,
+        "weights": module.model.provenance.get("weights"),
         "history": module.history,
     }
     if trainer.is_global_zero:

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from intvit.calibration import calibrate
+from intvit.config.run_files import LAST, STATE
 from intvit.data.data_module import ShardDataModule
 from intvit.models.base import ImageModel
+from intvit.models.weights import is_classifier
 from intvit.progress import Heartbeat
 from intvit.quant import freeze_observers, function_digests, set_mode
 from intvit.quant.control import move_ranges
@@ -30,8 +32,7 @@ from intvit.training.features import feature_error, norm_outputs
 from intvit.training.finite import FiniteWatch, NotFinite, all_finite, where_it_began
 from intvit.training.losses import TrainingTask
 from intvit.training.optimizer import set_rates
-from intvit.training.restore import STATE, build_teacher
-from intvit.training.run_folder import LAST
+from intvit.training.restore import build_teacher
 from intvit.training.timeline import PhaseSteps, Timeline
 
 ensure_torchvision()
@@ -47,7 +48,7 @@ class TrainingModule(pl.LightningModule):
 
     phase: what the model is in, None before the first step; calibrated: whether the ranges are fixed; history: what was
     measured at the end of every epoch; final_mode: set for the final evaluation in that mode; final: mode -> what it
-    measured.
+    measured; classes: their names, which a checkpoint holds.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class TrainingModule(pl.LightningModule):
         self.seconds = 0.0
         self.final_mode: str | None = None
         self.final: dict[str, dict[str, float]] = {}
+        self.classes: list[str] = []
         self._started = time.monotonic()
         self._accuracy = Accuracy()
         self._watch = FiniteWatch()
@@ -95,7 +97,7 @@ class TrainingModule(pl.LightningModule):
             return -1  # the schedule ends inside this epoch: Lightning leaves out the rest of it
         if phase != self.phase:
             self._enter(phase)
-        set_rates(self.optimizer, phase.learning_rate(step), phase.phase.weight_decay)
+        set_rates(self.optimizer, phase.phase, phase.learning_rate(step))
         self._seed(batch_idx)
         return None
 
@@ -116,6 +118,10 @@ class TrainingModule(pl.LightningModule):
 
     def _take_up(self, phase: PhaseSteps) -> None:
         self.phase = phase
+        # DDP waits for the gradients of all parameters that had asked for one when it began.
+        frozen = phase.head and self.trainer.world_size == 1
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(not frozen or is_classifier(name))
         set_mode(self.model, phase.mode)
         freeze_observers(self.model, phase.frozen)
 
@@ -191,8 +197,15 @@ class TrainingModule(pl.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Let the ranges follow what all batches of this step had; look at the gradients, which all ranks share now."""
+        """Let the ranges follow what all batches of this step had; in phase head, the classifier alone moves.
+
+        The gradients, which all ranks share now, are looked at.
+        """
         move_ranges(self.model)
+        if self.phase is not None and self.phase.head:
+            for name, parameter in self.model.named_parameters():
+                if not is_classifier(name):
+                    parameter.grad = None  # the optimizer passes by what has none
         if self.config.trainer.precision != "16-mixed":  # whose scaler leaves such steps out
             self._watch.look([p.grad for p in self.parameters() if p.grad is not None], self.global_step)
             self.check_finite(wait=False)
@@ -335,6 +348,7 @@ class TrainingModule(pl.LightningModule):
             "seconds": self.elapsed(),
             "teacher": self._teacher[0].state_dict() if self._teacher else None,
             "functions": function_digests(self.model),
+            "classes": self.classes,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

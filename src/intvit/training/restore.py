@@ -13,14 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from intvit.config.run_files import BEST, CONFIG, LAST, STATE, read_config, run_folder_of
 from intvit.errors import IntVitError
 from intvit.models import create_model, load_pretrained, load_weights
 from intvit.quant import QuantConfig, function_digests, set_mode
 from intvit.training.config import ModelConfig, TrainConfig, train_config
-from intvit.training.run_folder import CONFIG, LAST, read_config
-
-# Key of a Lightning checkpoint under which this package keeps its own state.
-STATE = "intvit"
 
 
 def build_model(config: ModelConfig, quant: QuantConfig, *, load: bool = True) -> nn.Module:
@@ -37,9 +34,16 @@ def build_model(config: ModelConfig, quant: QuantConfig, *, load: bool = True) -
         **config.size(),
     )
     if load and config.pretrained:
-        load_pretrained(model, config.name)
+        load_pretrained(model, config.name, head=config.head, resample=config.resample)
     if load and config.weights:
-        load_weights(model, config.weights)
+        load_weights(
+            model,
+            config.weights,
+            key=config.weights_key,
+            prefix=config.weights_prefix,
+            head=config.head,
+            resample=config.resample,
+        )
     return model
 
 
@@ -86,33 +90,42 @@ def load_state(model: nn.Module, checkpoint: Mapping[str, Any], path: Path, what
             )
 
 
-def locate(ckpt: str) -> tuple[Path, Path]:
-    """(run folder, checkpoint file) of a run folder or of a .ckpt file inside one."""
+def locate(ckpt: str, which: str = "last") -> tuple[Path, Path]:
+    """(run folder, checkpoint file) of a run folder or of a .ckpt file inside one. which: `last` or `best` of a run."""
     path = Path(ckpt)
     if path.is_dir():
         if not (path / CONFIG).is_file():
             raise IntVitError(f"ckpt={ckpt} holds no {CONFIG}: give the folder of a run of train.py, or its .ckpt file")
-        if not (path / LAST).is_file():
-            raise IntVitError(f"ckpt={ckpt} holds no {LAST}: the run has not saved a checkpoint yet")
-        return path, path / LAST
+        wanted = path / (BEST if which == "best" else LAST)
+        if wanted.is_file():
+            return path, wanted
+        if which == "best" and (path / LAST).is_file():
+            raise IntVitError(f"ckpt={ckpt} holds no {BEST}: no validation of what is exported, or callbacks.best=null")
+        raise IntVitError(f"ckpt={ckpt} holds no {LAST}: the run has not saved a checkpoint yet")
+    if which == "best":
+        raise IntVitError(f"which=best is of a run folder, but ckpt={ckpt} is no folder")
     if not path.is_file():
         raise IntVitError(f"ckpt={ckpt}: no such folder or file")
-    for folder in path.resolve().parents[:2]:
-        if (folder / CONFIG).is_file():
-            return folder, path
-    raise IntVitError(f"ckpt={ckpt}: no {CONFIG} beside it or one folder up; give the folder of the run")
+    if (folder := run_folder_of(path)) is None:
+        raise IntVitError(f"ckpt={ckpt}: no {CONFIG} beside it or one folder up; give the folder of the run")
+    return folder, path
 
 
-def restore_run(ckpt: str) -> tuple[Path, TrainConfig, nn.Module, nn.Module | None, dict[str, Any]]:
+def restore_run(
+    ckpt: str, which: str = "last"
+) -> tuple[Path, TrainConfig, nn.Module, nn.Module | None, dict[str, Any]]:
     """(run folder, config, model in eval mode, float teacher or None, this package's state) of a trained run.
+
+    The state has `file` and `step` of the checkpoint, too.
 
     Raises IntVitError when the checkpoint does not fit the config.
     """
-    folder, path = locate(ckpt)
+    folder, path = locate(ckpt, which)
     config = train_config(read_config(folder))
     checkpoint = read_checkpoint(path)
     model = build_model(config.model, config.quant, load=False)
     load_state(model, checkpoint, path, f"the config of {folder}")
     teacher_state = checkpoint[STATE]["teacher"]
     teacher = None if teacher_state is None else build_teacher(config.model, config.quant, teacher_state)
-    return folder, config, model.eval(), teacher, checkpoint[STATE]
+    state = {**checkpoint[STATE], "file": path.name, "step": checkpoint["global_step"]}
+    return folder, config, model.eval(), teacher, state

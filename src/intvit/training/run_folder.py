@@ -15,16 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from intvit.config.environment import is_first_rank, is_restart
-from intvit.config.identity import differences, identity_hash, with_younger_keys
+from intvit.config.identity import differences, identity_hash
+from intvit.config.run_files import CONFIG, LAST, read_config
 from intvit.errors import IntVitError
 from intvit.files import write_text
 
-CONFIG = "config.yaml"
-LAST, BEST = Path("checkpoints") / "last.ckpt", Path("checkpoints") / "best.ckpt"
 METRICS = "metrics.csv"
 SUMMARY = "summary.json"
 OWN = (CONFIG, METRICS, SUMMARY, "checkpoints", "integer", "evaluation.json", "integer.evaluation.json", "integer.onnx")
@@ -40,20 +37,6 @@ class Start:
     checkpoint: Path | None
     summary: dict[str, Any] | None = None
     clear: bool = False
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The plain config of a run folder. Raises IntVitError where there is none."""
-    path = folder / CONFIG
-    if not path.is_file():
-        raise IntVitError(f"{folder} holds no {CONFIG}: not the folder of a run; train.py prints it at its end")
-    try:
-        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
-        raise IntVitError(f"{path} is not readable: {type(error).__name__}") from error
-    if not isinstance(values, dict):
-        raise IntVitError(f"{path} is not a config")
-    return with_younger_keys({str(key): value for key, value in values.items()})
 
 
 def prepare(folder: Path, config: Mapping[str, Any], ckpt: str | None, fresh: bool) -> Start:

@@ -1,7 +1,7 @@
 """The schedule: which phases training passes through, and the rates inside one.
 
-Float training, calibration, quantization-aware training, frozen tail: in this order, each optional. `timeline` lays
-them out over the steps of a run.
+The classifier alone, float training, calibration, quantization-aware training, frozen tail: in this order, each
+optional. `timeline` lays them out over the steps of a run.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from intvit.training.losses import LossConfig
 
 # Named here, because `float` is a field in the class that uses it.
 Decay = Annotated[float, Field(gt=0, lt=1, description="null for none")]
+LayerDecay = Annotated[float, Field(gt=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class TrainingPhase(TypedConfig):
     min_lr_ratio: Share
     warmup: Share
     weight_decay: Share
+    # Rate of a block: lr times this for every block between it and the classifier. Null: one rate for all.
+    layer_decay: LayerDecay | None = None
 
     def check(self, where: str) -> None:
         """Raise IntVitError naming the key that makes no sense."""
@@ -45,9 +48,13 @@ class TrainingPhase(TypedConfig):
         """Optimizer steps."""
         return self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch
 
+    def warmup_steps(self, length: int) -> int:
+        """Of so many steps."""
+        return round(self.warmup * length)
+
     def learning_rate(self, step: int, length: int) -> float:
         """Rate of the phase's optimizer step 0..length-1."""
-        warmup = round(self.warmup * length)
+        warmup = self.warmup_steps(length)
         if step < warmup:
             return self.lr * (step + 1) / (warmup + 1)
         progress = (step - warmup) / max(1, length - warmup)
@@ -70,6 +77,7 @@ class CalibrationPhase(TypedConfig):
 class ScheduleConfig(TypedConfig):
     """The `schedule` group."""
 
+    head: TrainingPhase | None
     float: TrainingPhase | None
     calibrate: CalibrationPhase | None
     qat: TrainingPhase | None
@@ -79,7 +87,7 @@ class ScheduleConfig(TypedConfig):
     ema_decay: Decay | None  # of an average of the weights, which is then what is validated and saved
 
     def __post_init__(self) -> None:
-        for key in ("float", "qat", "frozen"):
+        for key in ("head", "float", "qat", "frozen"):
             if (phase := getattr(self, key)) is not None:
                 phase.check(f"schedule.{key}")
         if self.calibrate is None and (self.qat or self.frozen):

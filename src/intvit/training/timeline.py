@@ -6,18 +6,22 @@ Everything is a pure function of the step, so that a resumed run meets the same 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from intvit.training.schedule import ScheduleConfig, TrainingPhase
+from intvit.training.scheduler import rate_factors
 
-PHASES = ("float", "qat", "frozen")  # in this order, each optional
+PHASES = ("head", "float", "qat", "frozen")  # in this order, each optional
 
 
 @dataclass(frozen=True)
 class PhaseSteps:
     """A training phase in the steps of one run: global steps start..stop-1.
 
-    mode: what the model computes; calibrated: a calibration lies before it; frozen: ranges follow the data no more.
+    factors: of the rate behind the warm-up, None for the phase's own cosine; mode: what the model computes; calibrated: a calibration lies before it; frozen: ranges follow the data no more;
+    head: the classifier alone is trained.
     """
 
     name: str
@@ -27,10 +31,15 @@ class PhaseSteps:
     mode: str
     calibrated: bool
     frozen: bool
+    head: bool = False
 
     def learning_rate(self, step: int) -> float:
         """Rate of a global step inside the phase."""
-        return self.phase.learning_rate(step - self.start, self.stop - self.start)
+        number, length = step - self.start, self.stop - self.start
+        behind = number - self.phase.warmup_steps(length)
+        if self.factors is None or behind < 0:
+            return self.phase.learning_rate(number, length)
+        return self.phase.lr * self.factors[behind]
 
 
 @dataclass(frozen=True)
@@ -61,12 +70,17 @@ def training_phases(schedule: ScheduleConfig) -> dict[str, TrainingPhase]:
     return {name: phase for name, phase in phases.items() if phase is not None}
 
 
-def lay_out(schedule: ScheduleConfig, steps_per_epoch: int, quantized: bool) -> Timeline:
-    """steps_per_epoch: optimizer steps, at least 1 where a phase takes steps; quantized: false for a float model."""
+def lay_out(
+    schedule: ScheduleConfig, steps_per_epoch: int, quantized: bool, scheduler: Mapping[str, Any] | None = None
+) -> Timeline:
+    """steps_per_epoch: optimizer steps, at least 1 where a phase takes steps; quantized: false for a float model.
+
+    scheduler: of torch, in place of every phase's cosine; see `rate_factors`.
+    """
     phases: list[PhaseSteps] = []
     for name, phase in training_phases(schedule).items():
         start = phases[-1].stop if phases else 0
-        integer = quantized and name != "float"
+        integer = quantized and name in ("qat", "frozen")
         length = min(phase.length(steps_per_epoch), schedule.limit_steps or sys.maxsize)
         phases.append(
             PhaseSteps(
@@ -77,6 +91,8 @@ def lay_out(schedule: ScheduleConfig, steps_per_epoch: int, quantized: bool) -> 
                 mode="integer" if integer else "float",
                 calibrated=integer,
                 frozen=integer and name == "frozen",
+                head=name == "head",
+                factors=None if scheduler is None else rate_factors(scheduler, length - phase.warmup_steps(length)),
             )
         )
     return Timeline(tuple(phases), steps_per_epoch)

@@ -15,6 +15,7 @@ import hydra.utils
 from hydra.errors import InstantiationException
 
 from intvit.config.environment import started_ranks
+from intvit.config.run_files import LAST
 from intvit.errors import IntVitError
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training import run_folder
@@ -108,7 +109,7 @@ def _plugins() -> list[Any]:
 
 def _callbacks(config: TrainConfig, folder: Path, step: int, interruption: Interruption) -> list[pl.Callback]:
     every = config.callbacks
-    last = folder / run_folder.LAST
+    last = folder / LAST
     kept = KeptCheckpoints(last.parent, every.watched(config.quant.enabled), every.keep_best, every.keep_every_epochs)
     checkpoints = Checkpoints(
         last, interruption, step, every.checkpoint_every_epochs, every.checkpoint_every_steps, kept

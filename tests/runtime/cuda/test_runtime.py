@@ -13,6 +13,7 @@ import torch
 from intvit.calibration import calibrate
 from intvit.export.record import record
 from intvit.models import MODELS
+from intvit.models.build import create_model
 from intvit.program import Constant, Operator, Program
 from intvit.program.program import ProgramError
 from intvit.runtime import load_runtime
@@ -63,6 +64,23 @@ def test_programs_wider_than_tiles_give_equal_integers() -> None:
 def test_many_programs_wider_than_tiles_give_equal_integers(seed: int) -> None:
     program = random_program(seed, wide=True)
     assert_equal(program, images_for(program, 2, seed))
+
+
+@pytest.mark.parametrize(
+    ("form", "preset", "classes"),
+    [
+        ({"class_token": False, "pool": "map"}, "lut8", 0),
+        ({"pool": "map", "registers": 2, "pre_norm": True}, "ivit_paper", 5),
+        ({"pool": "avg", "norm": "after", "inner_norms": True}, "ivit8", 5),
+        ({"norm": "none", "activation": "quick_gelu"}, "lut8_true8", 0),
+    ],
+)
+def test_forms_of_vits_give_equal_integers(form: dict, preset: str, classes: int) -> None:
+    size = {"image_size": (16, 24), "patch_size": 8, "width": 32, "heads": 2, "depth": 1}
+    model = create_model("deit_t", quant=preset, num_classes=classes, **size, **form)
+    images = torch.randint(0, 256, (2, 3, 16, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    calibrate(model, images)
+    assert_equal(record(model), images.numpy())
 
 
 def test_the_random_programs_reach_every_kind_of_step() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from intvit.data.config import DataError
-from intvit.data.index import INDEX, SplitIndex, read_index, write_index
+from intvit.data.index import INDEX, SPLITS, SplitIndex, SplitRecord, read_index, read_split, write_index
 from intvit.data.shard_tools.source_images import SourceImage, SourceImages
 from intvit.data.shard_tools.writing import divide, read_record, write_shard
 from intvit.files import write_json
@@ -28,10 +28,10 @@ def create(
 ) -> dict[str, SplitIndex] | None:
     """Write all shards that are not there yet, then index.json; return what it says.
 
-    None where all of it was there, also by another process that was faster. Raises DataError for a folder of other
-    settings.
+    Splits that stand there already stay beside those of `images`. None where all of it was there, also by another
+    process that was faster. Raises DataError for a folder of other settings.
     """
-    settings = {
+    settings: dict[str, Any] = {
         "source": images.kind,
         "images": {split: _fingerprint(group) for split, group in images.splits.items()},
         "seed": seed,
@@ -40,7 +40,8 @@ def create(
     if _finished(target, settings):
         return None
     unfinished = target / UNFINISHED
-    if not unfinished.exists() and target.exists() and any(target.iterdir()):
+    joined = (target / INDEX).exists()
+    if not unfinished.exists() and target.exists() and any(target.iterdir()) and not joined:
         raise DataError(f"{target}: is not empty and holds no unfinished shards of this command; give another folder")
     _same_settings(unfinished / "settings.json", settings)
     plan = {split: divide(group, seed, shard_bytes) for split, group in images.splits.items()}
@@ -59,9 +60,25 @@ def create(
         splits[split] = SplitIndex(
             tuple(shard for shard, _ in records), np.concatenate([table for _, table in records], axis=1)
         )
+    if joined:
+        before = read_index((target / INDEX).read_bytes(), str(target / INDEX))
+        splits |= {split: _standing(target, record) for split, record in before.splits.items()}
+        fingerprints = {**settings["images"], **(before.settings or {})["images"]}
+        splits, settings["images"] = ({s: group[s] for s in SPLITS if s in group} for group in (splits, fingerprints))
     write_index(target, splits, images.classes, settings)
     shutil.rmtree(unfinished)
     return splits
+
+
+def standing_classes(target: Path) -> tuple[str, ...]:
+    """The classes of the shards in `target`, whose labels those that join them take; none where there are none."""
+    if not (target / INDEX).exists():
+        return ()
+    return read_index((target / INDEX).read_bytes(), str(target / INDEX)).classes
+
+
+def _standing(target: Path, record: SplitRecord) -> SplitIndex:
+    return read_split(record, (target / record.table).read_bytes(), str(target / record.table))
 
 
 def _paths(target: Path, split: str, number: int) -> tuple[Path, Path]:
@@ -96,10 +113,13 @@ def _finished(target: Path, settings: Mapping[str, Any]) -> bool:
     path = target / INDEX
     if not path.exists():
         return False
-    before = read_index(path.read_bytes(), str(path)).settings
-    if before != settings:
-        raise DataError(f"{target}: holds shards of {_changed(before or {}, settings)}; give another folder")
-    return True
+    before = read_index(path.read_bytes(), str(path)).settings or {}
+    held = {split: before.get("images", {}).get(split) for split in settings["images"]}
+    if {**before, "images": held} == settings:
+        return True
+    if {**before, "images": {}} == {**settings, "images": {}} and not any(held.values()):
+        return False  # another split of the same kind joins them
+    raise DataError(f"{target}: holds shards of {_changed(before, settings)}; give another folder")
 
 
 def _same_settings(path: Path, settings: Mapping[str, Any]) -> None:

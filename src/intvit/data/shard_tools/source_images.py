@@ -1,4 +1,7 @@
-"""Find labelled images: in class folders, or in the tars that ILSVRC 2012 is handed out in. Nothing is decoded."""
+"""Find labelled images: in class folders, or in the tars that ILSVRC 2012 is handed out in. Nothing is decoded.
+
+Which folders are classes and which files are photos is `intvit.photo_folders`'s.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,26 @@ from pathlib import Path
 from typing import BinaryIO
 
 from intvit.data.config import DataError
-from intvit.data.index import SPLITS
+from intvit.errors import IntVitError
+from intvit.photo_folders import (
+    ENDINGS,
+    SHOWN,
+    ClassFolder,
+    LeftOut,
+    class_folders,
+    is_hidden,
+    photos,
+    split_folders,
+)
 
-SUFFIXES = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
+SUFFIXES = {ending: ending[1:] for ending in ENDINGS} | dict.fromkeys((".jpeg", ".jpe", ".jfif"), "jpg")
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 VAL_LABELS = ("LOC_val_solution.csv", "imagenet_2012_validation_synset_labels.txt", "val.txt")  # as they are found
 
 
 @dataclass(frozen=True, slots=True)  # ImageNet has a million
 class SourceImage:
-    """One encoded image: `size` bytes of the file `path` from `offset`. `key` names it, `suffix` is jpg or png."""
+    """One encoded image: `size` bytes of the file `path` from `offset`. `key` names it, `suffix` is jpg or the like."""
 
     key: str
     label: int
@@ -32,29 +45,51 @@ class SourceImage:
 
 @dataclass(frozen=True)
 class SourceImages:
-    """Names of the classes, and the images of every split in the order of their keys."""
+    """Names of the classes, the images of every split in the order of their keys, and what a user may not expect."""
 
     kind: str
     classes: tuple[str, ...]
     splits: dict[str, list[SourceImage]]
+    notes: tuple[str, ...] = ()
 
 
-def find_images(source: Path, split: str | None = None, val_labels: Path | None = None) -> SourceImages:
+def find_images(
+    source: Path, split: str | None = None, val_labels: Path | None = None, classes: Sequence[str] = ()
+) -> SourceImages:
     """All images of `source`.
 
     Either ILSVRC 2012's tars lie in it, or folders `train` and `val` of class folders, or class folders themselves,
-    which are then the split `split`. Raises DataError where it is none of these.
+    which are then the split `split`. classes: of shards that these are to join, whose labels they take. Raises
+    DataError where it is none of these, or has other classes.
     """
     if not source.is_dir():
         raise DataError(f"{source}: no such folder")
     tars = (source / TRAIN_TAR).exists() or (source / VAL_TAR).exists()
-    folders = {name: source / name for name in SPLITS if (source / name).is_dir()}
+    try:
+        folders = split_folders(source)
+        if split is not None and not (len(folders) == 2 or set(folders) == {split}):
+            folders = {}  # of the classes one may be called train or test
+        return _found(source, tars, folders, split, val_labels, classes)
+    except DataError:
+        raise
+    except IntVitError as error:
+        raise DataError(str(error)) from None
+
+
+def _found(
+    source: Path,
+    tars: bool,
+    folders: dict[str, Path],
+    split: str | None,
+    val_labels: Path | None,
+    classes: Sequence[str],
+) -> SourceImages:
     if split is not None and (tars or folders):
         raise DataError(f"{source}: holds its splits itself; leave out --split {split}")
     if val_labels is not None and not tars:
         raise DataError(f"--val-labels {val_labels}: for {VAL_TAR} alone, which {source} does not hold")
     if tars:
-        return _ilsvrc(source, val_labels)
+        return _ilsvrc(source, val_labels, classes)
     if not folders:
         if split is None:
             raise DataError(
@@ -62,43 +97,45 @@ def find_images(source: Path, split: str | None = None, val_labels: Path | None 
                 "--split train or --split val"
             )
         folders = {split: source}
-    return _image_folders(folders)
+    return _image_folders(folders, classes)
 
 
-def _image_folders(folders: dict[str, Path]) -> SourceImages:
-    names = {
-        split: sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()) for split, folder in folders.items()
-    }
-    classes = names.get("train") or next(iter(names.values()))
-    for split, folder_names in names.items():
-        if not folder_names:
-            raise DataError(f"{folders[split]}: holds no class folders")
-        if unknown := sorted(set(folder_names) - set(classes)):
-            raise DataError(f"{folders[split] / unknown[0]}: train has no such class")
-    splits = {}
+def _image_folders(folders: dict[str, Path], classes: Sequence[str]) -> SourceImages:
+    left_out = LeftOut()
+    found = {split: class_folders(folder, left_out) for split, folder in folders.items()}
+    own = [one.name for one in found.get("train") or next(iter(found.values()))]
+    if classes and "train" in folders and (missing := sorted(set(classes) - set(own))):
+        raise DataError(
+            f"{folders['train']}: lacks class {missing[0]}, which the shards there have; give another folder"
+        )
+    known = "the shards there have" if classes else "train has"
+    classes = classes or own
+    splits, notes = {}, []
     for split, folder in folders.items():
-        images = [
-            image
-            for label, name in enumerate(classes)
-            if name in names[split]
-            for image in _folder(folder / name, label)
-        ]
+        if not found[split]:
+            raise DataError(f"{folder}: holds no class folders")
+        if strange := [one.path for one in found[split] if one.name not in classes]:
+            raise DataError(f"{strange[0]}: {known} no such class; move it away, or give train such a folder")
+        images = [image for one in found[split] for image in _folder(one, classes, folder, left_out)]
         if not images:
             raise DataError(f"{folder}: its class folders hold no .jpg, .jpeg or .png")
         splits[split] = _distinct(images, folder)
-    return SourceImages("folders", tuple(classes), splits)
+        empty = sorted(set(classes) - {classes[image.label] for image in images})
+        if empty:
+            some = ", ".join(empty[:SHOWN]) + (", ..." if len(empty) > SHOWN else "")
+            notes.append(f"{folder}: {len(empty)} of {len(classes)} classes have no photos: {some}")
+    if left_out.counts:
+        notes.append(f"left out {left_out}")
+    return SourceImages("folders", tuple(classes), splits, tuple(notes))
 
 
-def _folder(folder: Path, label: int) -> Iterator[SourceImage]:
+def _folder(one: ClassFolder, classes: Sequence[str], split: Path, left_out: LeftOut) -> Iterator[SourceImage]:
     """Images anywhere below a class folder, by name."""
-    for base, below, files in os.walk(folder):
-        below.sort()
-        for name in sorted(files):
-            suffix = SUFFIXES.get(os.path.splitext(name)[1].lower())
-            if suffix is not None:
-                path = os.path.join(base, name)
-                key = _key(os.path.relpath(path, folder.parent))
-                yield SourceImage(key, label, path, 0, os.stat(path).st_size, suffix)
+    for name in sorted(photos(one.path, left_out)):
+        path = os.path.join(one.path, name)
+        suffix = SUFFIXES[os.path.splitext(name)[1].lower()]
+        key = _key(os.path.relpath(path, split))
+        yield SourceImage(key, classes.index(one.name), path, 0, os.stat(path).st_size, suffix)
 
 
 def _key(path: str) -> str:
@@ -115,13 +152,15 @@ def _distinct(images: list[SourceImage], where: Path) -> list[SourceImage]:
     return images
 
 
-def _ilsvrc(source: Path, val_labels: Path | None) -> SourceImages:
+def _ilsvrc(source: Path, val_labels: Path | None, joined: Sequence[str]) -> SourceImages:
     splits: dict[str, list[SourceImage]] = {}
-    classes: Sequence[str] = ()
+    classes = joined
     if (source / TRAIN_TAR).exists():
         with open(source / TRAIN_TAR, "rb") as file:
             inner = sorted(_members(file, source / TRAIN_TAR), key=lambda member: member.name)
             classes = [os.path.splitext(os.path.basename(member.name))[0] for member in inner]
+            if joined and classes != list(joined):
+                raise DataError(f"{source / TRAIN_TAR}: has other classes than the shards that it is to join")
             images = []
             for label, member in enumerate(inner):
 
@@ -150,7 +189,7 @@ def _ilsvrc(source: Path, val_labels: Path | None) -> SourceImages:
 def _members(file: BinaryIO, path: Path) -> Iterator[tarfile.TarInfo]:
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
-            yield from (member for member in archive if member.isreg())
+            yield from (m for m in archive if m.isreg() and not is_hidden(os.path.basename(m.name)))
     except tarfile.TarError as error:
         raise DataError(f"{path}: broken tar ({error}); fetch it again") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from intvit.data.config import DataError
-from intvit.data.index import INDEX, SPLITS, ShardRecord, read_index, read_split
+from intvit.data.finding import PACKED, PATTERNS, matching
+from intvit.data.index import INDEX, ShardRecord, read_index, read_split
 from intvit.data.tars import scan
 from intvit.photos import BrokenImage, decode
 from intvit.progress import byte_progress
@@ -25,18 +27,26 @@ class Verified:
     problems: list[str] = field(default_factory=list)
 
 
-def verify(folder: Path, classes: int | None, max_pixels: int, workers: int) -> Verified:
+def verify(
+    folder: Path,
+    classes: int | None,
+    max_pixels: int,
+    workers: int,
+    patterns: Sequence[str] = PATTERNS,
+    label_field: str | None = None,
+) -> Verified:
     """Check every shard of a folder; problems in alphabetical order.
 
-    classes: labels are below it; None: as many as the index names.
+    classes: labels are below it; None: as many as the index names. patterns: which files are shards of train and val;
+    label_field: of the samples' .json.
     """
-    shards, problems, named = _shards(folder)
+    shards, problems, named = _shards(folder, patterns)
     total = Verified(len(shards), 0, problems)
     classes = classes or named
     sizes = {path: path.stat().st_size for path, _, _ in shards}
     processes = min(workers, len(shards) or 1)
     with byte_progress("verify", sum(sizes.values())) as advance, ProcessPoolExecutor(processes) as pool:
-        running = {pool.submit(verify_shard, *shard, classes, max_pixels): shard[0] for shard in shards}
+        running = {pool.submit(verify_shard, *shard, classes, max_pixels, label_field): shard[0] for shard in shards}
         for done in as_completed(running):
             verified = done.result()
             total.samples += verified.samples
@@ -47,7 +57,12 @@ def verify(folder: Path, classes: int | None, max_pixels: int, workers: int) -> 
 
 
 def verify_shard(
-    path: Path, record: ShardRecord | None, table: np.ndarray | None, classes: int | None, max_pixels: int
+    path: Path,
+    record: ShardRecord | None,
+    table: np.ndarray | None,
+    classes: int | None,
+    max_pixels: int,
+    label_field: str | None,
 ) -> Verified:
     """Check one shard against its record and its part of the table, int64 (3, samples)."""
     verified = Verified()
@@ -59,9 +74,12 @@ def verify_shard(
             verified.problems.append(f"{path}: {size} bytes, {INDEX} says {record.bytes}")
         elif digest.hexdigest() != record.sha256:
             verified.problems.append(f"{path}: its checksum is not that of {INDEX}")
-    samples = scan(path, str(path), classes)
+    samples = scan(path, str(path), classes, label_field)
     verified.problems += [str(bad) for bad in samples.bad]
-    if table is not None and not samples.bad and not np.array_equal(samples.table(), table):
+    found = samples.table()
+    if table is not None and samples.names and found.shape == table.shape:
+        found[2] = np.where(found[2] < 0, table[2], found[2])  # which label a name has is the index's to say
+    if table is not None and not samples.bad and not np.array_equal(found, table):
         verified.problems.append(f"{path}: offsets, sizes or labels are not those of {INDEX}'s table")
     with open(path, "rb") as file:
         for key, (offset, size, _) in zip(samples.keys, samples.rows, strict=True):
@@ -75,11 +93,15 @@ def verify_shard(
     return verified
 
 
-def _shards(folder: Path) -> tuple[list[tuple[Path, ShardRecord | None, np.ndarray | None]], list[str], int | None]:
+def _shards(
+    folder: Path, patterns: Sequence[str]
+) -> tuple[list[tuple[Path, ShardRecord | None, np.ndarray | None]], list[str], int | None]:
     """Shards with their records and tables, problems of the folder itself, and the number of classes."""
-    present = sorted(path for split in SPLITS for path in folder.glob(f"{split}-*.tar"))
+    present = sorted(folder / name for pattern in patterns for name in matching(folder, pattern))
     if not present:
-        raise DataError(f"{folder}: holds no train-*.tar and no val-*.tar")
+        raise DataError(f"{folder}: holds no {patterns[0]} and no {patterns[1]}")
+    if packed := [path for path in present if path.suffix == PACKED]:
+        raise DataError(f"{packed[0]}: is packed; unpack it first (gunzip)")
     if not (folder / INDEX).exists():
         return [(path, None, None) for path in present], [], None
     index = read_index((folder / INDEX).read_bytes(), str(folder / INDEX))

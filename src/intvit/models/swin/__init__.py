@@ -5,8 +5,9 @@
 
 from intvit.models.swin.from_timm import missing_features, size_of
 from intvit.models.swin.network import SwinSize, SwinTransformer
+from intvit.models.swin.weights import traits
 
-__all__ = ["SIZES", "TIMM", "SwinSize", "SwinTransformer", "missing_features", "size_of"]
+__all__ = ["SIZES", "TIMM", "SwinSize", "SwinTransformer", "missing_features", "size_of", "traits"]
 
 # The class whose instances can be taken over.
 TIMM = ("timm.models.swin_transformer.SwinTransformer",)

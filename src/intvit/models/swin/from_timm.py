@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from intvit.models.swin.network import EPSILON, SwinSize
-from intvit.models.timm_features import other_parts, shared_features, timm_name
+from intvit.models.timm_features import activation, epsilons, identity, other_parts, shared_features, timm_name
 
 
 def size_of(model: Any) -> SwinSize:
@@ -18,7 +18,7 @@ def size_of(model: Any) -> SwinSize:
         heads=tuple(blocks[0].attn.num_heads for blocks in stages),
         patch=model.patch_embed.patch_size[0],
         window=_window(model),
-        mlp_ratio=stages[0][0].mlp.fc1.out_features // model.embed_dim,
+        mlp_ratio=stages[0][0].mlp.fc1.out_features / model.embed_dim,
     )
 
 
@@ -35,16 +35,31 @@ def missing_features(model: Any) -> list[str]:
         f"global_pool={model.head.global_pool.pool_type!r}": model.head.global_pool.pool_type != "avg",
         "dynamic_img_size": model.dynamic_img_size,
         "windows even where one holds all tokens": any(block.always_partition for block in blocks),
-        "windows that are not square, or differ among the stages": any(
-            size != min(_window(model), side)
-            for block in blocks
+        "windows that are not square, or differ within a stage": any(
+            size != min(window, side)
+            for window, stage in zip(_windows(model), model.layers, strict=True)
+            for block in stage.blocks
             for size, side in zip(block.window_size, block.input_resolution, strict=True)
         ),
     }
+    reductions = {f"layers.{i}.downsample.reduction" for i in range(1, len(model.layers))}
+    found |= {
+        f"the activation {type(blocks[0].mlp.act).__name__}": activation(blocks[0].mlp.act) != "gelu",
+        "norms with another epsilon than 1e-05": epsilons(model) != {EPSILON},
+        "inner norms": any(not identity(getattr(block.mlp, "norm", None)) for block in blocks),
+    }
     named = [name for name, has in found.items() if has]
-    return named + shared_features(model, blocks, EPSILON)
+    return named + shared_features(model, blocks, reductions)
 
 
-def _window(model: Any) -> int:
-    """Side of the windows of the first stage; timm keeps it only where the tokens are more, else their own number."""
-    return max(model.layers[0].blocks[0].window_size)
+def _windows(model: Any) -> list[int]:
+    """Side of the windows of every stage; timm keeps it only where the tokens are more, else their own number."""
+    return [max(stage.blocks[0].window_size) for stage in model.layers]
+
+
+def _window(model: Any) -> int | tuple[int, ...]:
+    """One side for all stages, as far as they are large enough, or one for each."""
+    windows = _windows(model)
+    sides = [max(stage.blocks[0].input_resolution) for stage in model.layers]
+    same = all(window == min(windows[0], side) for window, side in zip(windows, sides, strict=True))
+    return windows[0] if same else tuple(windows)

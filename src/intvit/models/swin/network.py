@@ -5,6 +5,7 @@ Windows, cyclic shifts, padding and patch merging are gathers of tokens, which s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,20 @@ from torch import Tensor, nn
 from intvit.errors import IntVitError
 from intvit.models.base import ImageModel, patch_grid
 from intvit.models.drop_path import DropPath
-from intvit.models.vit.network import Mlp
+from intvit.models.swin.weights import adapt, resample
+from intvit.models.vit.blocks import Mlp
 from intvit.quant import QuantConfig, finish_construction
-from intvit.quant.layers import Add, AttentionCore, InputQuantize, LayerNorm, Linear, MeanPool, PatchEmbed, Scores
+from intvit.quant.layers import (
+    Add,
+    AttentionCore,
+    Features,
+    InputQuantize,
+    LayerNorm,
+    Linear,
+    MeanPool,
+    PatchEmbed,
+    Scores,
+)
 from intvit.quant.quantizer import Quantizer
 from intvit.quant.tensor import AnyTensor, gather, reshape
 
@@ -32,15 +44,27 @@ class SwinSize:
     depths: tuple[int, ...]
     heads: tuple[int, ...]
     patch: int = 4
-    window: int = 7
-    mlp_ratio: int = 4
+    window: int | tuple[int, ...] = 7  # side in tokens, of all stages or one for each
+    mlp_ratio: float = 4.0
+
+    def of_stage(self, i: int) -> tuple[int, int]:
+        """Side of its windows, width between the layers of its MLPs."""
+        hidden = int(self.width * 2**i * self.mlp_ratio + 1e-6)  # cut as timm does; a ratio may be rounded down
+        return (self.window if isinstance(self.window, int) else self.window[i]), hidden
 
     def build(self, **options: Any) -> nn.Module:
+        windows = (self.window,) * len(self.depths) if isinstance(self.window, int) else self.window
+        if not len(self.depths) == len(self.heads) == len(windows):
+            more = "" if isinstance(self.window, int) else f" and window={self.window}"
+            raise IntVitError(f"depths={self.depths} and heads={self.heads}{more}: give one of each for every stage")
         return SwinTransformer(self, **options)
 
 
 class SwinTransformer(ImageModel):
-    """Images uint8 (B, 3, H, W) -> logits float32 (B, classes); in integer mode logits are scores * score_scale."""
+    """Images uint8 (B, 3, H, W) -> logits float32 (B, classes); in integer mode logits are scores * score_scale.
+
+    Without classes (num_classes=0) the pooled features (B, C) take the logits' place.
+    """
 
     def __init__(
         self,
@@ -55,8 +79,6 @@ class SwinTransformer(ImageModel):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__(image_size, len(mean), num_classes)
-        if len(size.depths) != len(size.heads):
-            raise IntVitError(f"depths={size.depths} and heads={size.heads}: give one of each for every stage")
         patch = size.patch if patch_size is None else patch_size
         grid, width = patch_grid(image_size, patch), size.width
         self.input = InputQuantize(mean, std, quant.site("input"))
@@ -66,19 +88,29 @@ class SwinTransformer(ImageModel):
         for i, (depth, heads) in enumerate(zip(size.depths, size.heads, strict=True)):
             merged = (grid, width) if i else None
             grid, width = ((-(-grid[0] // 2), -(-grid[1] // 2)), 2 * width) if i else (grid, width)
-            stage = Stage(width, depth, heads, grid, merged, size, quant, f"layers.{i}", rates[:depth])
+            stage = Stage(width, depth, heads, grid, merged, *size.of_stage(i), quant, f"layers.{i}", rates[:depth])
             rates = rates[depth:]
             self.layers.append(stage)
         self.norm = LayerNorm(width, quant.site("norm"), epsilon=EPSILON)
-        self.pool = MeanPool(quant.site("pool"))
-        self.head = nn.ModuleDict({"fc": Scores(width, num_classes, quant.site("head.fc"))})
+        self.pool = MeanPool(Quantizer.of_activation(quant.site("pool")) if num_classes else None)
+        self.head = nn.ModuleDict(
+            {"fc": Scores(width, num_classes, quant.site("head.fc")) if num_classes else Features()}
+        )
         finish_construction(self, quant)
 
     @property
-    def scores_layer(self) -> Scores:
+    def scores_layer(self) -> Scores | Features:
         classifier = self.head["fc"]
-        assert isinstance(classifier, Scores)
+        assert isinstance(classifier, Scores | Features)
         return classifier
+
+    def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `intvit.models.swin.weights.adapt`."""
+        return adapt(state)
+
+    def resample(self, state: Mapping[str, Tensor], trained: tuple[int, int] | None) -> dict[str, Tensor]:
+        """See `intvit.models.swin.weights.resample`."""
+        return resample(state, self, trained)
 
     def features(self, images: AnyTensor) -> AnyTensor:
         """Classifier input (B, C): the mean of the tokens after the last norm."""
@@ -111,7 +143,8 @@ class Stage(nn.Module):
         heads: int,
         grid: tuple[int, int],
         merged: tuple[tuple[int, int], int] | None,
-        size: SwinSize,
+        window: int,
+        hidden: int,
         quant: QuantConfig,
         name: str,
         rates: list[float],
@@ -120,8 +153,8 @@ class Stage(nn.Module):
         self.downsample = PatchMerging(*merged, quant, f"{name}.downsample") if merged else nn.Identity()
         self.blocks = nn.ModuleList()
         for i in range(depth):
-            layout = Windows(grid, size.window, shifted=i % 2 == 1)
-            block = Block(width, heads, width * size.mlp_ratio, layout, quant, f"{name}.blocks.{i}", rates[i])
+            layout = Windows(grid, window, shifted=i % 2 == 1)
+            block = Block(width, heads, hidden, layout, quant, f"{name}.blocks.{i}", rates[i])
             self.blocks.append(block)
 
     def forward(self, x: AnyTensor) -> AnyTensor:
@@ -232,7 +265,7 @@ class WindowAttention(nn.Module):
 
     def __init__(self, width: int, heads: int, layout: Windows, quant: QuantConfig, name: str) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.window = name, layout.size
         rows, columns = layout.size
         table = torch.empty((2 * rows - 1) * (2 * columns - 1), heads)
         self.relative_position_bias_table = nn.Parameter(nn.init.trunc_normal_(table, std=0.02))

@@ -3,10 +3,11 @@
 `network` is the dataflow, `from_timm` reads the size of a model of timm.
 """
 
+from intvit.models.vit.checkpoints import traits
 from intvit.models.vit.from_timm import missing_features, size_of
 from intvit.models.vit.network import VisionTransformer, VisionTransformerSize
 
-__all__ = ["SIZES", "TIMM", "VisionTransformer", "VisionTransformerSize", "missing_features", "size_of"]
+__all__ = ["SIZES", "TIMM", "VisionTransformer", "VisionTransformerSize", "missing_features", "size_of", "traits"]
 
 # Classes whose instances can be taken over.
 TIMM = (

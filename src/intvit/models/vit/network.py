@@ -1,51 +1,100 @@
-"""ViT and DeiT: what feeds what, for float, integer and recording. Parameters have timm's names."""
+"""ViT, DeiT, CLIP, SigLIP, DINOv2 and others: what feeds what, for float, integer and recording.
+
+Parameters have timm's names. What the members of the family differ in is a field of `VisionTransformerSize`.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from intvit.errors import IntVitError
 from intvit.models.base import ImageModel, patch_grid
-from intvit.models.drop_path import DropPath
+from intvit.models.vit.blocks import AttentionPool, Block
+from intvit.models.vit.checkpoints import resample, timm_names
+from intvit.models.vit.weights import adapt
 from intvit.quant import QuantConfig, finish_construction
 from intvit.quant.layers import (
-    GELU,
     Add,
-    AttentionCore,
+    Features,
     InputQuantize,
     LayerNorm,
     LearnedConstant,
-    Linear,
+    MeanPool,
     MeanScores,
     PatchEmbed,
     Scores,
 )
 from intvit.quant.quantizer import Quantizer
-from intvit.quant.tensor import AnyTensor, concat, gather, reshape, select
+from intvit.quant.tensor import AnyTensor, concat, gather, narrow, reshape, select
 
 
 @dataclass(frozen=True)
 class VisionTransformerSize:
-    """width C, depth and heads of one member of the family; patch is its usual patch size; timm: its name there."""
+    """width C, depth and heads of one member of the family; patch is its usual patch size; timm: its name there.
+
+    Tokens are the class token, the distillation token and the registers, as far as there are any, then the patches.
+    """
 
     timm: str
     width: int
     depth: int
     heads: int
     patch: int = 16
-    mlp_ratio: int = 4
+    mlp_ratio: float = 4.0
     distilled: bool = False  # a second token with its own classifier; the scores are the mean of both
+    class_token: bool = True
+    registers: int = 0  # further tokens, which nothing reads at the end
+    prefix_positions: bool = True  # the tokens before the patches have position embeddings, too
+    pre_norm: bool = False  # LayerNorm before the blocks, and a patch embedding without bias (CLIP)
+    qkv_bias: bool = True
+    proj_bias: bool = True  # of attention's last layer and of both layers of the MLP
+    inner_norms: bool = False  # LayerNorm before the last layer of attention and of the MLP (BEiT-3)
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"] = "gelu"
+    pool: Literal["token", "avg", "map"] = "token"  # class token, mean of the tokens, attention pooling
+    pool_prefix: bool = False  # avg and map take the tokens before the patches, too
+    norm: Literal["before", "after", "none"] = "before"  # the last LayerNorm: before the pooling, after it
+    epsilon: float = 1e-6  # of the float LayerNorm
+
+    @property
+    def prefix(self) -> int:
+        """Number of tokens before the patches."""
+        return self.class_token + self.distilled + self.registers
+
+    @property
+    def hidden(self) -> int:
+        """Width between the layers of the MLP, cut to a whole number as timm does."""
+        return int(self.width * self.mlp_ratio + 1e-6)  # a ratio read from a model may be rounded down
 
     def build(self, **options: Any) -> nn.Module:
+        self._check(classifies=options["num_classes"] > 0)
         return VisionTransformer(self, **options)
+
+    def _check(self, classifies: bool) -> None:
+        wrong = {
+            "distilled: needs a class token, pool=token, norm=before and a classifier": self.distilled
+            and not (self.class_token and self.pool == "token" and self.norm == "before" and classifies),
+            "pool=token: needs a class token": self.pool == "token" and not self.class_token,
+            "pool=map: needs norm=before": self.pool == "map" and self.norm != "before",
+            "norm=none: the class token goes to no classifier without a norm; say num_classes=0": self.norm == "none"
+            and self.pool == "token"
+            and classifies,
+        }
+        for problem, met in wrong.items():
+            if met:
+                raise IntVitError(problem)
 
 
 class VisionTransformer(ImageModel):
-    """Images uint8 (B, 3, H, W) -> logits float32 (B, classes); in integer mode logits are scores * score_scale."""
+    """Images uint8 (B, 3, H, W) -> logits float32 (B, classes); in integer mode logits are scores * score_scale.
+
+    Without classes (num_classes=0) the pooled features (B, C) take the logits' place.
+    """
 
     def __init__(
         self,
@@ -61,25 +110,49 @@ class VisionTransformer(ImageModel):
     ) -> None:
         super().__init__(image_size, len(mean), num_classes)
         patch = size.patch if patch_size is None else patch_size
-        width, tokens = size.width, math.prod(patch_grid(image_size, patch))
+        self.size, width, patches = size, size.width, math.prod(patch_grid(image_size, patch))
         self.input = InputQuantize(mean, std, quant.site("input"))
-        self.patch_embed = nn.ModuleDict(
-            {"proj": PatchEmbed(self.channels, width, patch, quant.site("patch_embed.proj"))}
-        )
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        embedding = PatchEmbed(self.channels, width, patch, quant.site("patch_embed.proj"), bias=not size.pre_norm)
+        self.patch_embed = nn.ModuleDict({"proj": embedding})
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if size.class_token else None
         self.dist_token = nn.Parameter(torch.zeros(1, 1, width)) if size.distilled else None
-        self.leading = 2 if size.distilled else 1
-        positions = torch.empty(1, tokens + self.leading, width)
+        self.reg_token = nn.Parameter(torch.zeros(1, size.registers, width)) if size.registers else None
+        self.positioned = size.prefix if size.prefix_positions else 0  # tokens before the patches with a position
+        positions = torch.empty(1, self.positioned + patches, width)
         self.pos_embed = nn.Parameter(nn.init.trunc_normal_(positions, std=0.02))
-        self.class_constant = LearnedConstant(quant.site("class_constant"))
+        if size.prefix:
+            self.class_constant = LearnedConstant(quant.site("class_constant"))
         self.position = LearnedConstant(quant.site("position"))
         self.embed = Add(width, quant.site("embed"))
+        form: dict[str, Any] = {"epsilon": size.epsilon}
+        if size.pre_norm:
+            self.norm_pre = LayerNorm(width, quant.site("norm_pre"), stream=True, **form)
+        form |= {"activation": size.activation, "inner_norms": size.inner_norms}
+        form |= {"qkv_bias": size.qkv_bias, "bias": size.proj_bias}
         rates = torch.linspace(0, drop_path, size.depth).tolist()
         self.blocks = nn.ModuleList(
-            Block(width, size.heads, width * size.mlp_ratio, quant, f"blocks.{i}", rate) for i, rate in enumerate(rates)
+            Block(width, size.heads, size.hidden, quant, f"blocks.{i}", rate, **form) for i, rate in enumerate(rates)
         )
-        self.norm = LayerNorm(width, quant.site("norm"))
-        self.head: nn.Linear | Scores
+        self._build_end(size, num_classes, quant)
+        finish_construction(self, quant)
+
+    def _build_end(self, size: VisionTransformerSize, num_classes: int, quant: QuantConfig) -> None:
+        """Last norm, pooling, and what makes scores of the features."""
+        width, classifies = size.width, num_classes > 0
+        if size.norm == "before":
+            last = size.pool == "token" and not classifies  # features leave as wide as a stream
+            self.norm = LayerNorm(width, quant.site("norm"), stream=last, epsilon=size.epsilon)
+        if size.pool == "map":
+            output = Quantizer.of_activation(quant.site("attn_pool.add")) if classifies else None
+            form = size.activation, size.epsilon, output
+            self.attn_pool = AttentionPool(width, size.heads, size.hidden, quant, "attn_pool", *form)
+        if size.pool == "avg" and size.norm == "after":
+            self.pool = MeanPool(Quantizer.of_stream(width, quant.site("pool")))
+        elif size.pool == "avg":
+            self.pool = MeanPool(Quantizer.of_activation(quant.site("pool")) if classifies else None)
+        if size.norm == "after":
+            self.fc_norm = LayerNorm(width, quant.site("fc_norm"), stream=not classifies, epsilon=size.epsilon)
+        self.head: nn.Linear | Scores | Features
         if size.distilled:
             self.head = nn.Linear(width, num_classes)
             self.head_dist = nn.Linear(width, num_classes)
@@ -88,72 +161,58 @@ class VisionTransformer(ImageModel):
                 nn.init.zeros_(part.bias)
             self.mean_head = MeanScores((self.head, self.head_dist), quant.site("mean_head"))
         else:
-            self.head = Scores(width, num_classes, quant.site("head"))
-        finish_construction(self, quant)
+            self.head = Scores(width, num_classes, quant.site("head")) if classifies else Features()
 
     @property
-    def scores_layer(self) -> Scores:
-        return self.head if isinstance(self.head, Scores) else self.mean_head
+    def scores_layer(self) -> Scores | Features:
+        return self.mean_head if isinstance(self.head, nn.Linear) else self.head
+
+    def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `intvit.models.vit.weights.adapt`."""
+        return adapt(timm_names(state), self)
+
+    def resample(self, state: Mapping[str, Tensor], trained: tuple[int, int] | None) -> dict[str, Tensor]:
+        """See `intvit.models.vit.checkpoints.resample`."""
+        return resample(state, self, trained)
 
     def features(self, images: AnyTensor) -> AnyTensor:
-        """Classifier input (B, C): the class token after the last norm; (B, 2C) with the distillation token."""
-        patches = self.patch_embed["proj"](self.input(images))  # (B, L, C)
-        positions = self.position(self.pos_embed[:, self.leading :], patches, own_range=True)
-        token = self.cls_token if self.dist_token is None else torch.cat((self.cls_token, self.dist_token), 1)
-        token = token + self.pos_embed[:, : self.leading]
-        x = self.embed(patches, positions, joining=token)
-        token = self.class_constant(token, x)
-        x = concat([token, x], 0, "tokens")  # (B, 1 or 2 + L, C)
+        """Classifier input (B, C), or (B, 2C) with the distillation token."""
+        x = self._embedded(self.input(images))
         for block in self.blocks:
             x = block(x)
-        if self.dist_token is None:
-            return self.norm(select(x, 0, 0, "class_token"))
-        tokens = gather(x, 0, torch.arange(2, device=self.cls_token.device), "tokens.leading")
-        return reshape(self.norm(tokens), "features", 2 * self.pos_embed.shape[2])
+        return self._pooled(x)
 
+    def _embedded(self, pixels: AnyTensor) -> AnyTensor:
+        """All tokens (B, prefix + L, C) as the first block reads them."""
+        patches = self.patch_embed["proj"](pixels)  # (B, L, C)
+        positions = self.position(self.pos_embed[:, self.positioned :], patches, own_range=True)
+        tokens: list[Tensor] = [
+            token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None
+        ]
+        if tokens:
+            token = tokens[0] if len(tokens) == 1 else torch.cat(tokens, 1)
+            if self.positioned:
+                token = token + self.pos_embed[:, : self.positioned]
+            x = self.embed(patches, positions, joining=token)
+            x = concat([self.class_constant(token, x), x], 0, "tokens")
+        else:
+            x = self.embed(patches, positions)
+        return self.norm_pre(x) if self.size.pre_norm else x
 
-class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
-
-    def __init__(self, width: int, heads: int, hidden: int, quant: QuantConfig, name: str, drop_path: float) -> None:
-        super().__init__()
-        self.norm1 = LayerNorm(width, quant.site(f"{name}.norm1"))
-        self.attn = Attention(width, heads, quant, f"{name}.attn")
-        self.add1 = Add(width, quant.site(f"{name}.add1"))
-        self.norm2 = LayerNorm(width, quant.site(f"{name}.norm2"))
-        self.mlp = Mlp(width, hidden, quant, f"{name}.mlp")
-        self.add2 = Add(width, quant.site(f"{name}.add2"))
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: AnyTensor) -> AnyTensor:
-        x = self.add1(self.drop_path(self.attn(self.norm1(x))), x)
-        return self.add2(self.drop_path(self.mlp(self.norm2(x))), x)
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention; query, key and value have a range each. Yields accumulators."""
-
-    def __init__(self, width: int, heads: int, quant: QuantConfig, name: str) -> None:
-        super().__init__()
-        site = quant.site(f"{name}.qkv")
-        output = Quantizer(site.bits.activation, site.observer.activation, site.observer, groups=3)
-        self.qkv = Linear(width, 3 * width, site, output)
-        self.core = AttentionCore(width, heads, quant.site(f"{name}.core"))
-        self.proj = Linear(width, width, quant.site(f"{name}.proj"))
-
-    def forward(self, x: AnyTensor) -> AnyTensor:
-        return self.proj(self.core(self.qkv(x)))
-
-
-class Mlp(nn.Module):
-    """Linear, GELU, linear. Yields accumulators."""
-
-    def __init__(self, width: int, hidden: int, quant: QuantConfig, name: str) -> None:
-        super().__init__()
-        site, activation = quant.site(f"{name}.fc1"), quant.site(f"{name}.act")
-        self.fc1 = Linear(width, hidden, site, GELU.input_quantizer(site, activation))
-        self.act = GELU(activation)
-        self.fc2 = Linear(hidden, width, quant.site(f"{name}.fc2"))
-
-    def forward(self, x: AnyTensor) -> AnyTensor:
-        return self.fc2(self.act(self.fc1(x)))
+    def _pooled(self, x: AnyTensor) -> AnyTensor:
+        """Features of the last block's output."""
+        size = self.size
+        if size.distilled:
+            tokens = gather(x, 0, torch.arange(2, device=self.pos_embed.device), "tokens.leading")
+            return reshape(self.norm(tokens), "features", 2 * size.width)
+        if size.pool == "token":
+            x = select(x, 0, 0, "class_token")
+        elif size.prefix and not size.pool_prefix:
+            x = narrow(x, 0, size.prefix, size.prefix + self.pos_embed.shape[1] - self.positioned, "tokens.patches")
+        if size.norm == "before":
+            x = self.norm(x)
+        if size.pool == "map":
+            x = self.attn_pool(x)
+        elif size.pool == "avg":
+            x = self.pool(x)
+        return self.fc_norm(x) if size.norm == "after" else x

@@ -1,8 +1,4 @@
-"""Attention core: query, key, value codes -> context codes, the two products and the softmax between them.
-
-With deferred normalization the softmax is split: `exponential` before the second product, the division by the sum of
-the weights (`weighted_mean`) after it.
-"""
+"""Attention core: query, key, value codes -> context codes, the two products and the softmax between them."""
 
 from __future__ import annotations
 
@@ -15,67 +11,47 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from intvit.arithmetic import (
-    SOFTMAX_FAMILIES,
-    derive_mean,
-    derive_weights,
     divide,
     exact_length,
-    exponent_table,
     largest_weight,
-    weight_table,
 )
-from intvit.arithmetic.families import Family
 from intvit.errors import IntVitError
-from intvit.quant.config import SiteConfig, family_options
+from intvit.quant.config import SiteConfig
 from intvit.quant.kernels import AttentionOperands, Kernels, full_precision
 from intvit.quant.kernels.eager import EAGER, merge_heads, split_heads
-from intvit.quant.layer import Layer
+from intvit.quant.layers.softmax_mean import SoftmaxMean
 from intvit.quant.quantizer import (
-    SMALLEST_FUNCTION_SCALE,
     SMALLEST_SCALE,
     Quantizer,
     Requantization,
     addition,
     requantization,
 )
-from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, fields_for_emit, handle
+from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, handle
 
 
-class AttentionCore(Layer):
+class AttentionCore(SoftmaxMean):
     """softmax(Q K^T / sqrt(D) + bias) V for all heads; 1/sqrt(D) is part of the logits' multiplier.
 
     windows: the tokens are so many sequences of equal length, one after the other, each attending to itself.
     excluded: bool (windows, N, N) or None; True where a token must not attend to another.
     """
 
-    excluded: Tensor | None
-
     def __init__(
         self, width: int, heads: int, site: SiteConfig, *, windows: int = 1, excluded: Tensor | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(site, windows=windows, excluded=excluded)
         if width % heads or width // heads > exact_length(128, 128):
             raise IntVitError(
                 f"{heads} heads of width {width}: the width must divide into heads of at most "
                 f"{exact_length(128, 128)}, the longest product that is exact in float32"
             )
-        self.heads, self.windows = heads, windows
-        self.register_buffer("excluded", None if excluded is None else excluded[:, None], persistent=False)
-        self.softmax, self.bits = site.softmax, site.bits
-        self.family, self.options = SOFTMAX_FAMILIES[self.softmax.family], family_options(self.softmax)
-        self.logits = Quantizer(
-            site.bits.logits,
-            site.observer.activation,
-            site.observer,
-            smallest_scale=SMALLEST_FUNCTION_SCALE,
-            grid=self.family.grid(self.options),
-        )
-        self.context = Quantizer(site.bits.activation, site.observer.activation, site.observer)
+        self.heads = heads
+        self.logits = SoftmaxMean.logit_quantizer(site)
+        self.context = Quantizer.of_activation(site)
         self.scaling: Derived  # Requantization of the products, or, with a bias, Addition
         self.bias: Derived  # BiasCodes
         self.gradient_scales: Derived
-        self.exponentials: Derived  # Exponentials
-        self.ending: Derived  # Requantization
 
     def forward(self, qkv: AnyTensor, bias: Tensor | None = None) -> AnyTensor:
         """(B, W * N, 3C), the last axis (3, heads, D) -> (B, W * N, C), for W windows; bias: real (heads, N, N)."""
@@ -130,10 +106,6 @@ class AttentionCore(Layer):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
     # ---------------------------------------------------------------- integer
-
-    @property
-    def probability_scale(self) -> float:
-        return math.ldexp(1.0, (self.softmax.normalization == "floor") - self.bits.probabilities)
 
     def integer(self, qkv: QTensor, bias: Tensor | None) -> QTensor:
         """Codes to codes."""
@@ -194,7 +166,7 @@ class AttentionCore(Layer):
         derive, site, bits = qkv.builder.derive, self.logits.name, self.logits.bits
         step = derive(logit_step, q.scale, k.scale, size=size, site=site, rows=1)
         self.gradient_scales = derive(gradient_scales, qkv.scale, size=size, site=site)
-        products = self._record_product("products", q, k, True, (*lead, self.heads, tokens, tokens), step.part(0))
+        products = self.record_product("products", q, k, True, (*lead, self.heads, tokens, tokens), step.part(0))
         scale = self.logits.request_scale(qkv.builder)
         if bias is None:
             self.scaling = derive(requantization, step, scale, None, bits=bits, site=site, rows=1)
@@ -203,19 +175,7 @@ class AttentionCore(Layer):
             terms = step, self.bias.field("scale"), None, scale, None
             self.scaling = derive(addition, *terms, bits=bits, site=site, rows=1)
         logits = self._record_logits(products, scale, bias)
-        self.exponentials = qkv.builder.derive(
-            exponentials,
-            scale,
-            family=self.family,
-            tokens=tokens,
-            logit_bits=logits.bits,
-            bits=self.bits.probabilities,
-            deferred=self.softmax.normalization == "deferred",
-            site=self.name,
-            **self.options,
-        )
-        end = self._record_deferred if self.softmax.normalization == "deferred" else self._record_normalized
-        return self._record_merge(end(logits, v))
+        return self._record_merge(self.record_mean(logits, v))
 
     def _record_part(self, heads: Symbol, index: int, part: str) -> Symbol:
         shape, name = heads.shape[1:], f"{self.name}.{part}"
@@ -223,19 +183,6 @@ class AttentionCore(Layer):
         scale = heads.scale.part(index) if isinstance(heads.scale, Derived) else heads.scale[index]
         kept = heads.move("slice", f"{name}.slice", (1, *shape), axis=0, start=index, stop=index + 1)
         return replace(kept.reshape(name, *shape), scale=scale)
-
-    def _record_product(
-        self, part: str, a: Symbol, b: Symbol, transpose_b: bool, shape: tuple[int, ...], scale: Derived | None
-    ) -> Symbol:
-        return a.builder.emit(
-            "matmul",
-            f"{self.name}.{part}",
-            [a, b],
-            shape=shape,
-            bits=32,
-            scale=scale,
-            integers=lambda: Integers({"transpose_b": transpose_b}),
-        )
 
     def _record_logits(self, products: Symbol, scale: Derived, bias: Tensor | None) -> Symbol:
         bits, emit = self.logits.bits, products.builder.emit
@@ -258,72 +205,6 @@ class AttentionCore(Layer):
             bits=bits,
             scale=scale,
             integers=lambda: self.scaling.value.integers(bits),
-        )
-
-    def _mask(self) -> dict[str, tuple[Tensor, int, bool]]:
-        if self.excluded is None:
-            return {}
-        mask = self.excluded.to(torch.int64)  # (W, 1, N, N)
-        return {"mask": (mask if self.windows > 1 else mask[0], 1, False)}
-
-    def _record_normalized(self, logits: Symbol, v: Symbol) -> Symbol:
-        form = {"bits": self.bits.probabilities, "normalization": self.softmax.normalization}
-
-        def integers() -> Integers:
-            held = fields_for_emit(self.exponentials.value.exponent)
-            return Integers({**held.attributes, **form}, {**held.constants, **self._mask()})
-
-        step = v.builder.derive(torch.mul, v.scale, other=self.probability_scale, site=self.name)
-        probabilities = logits.builder.emit(
-            "softmax",
-            f"{self.name}.softmax",
-            [logits],
-            shape=logits.shape,
-            bits=self.bits.probabilities,
-            signed=self.softmax.normalization == "floor",
-            scale=torch.tensor(self.probability_scale, dtype=torch.float64),
-            integers=integers,
-        )
-        context = self.context.record(self._record_product("weighted", probabilities, v, False, v.shape, step))
-        self.ending = self.context.derived
-        return context
-
-    def _record_deferred(self, logits: Symbol, v: Symbol) -> Symbol:
-        bits, emit = self.bits.probabilities, logits.builder.emit
-        scale = self.context.request_scale(logits.builder)
-        self.ending = logits.builder.derive(
-            mean_parameters, v.scale, scale, bits=self.context.bits, site=self.context.name, rows=1
-        )
-
-        def weights() -> Integers:
-            p: Exponentials = self.exponentials.value
-            held = fields_for_emit(p.exponent)
-            assert p.multiplier is not None
-            assert p.shift is not None
-            form = {"bits": bits, "multiplier": p.multiplier, "shift": p.shift}
-            return Integers({**held.attributes, **form}, {**held.constants, **self._mask()})
-
-        def mean() -> Integers:
-            p: Requantization = self.ending.value
-            return Integers({"bits": self.context.bits, "multiplier": p.multiplier[0], "shift": p.shift[0]})
-
-        exponential = emit(
-            "exponential",
-            f"{self.name}.exponential",
-            [logits],
-            shape=logits.shape,
-            bits=bits,
-            signed=False,
-            integers=weights,
-        )
-        return emit(
-            "weighted_mean",
-            self.context.name,
-            [self._record_product("weighted", exponential, v, False, v.shape, None), exponential],
-            shape=v.shape,
-            bits=self.context.bits,
-            scale=scale,
-            integers=mean,
         )
 
     def _record_merge(self, context: Symbol) -> Symbol:
@@ -358,36 +239,6 @@ def bias_codes(bias: Tensor) -> BiasCodes:
     """Of a real bias (H, N, N)."""
     scale = divide(bias.abs().amax().double(), 2**15 - 1).clamp(min=SMALLEST_SCALE)
     return BiasCodes(torch.floor(bias.double() / scale + 0.5).to(torch.int16), scale)
-
-
-@dataclass(frozen=True)
-class Exponentials:
-    """The family's exponent, and the table that the kernels look up: weights where the division is deferred.
-
-    multiplier, shift: of the weights, int64 (), where it is.
-    """
-
-    exponent: Any
-    table: Tensor
-    multiplier: Tensor | None = None
-    shift: Tensor | None = None
-
-
-def exponentials(
-    scale: Tensor, *, family: Family, tokens: int, logit_bits: int, bits: int, deferred: bool, **options: Any
-) -> Exponentials:
-    """For logits of a scale () in rows of `tokens`."""
-    exponent = family(scale, tokens, logit_bits, **options)
-    table = exponent_table(exponent, logit_bits)
-    if not deferred:
-        return Exponentials(exponent, table)
-    m, e = derive_weights(table, bits, tokens)
-    return Exponentials(exponent, weight_table(table, m, e, bits), m, e)
-
-
-def mean_parameters(value_scale: Tensor, scale: Tensor, *, bits: int) -> Requantization:
-    """Of `weighted_mean`, from the scales of the values and of the context: rows."""
-    return Requantization(*derive_mean(value_scale / scale, bits))
 
 
 class AttentionGradient(torch.autograd.Function):

@@ -9,7 +9,7 @@ from intvit.arithmetic import divide, input_parameters, quantize_input, requanti
 from intvit.quant.config import SiteConfig
 from intvit.quant.layer import Layer
 from intvit.quant.layers.linear import Linear
-from intvit.quant.quantizer import Quantizer, requantization
+from intvit.quant.quantizer import Quantizer, Requantization, channel_scale, requantization
 from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, handle
 
 SCORE_LIMIT = 2**30  # scores keep one bit of room below int32
@@ -113,6 +113,43 @@ def score_step(weight: Tensor, bias: Tensor, scale: Tensor, *, bits: int) -> Ten
     """
     largest = (weight.double().abs().sum(1) * 2 ** (bits - 1) + bias.double().abs()) * scale
     return divide(largest.amax().clamp(min=1e-30), SCORE_LIMIT)  # a head of zeros scores 0
+
+
+class Features(Layer):
+    """In place of a classifier: features as the program's output, int32 at one scale, every code as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scaling: Derived  # Requantization
+        self.step: Derived  # of the output
+
+    def forward(self, x: AnyTensor) -> AnyTensor:
+        """(B, C), real, codes or accumulators -> reals, which are the output times its scale and carry the gradient."""
+        if isinstance(x, Tensor):
+            return x
+        return self.record(x) if isinstance(x, Symbol) else self.scores(x).differentiable()
+
+    def scores(self, x: QTensor) -> QTensor:
+        """int32 (B, C) of codes (B, C)."""
+        p: Requantization = self.scaling.value
+        values = requantize(x.values.to(torch.int32), p.multiplier, p.shift, 32)
+        return QTensor(values.to(torch.int32), x.handle, self.step.value, 32)
+
+    def record(self, x: Symbol) -> Symbol:
+        """Emit `requantize`; its ratios are 1 or, of channels with factors, 1, 2, 4 and 8."""
+        derive, site, rows = x.builder.derive, self.name, 1 if x.factors is None and not x.per_channel else x.shape[-1]
+        scales = derive(channel_scale, x.scale, x.factors, site=site)
+        self.step = derive(torch.amin, scales, site=site)
+        self.scaling = derive(requantization, scales, self.step, None, bits=32, site=site, rows=rows)
+        return x.builder.emit(
+            "requantize",
+            f"{self.name}.scores",
+            [x],
+            shape=x.shape,
+            bits=32,
+            scale=self.step,
+            integers=lambda: self.scaling.value.integers(32),
+        )
 
 
 class MeanScores(Scores):

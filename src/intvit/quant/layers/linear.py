@@ -217,9 +217,16 @@ class PatchEmbed(Linear):
     """Linear layer over the pixels of square patches; the weight keeps the convolution's shape (N, C, P, P)."""
 
     def __init__(
-        self, channels: int, outputs: int, patch: int, site: SiteConfig, output: Quantizer | None = None
+        self,
+        channels: int,
+        outputs: int,
+        patch: int,
+        site: SiteConfig,
+        output: Quantizer | None = None,
+        *,
+        bias: bool = True,
     ) -> None:
-        super().__init__(channels * patch * patch, outputs, site, output)
+        super().__init__(channels * patch * patch, outputs, site, output, bias=bias)
         self.weight = nn.Parameter(self.weight.detach().view(outputs, channels, patch, patch))
         self.patch = patch
 

@@ -11,35 +11,63 @@ from torch import Tensor
 
 from intvit.arithmetic import GELU_FAMILIES, gelu_table
 from intvit.arithmetic.families import Family
-from intvit.quant.config import SiteConfig, family_options
+from intvit.errors import IntVitError
+from intvit.quant.config import GeluConfig, SiteConfig, family_options
 from intvit.quant.kernels import Kernels
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import SMALLEST_FUNCTION_SCALE, Quantizer
 from intvit.quant.tensor import AnyTensor, Derived, QTensor, Symbol, fields_for_emit, handle
 
 
-class GELU(Layer):
-    """GELU, or what the family of `site.gelu` stands for, of signed codes of at most 8 bits."""
+def activation_family(config: GeluConfig, function: str) -> tuple[Family, Callable[[Tensor], Tensor]]:
+    """(family, float function) of a model's activation `function`: gelu, or a family of its own name.
 
-    def __init__(self, site: SiteConfig) -> None:
+    The model says which function, the config how it is approximated. A family that stands for another function than
+    GELU is an activation that the user has chosen, and remains. An approximation of GELU serves gelu_tanh, too, which
+    is within 5e-4 of it, but for the tables `lut` and `float`, which are then those of gelu_tanh. Any other function
+    (QuickGELU is up to 0.02 away) has its own table, whatever the preset.
+
+    Raises IntVitError for an approximation of the user's own, which cannot be replaced by a table in silence.
+    """
+    chosen = GELU_FAMILIES[config.family]
+    assert chosen.real is not None
+    if function == "gelu" or chosen.real is not torch.nn.functional.gelu:
+        return chosen, chosen.real
+    own = GELU_FAMILIES[function]
+    assert own.real is not None
+    if config.family in ("lut", "float"):
+        return own, own.real
+    if function == "gelu_tanh":
+        return chosen, own.real
+    if chosen.foreign:
+        raise IntVitError(
+            f"quant.gelu.family={config.family} stands for GELU, the model's activation is {function}: give the "
+            "function an attribute `real` if it is one of that, or take quant.gelu.family=lut"
+        )
+    return own, own.real
+
+
+class GELU(Layer):
+    """GELU, or another activation, of signed codes of at most 8 bits: see `activation_family`."""
+
+    def __init__(self, site: SiteConfig, function: str = "gelu") -> None:
         super().__init__()
         self.config = site.gelu
-        self.family, self.options = GELU_FAMILIES[site.gelu.family], family_options(site.gelu)
-        assert self.family.real is not None
-        self.real = self.family.real
-        self.output = Quantizer(site.bits.activation, site.observer.activation, site.observer)
+        self.family, self.real = activation_family(site.gelu, function)
+        self.options = family_options(site.gelu) if self.family.name == site.gelu.family else {}
+        self.output = Quantizer.of_activation(site)
         self.derived: Derived  # Activation
         self.function: Derived  # RealFunction
 
     @staticmethod
-    def input_quantizer(site: SiteConfig, function: SiteConfig) -> Quantizer:
-        """The quantizer for the layer that feeds a GELU: widths of `site`, scales that suit the GELU of `function`."""
+    def input_quantizer(site: SiteConfig, activation: GELU) -> Quantizer:
+        """The quantizer for the layer that feeds `activation`: widths of `site`, scales that suit the function."""
         return Quantizer(
             site.bits.activation,
             site.observer.activation,
             site.observer,
             smallest_scale=SMALLEST_FUNCTION_SCALE,
-            grid=GELU_FAMILIES[function.gelu.family].grid(family_options(function.gelu)),
+            grid=activation.family.grid(activation.options),
         )
 
     def forward(self, x: AnyTensor) -> AnyTensor:

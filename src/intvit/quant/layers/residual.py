@@ -18,11 +18,14 @@ from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, h
 
 
 class Add(Layer):
-    """branch accumulators + residual stream, one sum and one rounding into the stream's next range."""
+    """branch accumulators + residual stream, one sum and one rounding into the stream's next range.
 
-    def __init__(self, channels: int, site: SiteConfig) -> None:
+    output: another range, of a sum that no stream goes on with.
+    """
+
+    def __init__(self, channels: int, site: SiteConfig, output: Quantizer | None = None) -> None:
         super().__init__()
-        self.output = Quantizer.of_stream(channels, site)
+        self.output = Quantizer.of_stream(channels, site) if output is None else output
         self.derived: Derived  # Addition
 
     def forward(self, branch: AnyTensor, stream: AnyTensor, joining: Tensor | None = None) -> AnyTensor:
