@@ -1,4 +1,4 @@
-"""Learning rates of a scheduler of torch as a table over the steps of a phase, so that they stay a function of the step."""
+"""Rates of a scheduler of torch as a table over the steps of a phase: they stay a function of the step."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ PHASES = ("head", "float", "qat", "frozen")  # in this order, each optional
 class PhaseSteps:
     """A training phase in the steps of one run: global steps start..stop-1.
 
-    factors: of the rate behind the warm-up, None for the phase's own cosine; mode: what the model computes; calibrated: a calibration lies before it; frozen: ranges follow the data no more;
-    head: the classifier alone is trained.
+    mode: what the model computes; calibrated: a calibration lies before it; frozen: ranges follow the data no more;
+    head: the classifier alone is trained; factors: of the rate behind the warm-up, None for the phase's own cosine.
     """
 
     name: str
@@ -32,6 +32,7 @@ class PhaseSteps:
     calibrated: bool
     frozen: bool
     head: bool = False
+    factors: tuple[float, ...] | None = None
 
     def learning_rate(self, step: int) -> float:
         """Rate of a global step inside the phase."""
