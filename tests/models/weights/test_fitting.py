@@ -73,6 +73,15 @@ def test_weights_without_a_classifier() -> None:
     assert all(torch.equal(model.get_parameter(key), value) for key, value in given.items())
 
 
+def test_a_model_without_a_classifier() -> None:
+    given, model = parameters(small()), small(num_classes=0)
+    refused(
+        model, given, "unexpected keys: head.weight, head.bias; the model has no classifier: model.head=fresh leaves"
+    )
+    load_weights(model, given, head="fresh")
+    assert all(torch.equal(given[key], value) for key, value in model.named_parameters())
+
+
 def test_values_that_are_no_finite_reals() -> None:
     given = parameters(small())
     integers = {**given, "norm.bias": torch.zeros(16, dtype=torch.int8)}
