@@ -1,10 +1,13 @@
 """Models by timm's names: floats equal timm's, integers are equal everywhere, what ours lack is refused by name."""
 
 import pytest
+import torch
 
 import intvit
 from intvit.commands import main
+from intvit.config.timm_photos import import_timm
 from intvit.errors import IntVitError
+from intvit.evaluation.check import mismatches
 from intvit.evaluation.timm_names import LIMIT, check_name
 from intvit.models.timm_models import timm_model, timm_names
 from intvit.runtime.native.runtime import supported
@@ -89,6 +92,16 @@ def test_the_command_lists_names_and_writes_between_the_marks(tmp_path, capsys) 
     with pytest.raises(SystemExit):
         main(["models", "--write", str(page)])
     assert "no file with the lines <!-- timm's names: begin -->" in capsys.readouterr().err
+
+
+def test_a_swin_without_a_classifier_gives_the_mean_of_its_tokens() -> None:
+    small = {"img_size": 32, "depths": (1, 1), "num_heads": (2, 4), "embed_dim": 16, "window_size": 4}
+    reference = import_timm().create_model("swin_tiny_patch4_window7_224", num_classes=0, **small).eval()
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    model = intvit.quantize(reference, "lut8_true8", mean=(0.5,) * 3, std=(0.5,) * 3)
+    with torch.no_grad():
+        assert (model(images) - reference(images / 255.0 * 2 - 1)).abs().max() <= LIMIT
+    assert mismatches(intvit.calibrate(model, images), images, RUNTIMES) == 0
 
 
 @pytest.mark.slow
