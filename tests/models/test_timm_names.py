@@ -18,8 +18,7 @@ RUNTIMES = ["torch", "numpy", "onnx", *(["native"] if supported() else [])]
 NAMES = [
     ("vit_base_patch16_clip_quickgelu_224", "ivit8"),  # pre-norm, a patch embedding without bias, QuickGELU, features
     ("vit_base_patch32_siglip_256", "ibert8"),  # tanh-GELU, attention pooling, no class token
-    ("vit_small_patch14_reg4_dinov2", "w4a8"),  # LayerScale, registers, features of the class token
-    ("deit3_small_patch16_224", "ivit8_true8"),  # LayerScale, positions of the patches alone
+    ("vit_small_patch14_reg4_dinov2", "w4a8"),  # LayerScale, registers, positions of the patches alone, features
     ("beit3_base_patch16_224", "ppoly8"),  # inner norms, mean of a 16-bit stream, norm after it
     ("vit_base_patch16_radio_v3", "lut8_true8"),  # features of a stream with factors, no last norm
     ("vit_so400m_patch14_siglip_gap_224", "ivit_paper"),  # heads of 72 channels, a ratio that is not whole
