@@ -12,7 +12,7 @@ import itertools
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,6 +122,12 @@ def split_folders(root: Path) -> dict[str, Path]:
     return found
 
 
+def holds_splits(root: Path, found: Mapping[str, Path]) -> bool:
+    """Whether what `split_folders` found are splits, and not classes among others, such as a class called train."""
+    names = {one.path.name for one in class_folders(root)}
+    return bool(found) and (len(found) == 2 or names <= {path.name for path in found.values()})
+
+
 def tree_folders(root: Path, *, splits: bool) -> dict[str, Path]:
     """The folders whose folders are classes: by split, or with splits=False {"": root} that holds the classes itself.
 
@@ -134,7 +140,7 @@ def tree_folders(root: Path, *, splits: bool) -> dict[str, Path]:
     if not names:
         raise IntVitError(f"data.root={root}: holds no folders; {WANTED}")
     if not splits:
-        if set(names) <= {path.name for path in found.values()} or len(found) == 2:
+        if holds_splits(root, found):
             raise IntVitError(
                 f"data.root={root}: holds {' and '.join(sorted(path.name for path in found.values()))}, which are no "
                 f"classes; leave out data.split, or say data.root={next(iter(found.values()))}"

@@ -330,6 +330,7 @@ def test_real_photos_are_verified(real_data, capsys):
     ("options", "message"),
     [
         (["--split", "train"], "holds its splits itself; leave out --split train"),
+        (["--split", "val"], "holds its splits itself; leave out --split val"),
         (["--val-labels", "nowhere"], "--val-labels nowhere: for ILSVRC2012_img_val.tar alone"),
         (["--shard-mb", "nan"], "--shard-mb nan: expected more than 0"),
     ],
@@ -433,3 +434,11 @@ def test_a_join_that_was_killed_goes_on(source, tmp_path, monkeypatch):
     monkeypatch.setattr(creating, "write_index", write)
     shards("create", source / "val", target, "--split", "val")
     assert len(open_split(config(target), "val")) == 5
+
+
+def test_a_class_may_be_called_like_a_split(tmp_path):
+    write_folders(tmp_path / "source", {"train": 2, "bus": 1})
+    assert find_images(tmp_path / "source", "train").classes == ("bus", "train")
+    write_folders(tmp_path / "other" / "train", {"bus": 1})
+    with pytest.raises(DataError, match=r"other: holds its splits itself; leave out --split val"):
+        find_images(tmp_path / "other", "val")

@@ -1,10 +1,13 @@
 """Models by timm's names: floats equal timm's, integers are equal everywhere, what ours lack is refused by name."""
 
 import pytest
+import torch
 
 import intvit
 from intvit.commands import main
+from intvit.config.timm_photos import import_timm
 from intvit.errors import IntVitError
+from intvit.evaluation.check import mismatches
 from intvit.evaluation.timm_names import LIMIT, check_name
 from intvit.models.timm_models import timm_model, timm_names
 from intvit.runtime.native.runtime import supported
@@ -15,8 +18,7 @@ RUNTIMES = ["torch", "numpy", "onnx", *(["native"] if supported() else [])]
 NAMES = [
     ("vit_base_patch16_clip_quickgelu_224", "ivit8"),  # pre-norm, a patch embedding without bias, QuickGELU, features
     ("vit_base_patch32_siglip_256", "ibert8"),  # tanh-GELU, attention pooling, no class token
-    ("vit_small_patch14_reg4_dinov2", "w4a8"),  # LayerScale, registers, features of the class token
-    ("deit3_small_patch16_224", "ivit8_true8"),  # LayerScale, positions of the patches alone
+    ("vit_small_patch14_reg4_dinov2", "w4a8"),  # LayerScale, registers, positions of the patches alone, features
     ("beit3_base_patch16_224", "ppoly8"),  # inner norms, mean of a 16-bit stream, norm after it
     ("vit_base_patch16_radio_v3", "lut8_true8"),  # features of a stream with factors, no last norm
     ("vit_so400m_patch14_siglip_gap_224", "ivit_paper"),  # heads of 72 channels, a ratio that is not whole
@@ -89,6 +91,16 @@ def test_the_command_lists_names_and_writes_between_the_marks(tmp_path, capsys) 
     with pytest.raises(SystemExit):
         main(["models", "--write", str(page)])
     assert "no file with the lines <!-- timm's names: begin -->" in capsys.readouterr().err
+
+
+def test_a_swin_without_a_classifier_gives_the_mean_of_its_tokens() -> None:
+    small = {"img_size": 32, "depths": (1, 1), "num_heads": (2, 4), "embed_dim": 16, "window_size": 4}
+    reference = import_timm().create_model("swin_tiny_patch4_window7_224", num_classes=0, **small).eval()
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    model = intvit.quantize(reference, "lut8_true8", mean=(0.5,) * 3, std=(0.5,) * 3)
+    with torch.no_grad():
+        assert (model(images) - reference(images / 255.0 * 2 - 1)).abs().max() <= LIMIT
+    assert mismatches(intvit.calibrate(model, images), images, RUNTIMES) == 0
 
 
 @pytest.mark.slow

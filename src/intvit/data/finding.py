@@ -10,7 +10,6 @@ from intvit.data.index import SPLITS
 from intvit.photo_folders import is_hidden, split_folders
 
 WANTED = "a folder of webdataset shards train-*.tar and val-*.tar"
-PACKED = ".gz"
 PATTERNS = ("train-*.tar", "val-*.tar")  # of those that `intvit shards create` writes
 
 
@@ -38,18 +37,18 @@ def find_shards(root: Path, split: str, patterns: Sequence[str]) -> list[str]:
 
 def matching(root: Path, pattern: str) -> list[str]:
     """Names of the files that match, packed or not. Raises DataError where one is there in both forms."""
-    paths = [*root.glob(pattern), *root.glob(pattern + PACKED)]
+    paths = [*root.glob(pattern), *root.glob(f"{pattern}.gz")]
     names = sorted({path.relative_to(root).as_posix() for path in paths if not is_hidden(path.name)})
-    twice = next((name for name in names if name + PACKED in names), None)
+    twice = next((name for name in names if f"{name}.gz" in names), None)
     if twice is not None:
-        raise DataError(f"{root}: holds {twice} and {twice}{PACKED}, one shard twice; remove one of them")
+        raise DataError(f"{root}: holds {twice} and {twice}.gz, one shard twice; remove one of them")
     return names
 
 
 def _way_out(root: Path) -> str:
     """For a folder without the shards that were asked for."""
     if split_folders(root):
-        return "photos in class folders are read with data=folder"
+        return "photos in class folders are read with data=folder, or become shards with `intvit shards create`"
     if matching(root, "imagenet1k-*.tar"):
         return "Hugging Face's shards are read with data=hf"
     if tars := matching(root, "*.tar"):

@@ -59,6 +59,7 @@ class ShardSource:
         self.versions: dict[str, str] = {}
         self.checksums: dict[str, str] = {}
         self._files: OrderedDict[str, BinaryIO] = OrderedDict()
+        self._lacking = False  # whether that was said
         if self.remote and PLACE not in self.root:
             raise DataError(
                 f"data.root={root}: say where the shard's name goes, as in data.root='https://host/imagenet/{PLACE}' "
@@ -107,7 +108,11 @@ class ShardSource:
             except OSError as error:
                 if error.errno not in NOT_WRITABLE:
                     raise
-                log.warning("data.cache: %s; %s is read without it", error, self.where(name))
+                if not self._lacking:
+                    log.warning(
+                        "data.cache: %s; what it lacks, such as %s, is read without it", error, self.where(name)
+                    )
+                self._lacking = True
             if not self.remote and not packed:
                 return Path(self.root) / name
         self.spare = self.spare or _temporary_folder()

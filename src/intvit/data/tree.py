@@ -19,7 +19,6 @@ from intvit.data.config import DataConfig, DataError
 from intvit.data.imagenet import imagenet_labels
 from intvit.data.source import ShardSource, is_remote, shard_source
 from intvit.data.tars import BadSample
-from intvit.errors import IntVitError
 from intvit.photo_folders import SHOWN, WANTED, LeftOut, class_folders, photos, tree_classes, tree_folders
 
 log = logging.getLogger(__name__)
@@ -81,21 +80,17 @@ def open_tree(config: DataConfig, split: str) -> PhotoTree:
     """The split `split` (`train` or `val`) of the tree `config.root`.
 
     With config.split its root holds the classes, and a photo is for training where a hash of its path is below that
-    share: it stays there whatever joins it. Raises DataError for a root that is no such tree, for classes of `val` that
-    `train` has not, and where they are not as many as data.num_classes.
+    share: it stays there whatever joins it. Raises IntVitError for a root that is no such tree, for classes of `val`
+    that `train` has not, and where they are not as many as data.num_classes.
     """
     if config.root is None:
         raise DataError(f"data.root is not set; {WANTED}")
     if is_remote(config.root):
         raise DataError(f"data.root={config.root}: a tree of photos must be a folder; shards are read from there")
     root = Path(config.root).expanduser()
-    try:
-        classes = tuple(one.name for one in tree_classes(root, splits=config.split is None))
-        labels = _labels(config, classes, root)
-        listed = _list(root, split, classes, splits=config.split is None)
-    except IntVitError as error:
-        raise DataError(str(error)) from None
-    paths = listed.paths
+    classes = tuple(one.name for one in tree_classes(root, splits=config.split is None))
+    labels = _labels(config, classes, root)
+    paths = _list(root, split, classes, splits=config.split is None).paths
     if config.split is not None:
         paths = [[path for path in one if (_place(path) < config.split) == (split == "train")] for one in paths]
     counts = np.array([len(one) for one in paths], dtype=np.int64)
@@ -106,12 +101,9 @@ def open_tree(config: DataConfig, split: str) -> PhotoTree:
 
 
 def tree_class_names(config: DataConfig) -> list[str]:
-    """Names of the classes in the order of their folders, which are also their labels. Raises DataError."""
+    """Names of the classes in the order of their folders, which are also their labels. Raises IntVitError."""
     root = Path(str(config.root)).expanduser()
-    try:
-        classes = [one.name for one in tree_classes(root, splits=config.split is None)]
-    except IntVitError as error:
-        raise DataError(str(error)) from None
+    classes = [one.name for one in tree_classes(root, splits=config.split is None)]
     _labels(config, tuple(classes), root)
     return classes
 

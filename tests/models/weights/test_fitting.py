@@ -54,6 +54,8 @@ def test_another_model_of_the_registry() -> None:
     given = parameters(small("swin_t", width=96, depths=(2, 2, 18, 2), heads=(3, 6, 12, 24)))
     refused(small("swin_t"), given, "they would fit model=swin_s")
     refused(small(), parameters(small("deit_t", depth=2)), "they are of another architecture or size: check model")
+    whole = parameters(small())
+    refused(small(), {key: whole[key] for key in whole if key != "blocks.0.norm1.bias"}, "or a file that is not whole")
     distilled = parameters(small("deit_t_distilled", width=192, depth=12, heads=3))
     refused(small("deit_t", width=192, depth=12, heads=3), distilled, "they would fit model=deit_t_distilled")
 
@@ -71,6 +73,15 @@ def test_weights_without_a_classifier() -> None:
     model = small()
     load_weights(model, pooled, head="fresh")
     assert all(torch.equal(model.get_parameter(key), value) for key, value in given.items())
+
+
+def test_a_model_without_a_classifier() -> None:
+    given, model = parameters(small()), small(num_classes=0)
+    refused(
+        model, given, "unexpected keys: head.weight, head.bias; the model has no classifier: model.head=fresh leaves"
+    )
+    load_weights(model, given, head="fresh")
+    assert all(torch.equal(given[key], value) for key, value in model.named_parameters())
 
 
 def test_values_that_are_no_finite_reals() -> None:

@@ -1,6 +1,7 @@
 """Position embeddings and tables of relative positions for another image size are those that timm makes."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,6 +48,18 @@ def test_for_another_image_size_they_alone_change(name: str, image_size: tuple[i
     assert changed
     assert {key.rpartition(".")[2] for key in changed} == {last}
     assert all(torch.equal(loaded[key], given[key]) for key in given if not key.endswith(last))
+
+
+@pytest.mark.parametrize(
+    "form", [{"registers": 3}, {"registers": 3, "prefix_positions": False}, {"class_token": False, "pool": "avg"}]
+)
+def test_tokens_before_the_patches_keep_their_positions(form: dict[str, Any]) -> None:
+    given, model = parameters(small(**form)), small(image_size=(48, 64), **form)
+    load_weights(model, given, resample=True)
+    leading = given["pos_embed"].shape[1] - 4
+    positions = model.get_parameter("pos_embed")
+    assert positions.shape == (1, leading + 12, 16)
+    assert torch.equal(positions[:, :leading], given["pos_embed"][:, :leading])
 
 
 def test_as_many_tokens_in_another_grid_are_resampled_or_the_doubt_is_said(tmp_path: Path) -> None:

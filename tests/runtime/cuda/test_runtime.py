@@ -69,10 +69,10 @@ def test_many_programs_wider_than_tiles_give_equal_integers(seed: int) -> None:
 @pytest.mark.parametrize(
     ("form", "preset", "classes"),
     [
-        ({"class_token": False, "pool": "map"}, "lut8", 0),
         ({"pool": "map", "registers": 2, "pre_norm": True}, "ivit_paper", 5),
-        ({"pool": "avg", "norm": "after", "inner_norms": True}, "ivit8", 5),
-        ({"norm": "none", "activation": "quick_gelu"}, "lut8_true8", 0),
+        pytest.param({"class_token": False, "pool": "map"}, "lut8", 0, marks=pytest.mark.slow),
+        pytest.param({"pool": "avg", "norm": "after", "inner_norms": True}, "ivit8", 5, marks=pytest.mark.slow),
+        pytest.param({"norm": "none", "activation": "quick_gelu"}, "lut8_true8", 0, marks=pytest.mark.slow),
     ],
 )
 def test_forms_of_vits_give_equal_integers(form: dict, preset: str, classes: int) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from intvit.data.config import DataError
-from intvit.data.finding import PACKED, PATTERNS, matching
+from intvit.data.finding import PATTERNS, matching
 from intvit.data.index import SPLITS, ShardRecord, SplitIndex, write_index
+from intvit.data.source import PACKED
 from intvit.data.tars import TarSamples, number_names, scan, take_out_names
 from intvit.progress import byte_progress
 
@@ -34,7 +35,7 @@ def reindex(
     paths = [folder / name for group in names.values() for name in group]
     if not paths:
         raise DataError(f"{folder}: holds no {patterns[0]} and no {patterns[1]}")
-    if packed := [path for path in paths if path.suffix == PACKED]:
+    if packed := [path for path in paths if path.name.endswith(PACKED)]:
         raise DataError(f"{packed[0]}: an index leads into shards, and this one is packed; unpack it first (gunzip)")
     if outside := [path for path in paths if path.parent != folder]:
         raise DataError(f"{outside[0]}: an index names shards beside it; give the folder of the shards")

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from intvit.data.config import DataError
-from intvit.errors import IntVitError
 from intvit.photo_folders import (
     ENDINGS,
     SHOWN,
     ClassFolder,
     LeftOut,
     class_folders,
+    holds_splits,
     is_hidden,
     photos,
     split_folders,
@@ -60,30 +60,14 @@ def find_images(
 
     Either ILSVRC 2012's tars lie in it, or folders `train` and `val` of class folders, or class folders themselves,
     which are then the split `split`. classes: of shards that these are to join, whose labels they take. Raises
-    DataError where it is none of these, or has other classes.
+    IntVitError where it is none of these, or has other classes.
     """
     if not source.is_dir():
         raise DataError(f"{source}: no such folder")
     tars = (source / TRAIN_TAR).exists() or (source / VAL_TAR).exists()
-    try:
-        folders = split_folders(source)
-        if split is not None and not (len(folders) == 2 or set(folders) == {split}):
-            folders = {}  # of the classes one may be called train or test
-        return _found(source, tars, folders, split, val_labels, classes)
-    except DataError:
-        raise
-    except IntVitError as error:
-        raise DataError(str(error)) from None
-
-
-def _found(
-    source: Path,
-    tars: bool,
-    folders: dict[str, Path],
-    split: str | None,
-    val_labels: Path | None,
-    classes: Sequence[str],
-) -> SourceImages:
+    folders = split_folders(source)
+    if split is not None and not holds_splits(source, folders):
+        folders = {}  # one of the classes may be called train or test
     if split is not None and (tars or folders):
         raise DataError(f"{source}: holds its splits itself; leave out --split {split}")
     if val_labels is not None and not tars:

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from intvit.data.config import DataError
-from intvit.data.finding import PACKED, PATTERNS, matching
+from intvit.data.finding import PATTERNS, matching
 from intvit.data.index import INDEX, ShardRecord, read_index, read_split
+from intvit.data.source import PACKED
 from intvit.data.tars import scan
 from intvit.photos import BrokenImage, decode
 from intvit.progress import byte_progress
@@ -100,7 +101,7 @@ def _shards(
     present = sorted(folder / name for pattern in patterns for name in matching(folder, pattern))
     if not present:
         raise DataError(f"{folder}: holds no {patterns[0]} and no {patterns[1]}")
-    if packed := [path for path in present if path.suffix == PACKED]:
+    if packed := [path for path in present if path.name.endswith(PACKED)]:
         raise DataError(f"{packed[0]}: is packed; unpack it first (gunzip)")
     if not (folder / INDEX).exists():
         return [(path, None, None) for path in present], [], None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,8 +59,10 @@ def _reasons(
         return [f"the model's names come after {prefix}: say model.weights_prefix={prefix}"]
     blocks = [key for key in (*missing, *unexpected, *unlike) if not is_classifier(key) and not _positional(key)]
     if blocks:
-        fitting = _fitting_models(state)
-        if fitting:
+        given, own = _traits(state), _traits(dict(model.named_parameters()))
+        if given == own and not any(key in blocks for key in unlike):
+            return ["they are of a model of this size: another code base's names, or a file that is not whole"]
+        if fitting := _fitting_models(given):
             return [f"they would fit model={' or model='.join(fitting)}"]
         if any(key.startswith("patch_embed") for key in unlike):
             size = tuple(state[next(key for key in unlike if key.startswith("patch_embed"))].shape)
@@ -92,17 +95,19 @@ def _positional(key: str) -> bool:
     return key.rpartition(".")[2] in ("pos_embed", "relative_position_bias_table")
 
 
-def _fitting_models(state: State) -> list[str]:
-    """Names of the registry whose size the state dict shows."""
-    for architecture in architectures():
-        traits = architecture.traits(state)
-        if traits:
-            return [
-                name
-                for name, size in MODELS.items()
-                if name in architecture.SIZES and all(getattr(size, key) == value for key, value in traits.items())
-            ]
-    return []
+def _traits(state: State) -> dict[str, Any]:
+    """What the names and shapes say of the size, in fields of the architecture that they are of."""
+    return next((traits for architecture in architectures() if (traits := architecture.traits(state))), {})
+
+
+def _fitting_models(traits: Mapping[str, Any]) -> list[str]:
+    """Names of the registry whose size has these traits."""
+    missing = object()
+    return [
+        name
+        for name, size in MODELS.items()
+        if traits and all(getattr(size, key, missing) == value for key, value in traits.items())
+    ]
 
 
 def _listed(problem: str, keys: list[str]) -> list[str]:
