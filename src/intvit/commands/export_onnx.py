@@ -26,6 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("file", metavar="FILE", type=Path, help="where the model goes, NAME.onnx")
     parser.add_argument("--batch", type=positive, help="images at once; any number without it")
     parser.add_argument("--inline", action="store_true", help="no local functions, for engines that take none")
+    parser.add_argument("--int32", action="store_true", help="no 64-bit integers, for OpenVINO; means --inline, too")
     parser.add_argument("--opset", type=positive, default=Form.opset, help=f"15 or newer (default {Form.opset})")
     parser.add_argument("--ir-version", type=positive, metavar="N", help="of the file, for old readers: 8 or newer")
     parser.add_argument("--check", choices=sorted(ENGINES), metavar="ENGINE", help=f"one of {', '.join(ENGINES)}")
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> int:
     """Writes the file, says what is in it and, with --check, whether the engine gives equal scores."""
     options = _parser().parse_args(arguments)
     program = load_checkpoint(options.folder)
-    form = Form(options.opset, options.ir_version, options.inline)
+    form = Form(options.opset, options.ir_version, options.inline or options.int32, options.int32)
     save_onnx(program, options.file, batch=options.batch, form=form)
     print(f"{options.file}: {len(program.operators)} operators, any of their values can be made an output by its name")
     if options.check is None:

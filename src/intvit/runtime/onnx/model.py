@@ -15,9 +15,9 @@ from intvit import __version__
 from intvit.errors import IntVitError
 from intvit.files import replacing
 from intvit.program import Program, bounds, container
+from intvit.runtime.onnx import int32_form, operators
 from intvit.runtime.onnx.builder import DOMAIN, IR_VERSION, OLDEST_OPSET, OPSET, TYPES, Graph
 from intvit.runtime.onnx.node_builder import NodeBuilder
-from intvit.runtime.onnx.operators import OPERATORS
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,14 @@ class Form:
     """How the file is written; the integers are the same. Raises IntVitError for numbers that ONNX has not.
 
     opset: 15 or newer. ir_version: 8 or newer, 4 or newer with inline; None takes 10, or 8 for an opset before 18.
-    inline: no local functions, which some engines (OpenVINO, old ones) do not take.
+    inline: no local functions, which some engines (OpenVINO, old ones) do not take. int32: no 64-bit integers, which
+    OpenVINO narrows without a word; inlined as well, and several times as many nodes.
     """
 
     opset: int = OPSET
     ir_version: int | None = None
     inline: bool = False
+    int32: bool = False
 
     def __post_init__(self) -> None:
         newest = onnx.defs.onnx_opset_version()
@@ -38,6 +40,8 @@ class Form:
             raise IntVitError(
                 f"opset {self.opset}: expected {OLDEST_OPSET} to {newest}, the newest of onnx {onnx.__version__}"
             )
+        if self.int32 and (not self.inline or self.opset < OPSET):
+            raise IntVitError(f"--int32 has no local functions and bitwise operators: say --inline, and opset {OPSET}")
         oldest = 4 if self.inline else 8
         if self.ir_version is not None and not oldest <= self.ir_version <= onnx.IR_VERSION:
             way = "" if self.inline else "; without local functions (--inline) 4 and up"
@@ -60,7 +64,8 @@ def to_onnx(
     form = form or Form()
     graph, proven = Graph(form.opset), bounds(program)
     for operator in program.operators:
-        OPERATORS[operator.op](NodeBuilder(graph, program, operator, proven[operator.name], batch))
+        write = (int32_form if form.int32 else operators).OPERATORS[operator.op]
+        write(NodeBuilder(graph, program, operator, proven[operator.name], batch))
     outputs = [operator.output for operator in program.operators] if every_value else [program.output]
     inner = [operator.output for operator in program.operators if operator.output not in outputs]
     contents = helper.make_graph(
