@@ -18,6 +18,7 @@ from intvit.runtime.onnx.node_builder import NodeBuilder
 from intvit.runtime.onnx.wide_integers import FLOAT_BITS, Wide, binary
 
 FACTOR_BITS, ROOT_BITS = 30, 56  # what `multiply` and `square_root` take
+PRODUCT_BITS = 62  # of two limbs, the sign included
 
 
 def _factor(node: NodeBuilder, what: str, low: int, high: int) -> None:
@@ -35,7 +36,11 @@ def _input(node: NodeBuilder, index: int = 0) -> str:
 def _finish(node: NodeBuilder, x: Wide, shift: np.ndarray) -> None:
     """clamp(x >> shift), the rounding term being part of x, as the operator's output."""
     f, (low, high) = node.graph.body, limits(node.output.bits, node.output.signed)
-    before = node.bounds.intermediates["before clamp"]
+    intermediates = node.bounds.intermediates
+    widest = max(intermediates[name].bits for name in ("product", "sum of products") if name in intermediates)
+    if widest > PRODUCT_BITS:
+        raise IntVitError(f"{node.operator}: a product of {widest} bits has no form in 32; leave out --int32")
+    before = intermediates["before clamp"]
     clamps = before.low < low or before.high > high
     if clamps and node.output.bits > FLOAT_BITS:
         raise IntVitError(f"{node.operator}: a clamp to {node.output.bits} bits has no form in 32; leave out --int32")
