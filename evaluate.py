@@ -5,8 +5,8 @@
     python evaluate.py ckpt=... limit=500 runtimes=[torch]         fewer images, fewer runtimes
     python evaluate.py integer=outputs/NAME-HASH/integer           an exported checkpoint alone, no Lightning, no timm
 
-Writes evaluation.json beside the export. The exit code is 1 when one integer differs; the first differing operator
-is named.
+Writes evaluation.json beside the export, or both where evaluation.out=DIR says. The exit code is 1 when one integer
+differs; the first differing operator is named.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Files and folders written whole or not at all, and folders that one process holds."""
+"""Files and folders written whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ import json
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-from intvit.errors import IntVitError
 
 CANNOT = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # of a file system, not of the disk
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -125,35 +122,3 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def holding(folder: Path, patience: float = 15.0) -> Iterator[None]:
-    """Keep other processes out of `folder` during the block; makes it. The system lets go of it when we die.
-
-    patience: seconds to wait for it; loaders' workers outlive a killed process by up to five.
-    Raises IntVitError when another process goes on holding it. File systems without locks let everyone in.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        deadline = time.monotonic() + patience
-        while not _lock(descriptor):
-            if time.monotonic() > deadline:
-                raise IntVitError(f"{folder}: another process is at work in it; let it end, or end it, first")
-            time.sleep(0.1)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    import fcntl  # not on Windows, where programs are read and run as well
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # NFS locks no folders
-        pass
-    return True

@@ -63,7 +63,6 @@ TOO_SMALL = [
     "bench data --workers -1",
     "bench runtime --rounds 0",
     "bench presets --weights w --calibration d --data a=b --check -1",
-    "check deit_t --image-size 0",
     "certify FOLDER --accumulator 0",
     "export onnx FOLDER FILE --batch 0",
     "shards create SRC DST --seed -1",

@@ -1,5 +1,6 @@
 """`intvit run`: the evaluation transform without torch, the printed classes, and pictures that are none."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from intvit.data.transforms import EvalTransform
 from intvit.errors import IntVitError
 from intvit.program import Program, save_checkpoint
 from intvit.runtime import load
+from intvit.runtime.classes import run
 from intvit.runtime.images import read_images
 from tests.support.random_programs import random_program
 
@@ -75,6 +77,29 @@ def test_a_file_that_is_no_picture_is_an_error(tmp_path: Path) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "black.png")
     with pytest.raises(IntVitError, match="no evaluation transform"):
         read_images(program, [tmp_path / "black.png"])
+
+
+def test_a_broken_picture_does_not_stop_the_others(picture: Path, tmp_path: Path, capsys) -> None:
+    save_checkpoint(program_for(8), tmp_path / "integer")
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "half.png").write_bytes(picture.read_bytes()[: picture.stat().st_size // 2])
+    np.save(tmp_path / "small.npy", np.zeros((3, 7, 8), np.uint8))
+    broken = [str(tmp_path / name) for name in ("text.png", "half.png", "small.npy")]
+    files = [broken[0], str(picture), *broken[1:], str(picture)]
+    command = ["run", str(tmp_path / "integer"), *files, "--runtime", "numpy", "--json", str(tmp_path / "found.json")]
+    assert main(command) == 1
+    said = capsys.readouterr()
+    assert [line for line in said.out.splitlines() if not line.startswith(" ")] == [str(picture)] * 2
+    errors = said.err.splitlines()
+    assert [line.partition(": ")[2].partition(": ")[0] for line in errors] == broken
+    entries = json.loads((tmp_path / "found.json").read_text())["images"]
+    assert [entry["image"] for entry in entries] == files
+    assert [f"error: {entry['error']}" for entry in entries if "error" in entry] == errors
+    assert [len(entry["best"]) for entry in entries if "best" in entry] == [min(5, len(entries[1]["best"]))] * 2
+    first = next(iter(run(tmp_path / "integer", files, runtime="numpy", skip_broken=True)))
+    assert (first.best, first.error) == ([], entries[0]["error"])
+    with pytest.raises(IntVitError, match=r"text.png: none of"):
+        list(run(tmp_path / "integer", files, runtime="numpy"))
 
 
 def test_every_image_of_an_array_is_shown_and_an_archive_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,10 +1,12 @@
 """evaluate.py on a tiny run: export, three executions of every image, figures, and what a mistake looks like."""
 
+import errno
 import json
 import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,28 @@ def test_an_export_folder_and_a_limit_can_be_chosen(run: Path, tmp_path: Path) -
     assert values["images"] == 7
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"mine", "evaluation.json"}
     assert not (run / "integer").exists()
+
+
+def test_a_run_that_cannot_be_written_is_evaluated_elsewhere(run: Path, tmp_path: Path, monkeypatch) -> None:
+    out, before = tmp_path / "out", sorted(run.rglob("*"))
+    values = evaluated(f"ckpt={run}", f"evaluation.out={out}", "limit=2", "export=onnx")
+    assert json.loads((out / "evaluation.json").read_text()) == values
+    assert {path.name for path in out.iterdir()} == {"integer", "integer.onnx", "evaluation.json"}
+    alone = evaluated(f"integer={out / 'integer'}", f"evaluation.out={tmp_path / 'alone'}", "limit=2")
+    assert json.loads((tmp_path / "alone" / "integer.evaluation.json").read_text()) == alone
+    assert sorted(run.rglob("*")) == before
+    temporary_file = tempfile.TemporaryFile
+
+    def refuse(dir: Path) -> Any:
+        if Path(dir) == run:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return temporary_file(dir=dir)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    for given in (f"ckpt={run}", f"integer={run / 'integer'}"):
+        with pytest.raises(IntVitError, match=r"run: cannot be written \(Read-only file system\); evaluation.out=DIR"):
+            evaluated(given)
+    assert sorted(run.rglob("*")) == before
 
 
 def test_an_onnx_file_goes_beside_the_export_and_its_runtime_agrees(run: Path) -> None:

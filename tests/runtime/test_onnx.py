@@ -17,8 +17,10 @@ from intvit.commands import main
 from intvit.errors import IntVitError
 from intvit.program import Constant, Operator, Program, Value, load_checkpoint, save_checkpoint
 from intvit.runtime import load_runtime
-from intvit.runtime.onnx import save_onnx, to_onnx
+from intvit.runtime.onnx import engine_check, save_onnx, to_onnx
 from intvit.runtime.onnx.builder import DOMAIN, IR_VERSION, OPSET, Body
+from intvit.runtime.onnx.engine_check import check_engine
+from intvit.runtime.onnx.model import Form
 from intvit.runtime.onnx.normalization import square_root
 from tests.support.programs import linear_program
 from tests.support.random_programs import images_for, random_program
@@ -127,6 +129,62 @@ def test_the_command_writes_a_file_that_runs_alone(tmp_path: Path, capsys: pytes
     images = images_for(program, 3)
     (scores,) = session.run(None, {program.input: images})
     assert np.array_equal(scores, load_runtime(load_checkpoint(tmp_path / "integer"), "numpy")(images))
+
+
+@pytest.mark.parametrize("form", [Form(15), Form(17), Form(20), Form(ir_version=8), Form(15, 7, inline=True)], ids=str)
+def test_older_and_newer_forms_give_equal_integers(form: Form, tmp_path: Path) -> None:
+    for seed in (1, 5):
+        program = random_program(seed)
+        save_onnx(program, tmp_path / "model.onnx", form=form)
+        model = onnx.load(tmp_path / "model.onnx")
+        assert [entry.version for entry in model.opset_import if entry.domain == ""] == [form.opset]
+        assert model.ir_version == form.written_ir_version
+        assert bool(model.functions) != form.inline
+        images = images_for(program, 3, seed)
+        assert check_engine(program, tmp_path / "model.onnx", "onnxruntime", images, form=form).mismatches == 0
+
+
+def test_numbers_that_onnx_has_not_are_refused() -> None:
+    for form, message in (
+        ({"opset": 14}, "opset 14: expected 15 to"),
+        ({"opset": 99}, "opset 99: expected 15 to"),
+        ({"ir_version": 7}, r"IR version 7: expected 8 to .* without local functions \(--inline\) 4 and up"),
+        ({"ir_version": 99, "inline": True}, "IR version 99: expected 4 to"),
+    ):
+        with pytest.raises(IntVitError, match=message):
+            Form(**form)
+
+
+def test_the_check_runs_the_file_and_names_the_first_operator_that_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = random_program(6)
+    save_checkpoint(program, tmp_path / "integer")
+    command = ["export", "onnx", str(tmp_path / "integer"), str(tmp_path / "m.onnx"), "--check", "onnxruntime"]
+    assert main([*command, "--batch", "3"]) == 0  # 8 images by threes
+    assert f"onnxruntime {onnxruntime.__version__}: 8 images, all scores equal" in capsys.readouterr().out
+    right = engine_check.ENGINES["onnxruntime"]
+    changed = program.operators[len(program.operators) // 2].output
+
+    def wrong(file: Path) -> engine_check.Loaded:
+        run = right(file)
+        return lambda images: {k: v ^ 1 if k in (program.output, changed) else v for k, v in run(images).items()}
+
+    monkeypatch.setitem(engine_check.ENGINES, "onnxruntime", wrong)
+    np.save(tmp_path / "two.npy", images_for(program, 2))
+    assert main([*command, "--images", str(tmp_path / "two.npy")]) == 1
+    said = f"the scores of 2 of 2 images differ; the first operator to differ is {changed}"
+    assert said in capsys.readouterr().out
+
+
+def test_an_engine_that_is_missing_or_refuses_the_file_is_one_line(tmp_path: Path, monkeypatch) -> None:
+    program = random_program(6)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(IntVitError, match=r"the package openvino is not installed: pip install openvino$"):
+        check_engine(program, tmp_path / "model.onnx", "openvino", images_for(program, 1))
+    (tmp_path / "model.onnx").write_text("no model")
+    with pytest.raises(IntVitError, match=r"onnxruntime does not take .*model.onnx \(.*\); try --inline, or another"):
+        check_engine(program, tmp_path / "model.onnx", "onnxruntime", images_for(program, 1))
 
 
 def test_weights_are_stored_with_zero_point_128() -> None:

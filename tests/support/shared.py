@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from intvit.files import holding
+from intvit.claims import holding
 
 
 def shared_root(factory: pytest.TempPathFactory) -> Path:

@@ -201,7 +201,7 @@ def test_a_grid_needs_listed_values() -> None:
 def test_another_sweep_of_the_name_is_kept_out(tmp_path: Path, command: str) -> None:
     (tmp_path / "s").mkdir()
     script = (
-        "import sys, time; from pathlib import Path; from intvit.files import holding\n"
+        "import sys, time; from pathlib import Path; from intvit.claims import holding\n"
         "with holding(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "s")], stdout=subprocess.PIPE)

@@ -4,8 +4,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +14,6 @@ import torch
 
 from intvit import signals
 from intvit.errors import IntVitError
-from intvit.files import holding
 from intvit.training.checkpoints import TERMINATED, WholeCheckpointIO
 from intvit.training.entry import train
 from intvit.training.module import TrainingModule
@@ -278,23 +275,3 @@ def test_a_job_that_did_not_go_on_is_not_requeued(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")  # requeued once already
     with pytest.raises(IntVitError, match=r"at step 0 without having gone on: not requeued; give the job more time"):
         train(tiny("schedule.float=null", *FLOAT), tmp_path)
-
-
-def test_one_process_at_a_time_works_in_a_run_folder(tmp_path: Path) -> None:
-    script = (
-        "import sys, time; from pathlib import Path; from intvit.files import holding\n"
-        "with holding(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
-    )
-    other = subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE)
-    try:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"held\n"
-        with pytest.raises(IntVitError, match="another process is at work in it"), holding(tmp_path, patience=0.2):
-            pass
-        other.kill()
-        with holding(tmp_path):  # let go of with the process
-            pass
-    finally:
-        other.kill()
-        other.wait()
-        other.stdout.close()

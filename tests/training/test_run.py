@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 from intvit.config.identity import identity_hash
 from intvit.errors import IntVitError
 from intvit.progress import Heartbeat
+from intvit.training import run_folder
 from intvit.training.entry import train
 from intvit.training.restore import restore_run
 from tests.support.shared import shared_folder
@@ -177,6 +179,23 @@ def test_a_checkpoint_that_cannot_go_on_is_refused_before_anything_is_written(
     with pytest.raises(IntVitError, match=message):
         train(tiny(f"ckpt={finished}", *overrides), tmp_path / "run")
     assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_of_two_starts_at_once_the_second_overwrites_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one ends while the second waits for the folder."""
+    prepare = run_folder.prepare
+
+    def first_ends_meanwhile(folder: Path, *arguments: Any) -> run_folder.Start:
+        start = prepare(folder, *arguments)
+        run_folder.write_config(folder, tiny())
+        (folder / "summary.json").write_text("{}")
+        return start
+
+    monkeypatch.setattr(run_folder, "prepare", first_ends_meanwhile)
+    for overrides in ([], ["fresh=true"]):
+        with pytest.raises(IntVitError, match="another start of this run was at work in it since this one began"):
+            train(tiny(*overrides), tmp_path)
+        assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "summary.json"}
 
 
 def test_a_checkpoint_of_elsewhere_overwrites_no_other_run(finished: Path, tmp_path: Path) -> None:

@@ -24,10 +24,11 @@ from torch import Tensor
 
 from intvit import __version__
 from intvit.analysis.analyzed_model import AnalyzedModel, read_model
+from intvit.claims import holding
 from intvit.commands.argument_types import at_least, positive
 from intvit.commands.family_option import family_option, listed_families
 from intvit.commands.model_options import model_options, model_source, out_option, several, width
-from intvit.files import holding, write_json, write_text
+from intvit.files import write_json, write_text
 from intvit.progress import Phases, stepped
 from intvit.quant.presets import compose_quant
 from intvit.reports.search_page import report

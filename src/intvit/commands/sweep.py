@@ -16,9 +16,9 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
+from intvit.claims import holding
 from intvit.commands.argument_types import at_least, name, positive
 from intvit.commands.console_table import print_table
-from intvit.files import holding
 from intvit.sweeps.results import write_csv
 from intvit.sweeps.sweep import Sweep, SweepSettings, has_result, open_study, table
 from intvit.sweeps.trials import Trials

@@ -15,10 +15,17 @@ EVALUATION = "evaluation.json"
 
 @dataclass(frozen=True)
 class ExportConfig(TypedConfig):
-    """Where the integer checkpoint goes; null: `integer` in the run folder. onnx: an ONNX file beside it, too."""
+    """Where the integer checkpoint goes; null: `integer` in evaluation.out. onnx: an ONNX file beside it, too."""
 
     folder: str | None
     onnx: bool
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(TypedConfig):
+    """out: folder for what is written; null: the run folder, or beside the integer checkpoint."""
+
+    out: str | None
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,7 @@ class EvaluateConfig(TypedConfig):
     limit: Annotated[int, Field(ge=1, description="null for all images")] | None
     device: str
     export: ExportConfig
+    evaluation: EvaluationConfig
     data: dict[str, Any]
 
     def __post_init__(self) -> None:

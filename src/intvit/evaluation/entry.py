@@ -39,7 +39,7 @@ def evaluate(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     if typed.export.onnx:
         from intvit.runtime.onnx import save_onnx
 
-        save_onnx(evaluated.program, evaluated.folder.with_name(f"{evaluated.folder.resolve().name}.onnx"))
+        save_onnx(evaluated.program, evaluated.figures.with_name(f"{evaluated.folder.resolve().name}.onnx"))
     for name in typed.runtimes:
         runtime = load_runtime(evaluated.program, name)
         if isinstance(runtime, torch.nn.Module):

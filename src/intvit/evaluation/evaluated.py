@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,10 +43,24 @@ class EvaluatedProgram:
 def exported_checkpoint(config: EvaluateConfig) -> EvaluatedProgram:
     """The checkpoint `config.integer` alone, on the data that its provenance or the config names."""
     folder = Path(str(config.integer))
+    figures = writable(Path(config.evaluation.out or folder.parent)) / f"{folder.resolve().name}.{EVALUATION}"
     program = load_checkpoint(folder)
     recorded = program.provenance.get("config", {}).get("data", {})
     data = choose_data(recorded, config.data, program)
-    return EvaluatedProgram(program, folder, data, folder.with_name(f"{folder.resolve().name}.{EVALUATION}"))
+    return EvaluatedProgram(program, folder, data, figures)
+
+
+def writable(folder: Path) -> Path:
+    """The folder, made if it is not there. Raises IntVitError where no file can be written in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise IntVitError(
+            f"{folder}: cannot be written ({error.strerror or error}); evaluation.out=DIR puts what is made into DIR"
+        ) from None
+    return folder
 
 
 def choose_data(recorded: Mapping[str, Any], wanted: Mapping[str, Any], program: Program) -> DataConfig:

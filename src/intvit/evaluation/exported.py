@@ -17,7 +17,7 @@ from intvit.config.run_files import read_config
 from intvit.data.classes import class_names
 from intvit.errors import IntVitError
 from intvit.evaluation.config import EVALUATION, EvaluateConfig
-from intvit.evaluation.evaluated import EvaluatedProgram, choose_data
+from intvit.evaluation.evaluated import EvaluatedProgram, choose_data, writable
 from intvit.evaluation.executors import float_executor, integer_executor
 from intvit.export.record import record
 from intvit.program import load_checkpoint, save_checkpoint
@@ -38,15 +38,16 @@ def exported_run(config: EvaluateConfig, device: torch.device) -> EvaluatedProgr
     if not state["calibrated"]:
         raise IntVitError(f"{folder} has no ranges yet (it stopped before calibration): go on with ckpt=last")
     print(f"{folder}: {state['file']}, step {state['step']}", flush=True)
+    target = Path(config.export.folder or Path(config.evaluation.out or folder) / "integer")
+    out = writable(Path(config.evaluation.out or target.parent))
     set_mode(model, "integer")
     # An older checkpoint does not name its classes; where the shards lie now, their index does.
     root = config.data.get("root") or trained.data.root
     classes = state.get("classes") or class_names(replace(trained.data, root=root))
     program = record(model, classes, _provenance(folder, state))
     data = choose_data(read_config(folder)["data"], config.data, program)
-    target = Path(config.export.folder) if config.export.folder else folder / "integer"
     save_checkpoint(program, target)
-    evaluated = EvaluatedProgram(load_checkpoint(target), target, data, target.parent / EVALUATION)
+    evaluated = EvaluatedProgram(load_checkpoint(target), target, data, out / EVALUATION)
     model.to(device)
     parameters = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     evaluated.sizes.update(float=parameters, qat=parameters)

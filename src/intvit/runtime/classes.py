@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from intvit.arguments import is_array, whole_number
+from intvit.errors import IntVitError
 from intvit.program import Program
 from intvit.runtime import Runtime, as_program, load_runtime
 from intvit.runtime.images import image_files, read_images
@@ -17,10 +18,14 @@ from intvit.runtime.images import image_files, read_images
 
 @dataclass(frozen=True)
 class Classified:
-    """One image: its file, with its place [N] in one of several; and (class name, score), highest scores first."""
+    """One image: its file, with its place [N] in one of several; and (class name, score), highest scores first.
+
+    error: why the file is no image of the program, where it was to be passed over; best is then empty.
+    """
 
     image: str
     best: list[tuple[str, int]]
+    error: str | None = None
 
 
 def run(
@@ -29,12 +34,14 @@ def run(
     *,
     runtime: str = "native",
     top: int = 5,
+    skip_broken: bool = False,
 ) -> Iterator[Classified]:
     """The `top` classes of every image with the highest scores, one image after the other.
 
     source: a program, or the folder of an integer checkpoint. images: photos, which get the evaluation transform that
     the checkpoint's provenance records, or .npy files of uint8 pixels, or an array uint8 (B, C, H, W). Among equal
-    scores the lower class is first. Classes without names are called by their index.
+    scores the lower class is first. Classes without names are called by their index. skip_broken: a file that is no
+    image yields its error and no class, and the others go on.
 
     Raises IntVitError at the call for a runtime or a file that there is not, and for pixels of another type or size;
     when its turn comes, naming a file that is no image.
@@ -45,15 +52,25 @@ def run(
     top, program = whole_number("top", top), as_program(source)
     execute = load_runtime(program, runtime)
     given = [("", read_images(program, images))] if is_array(images) else [(str(f), [f]) for f in image_files(images)]
-    return _classified(program, execute, given, top)
+    return _classified(program, execute, given, top, skip_broken)
 
 
 def _classified(
-    program: Program, execute: Runtime, given: Sequence[tuple[str, np.ndarray | Sequence[Path]]], top: int
+    program: Program,
+    execute: Runtime,
+    given: Sequence[tuple[str, np.ndarray | Sequence[Path]]],
+    top: int,
+    skip_broken: bool,
 ) -> Iterator[Classified]:
     names = program.classes or [str(index) for index in range(program.values[program.output].shape[0])]
     for name, images in given:
-        pixels = read_images(program, images)
+        try:
+            pixels = read_images(program, images)
+        except IntVitError as error:
+            if not skip_broken:
+                raise
+            yield Classified(name, [], str(error))
+            continue
         for number, scores in enumerate(execute(pixels)):
             order = np.argsort(-scores.astype(np.int64), kind="stable")[:top]
             image = name if name and len(pixels) == 1 else f"{name}[{number}]"

@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from intvit.claims import holding
 from intvit.config.environment import is_first_rank
 from intvit.config.identity import identity_hash, plain
 from intvit.config.run_files import LAST, STATE, read_config
@@ -19,7 +20,7 @@ from intvit.data.classes import class_names, compare_names
 from intvit.data.loading import train_loader
 from intvit.data.shards import open_split
 from intvit.errors import IntVitError
-from intvit.files import holding, write_json
+from intvit.files import write_json
 from intvit.models.base import ImageModel
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training import ranks, run_folder
@@ -48,6 +49,7 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
     values, folder = plain(config), Path(folder)
     typed = train_config(values)
     world_size = ranks.world_size(typed.trainer)
+    before = run_folder.written(folder)
     start = run_folder.prepare(folder, values, typed.ckpt, typed.fresh)
     if start.summary is not None:
         _say(f"{folder} holds this run, finished; fresh=true starts it over")
@@ -71,6 +73,11 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
         meeting = ranks.met_ranks(trainer, facts, interruption, typed.trainer.wait_minutes)
         with meeting, _writing(trainer, folder), finished_loggers(trainer):
             if trainer.is_global_zero:
+                if run_folder.written(folder) != before:
+                    raise IntVitError(
+                        f"{folder}: another start of this run was at work in it since this one began: nothing was "
+                        "overwritten; start again, with ckpt=last to go on from it"
+                    )
                 if start.clear:
                     run_folder.clear(folder)
                 run_folder.write_config(folder, values)

@@ -80,6 +80,16 @@ def prepare(folder: Path, config: Mapping[str, Any], ckpt: str | None, fresh: bo
     return Start(given)
 
 
+def written(folder: Path) -> dict[str, tuple[int, int]]:
+    """What says whether a run has been at work in the folder: file -> its number and time of writing."""
+    found = {}
+    for name in (CONFIG, str(LAST), SUMMARY):
+        if (path := folder / name).is_file():
+            status = path.stat()
+            found[name] = (status.st_ino, status.st_mtime_ns)
+    return found
+
+
 def clear(folder: Path) -> None:
     """Delete what a run wrote, and nothing else."""
     for name in OWN:

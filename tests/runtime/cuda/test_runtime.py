@@ -146,6 +146,14 @@ def test_both_heads_of_a_distilled_model_give_equal_scores() -> None:
     assert np.array_equal(CudaRuntime(program)(images.numpy()), load_runtime(program, "numpy")(images.numpy()))
 
 
+def test_images_that_are_not_square_give_equal_scores() -> None:
+    model, images = model_of("deit_t", "ivit8", image_size=(32, 48)), images_of_size(1, 32, 48)
+    calibrate(model, [images])
+    program = record(model)
+    assert_fused(program)
+    assert np.array_equal(CudaRuntime(program)(images.numpy()), load_runtime(program, "numpy")(images.numpy()))
+
+
 def values_read_twice() -> Program:
     """One head without an axis for it, whose values also go around the attention."""
     rng = np.random.default_rng(1)

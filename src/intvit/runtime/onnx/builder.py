@@ -13,6 +13,7 @@ from onnx import FunctionProto, NodeProto, TensorProto, helper, numpy_helper
 
 DOMAIN = "intvit"  # of the local functions
 OPSET = 18  # the first with bitwise operators and reductions whose axes are inputs
+OLDEST_OPSET = 15  # that of the first files with local functions
 IR_VERSION = 10
 TYPES = {
     np.dtype(kind): helper.np_dtype_to_tensor_dtype(np.dtype(kind)) for kind in ("int8", "int16", "int32", "int64")
@@ -21,9 +22,10 @@ TYPES |= {np.dtype(f"u{kind}"): helper.np_dtype_to_tensor_dtype(np.dtype(f"u{kin
 
 
 class Body:
-    """Nodes in order; every method that adds one returns the name of its result."""
+    """Nodes in order, in operators of `opset`; every method that adds one returns the name of its result."""
 
-    def __init__(self) -> None:
+    def __init__(self, opset: int = OPSET) -> None:
+        self.opset = opset
         self.nodes: list[NodeProto] = []
         self._constants: dict[tuple[Any, ...], str] = {}
 
@@ -45,14 +47,16 @@ class Body:
 
     def over_rows(self, reduction: str, x: str) -> str:
         """Over the last axis, which stays with size 1."""
+        if self.opset < 18 and reduction != "ReduceSum":  # axes as an attribute until then
+            return self.op(reduction, x, axes=[-1], keepdims=1)
         return self.op(reduction, x, self.constant([-1]), keepdims=1)
 
 
 class Graph:
     """The nodes of a model: calls of local functions, each written once, with the initializers that they read."""
 
-    def __init__(self) -> None:
-        self.body = Body()
+    def __init__(self, opset: int = OPSET) -> None:
+        self.body = Body(opset)
         self.initializers: dict[str, TensorProto] = {}
         self.functions: dict[str, FunctionProto] = {}
 
@@ -66,9 +70,9 @@ class Graph:
         The first call of a name writes the function: `write(body, *parameters)` adds its nodes and returns the result.
         """
         if function not in self.functions:
-            body, parameters = Body(), list(inputs)
+            body, parameters = Body(self.body.opset), list(inputs)
             body.op("Identity", write(body, *parameters), output="output")
-            opsets = [helper.make_opsetid("", OPSET)]
+            opsets = [helper.make_opsetid("", self.body.opset)]
             self.functions[function] = helper.make_function(
                 DOMAIN, function, parameters, ["output"], body.nodes, opsets, doc_string=_first_line(write)
             )

@@ -96,6 +96,8 @@ def operand(f: Body, x: str, dtype: np.dtype) -> tuple[str, str]:
     """An 8-bit operand of a matrix product as uint8, and its zero point: int8 x is x XOR 128, read as uint8, - 128."""
     if dtype == np.uint8:
         return x, f.constant(0, "uint8")
+    if f.opset < 18:  # no bitwise operators yet
+        return f.cast(f.op("Add", f.cast(x, "int32"), f.constant(128, "int32")), "uint8"), f.constant(128, "uint8")
     return f.cast(f.op("BitwiseXor", x, f.constant(-128, "int8")), "uint8"), f.constant(128, "uint8")
 
 
@@ -119,8 +121,9 @@ def matmul(a_type: np.dtype, b_type: np.dtype, transpose_b: bool, rank: int) -> 
             return f.op("MatMulInteger", a, b, a_zero, zero)
         wide = f.cast(a, "uint32")  # not negative: 256 * high + low
         eight, zero_a = f.constant(8, "uint32"), f.constant(0, "uint8")
-        low = f.cast(f.op("BitwiseAnd", wide, f.constant(255, "uint32")), "uint8")
-        high = f.cast(f.op("BitShift", wide, eight, direction="RIGHT"), "uint8")
+        shifted_down = f.op("BitShift", wide, eight, direction="RIGHT")
+        high, back = f.cast(shifted_down, "uint8"), f.op("BitShift", shifted_down, eight, direction="LEFT")
+        low = f.cast(f.op("Sub", f.cast(wide, "int32"), f.cast(back, "int32")), "uint8")
         upper = f.op("Mul", f.op("MatMulInteger", high, b, zero_a, zero), f.constant(256, "int32"))
         return f.op("Add", upper, f.op("MatMulInteger", low, b, zero_a, zero))
 

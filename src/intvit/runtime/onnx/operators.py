@@ -165,7 +165,7 @@ def _layernorm(node: NodeBuilder) -> None:
     )
 
 
-def _exponents(node: NodeBuilder) -> np.ndarray:
+def exponents(node: NodeBuilder) -> np.ndarray:
     return exponent(node.attributes, node.constants, np.arange(1 << node.values[0].bits))[0]
 
 
@@ -184,7 +184,7 @@ def _softmax(node: NodeBuilder) -> None:
         f"softmax_{normalization}_{logits}_{bits}{ending}",
         functions.softmax(normalization, bits, _type(node.output), limits(logits, True)[0]),
         x=node.operator.inputs[0],
-        table=node.initializer("table", _exponents(node).astype(np.int64)),
+        table=node.initializer("table", exponents(node).astype(np.int64)),
         shape=node.shape(*node.output.shape),
         **mask,
     )
@@ -192,7 +192,7 @@ def _softmax(node: NodeBuilder) -> None:
 
 def _exponential(node: NodeBuilder) -> None:
     table = _clamped(
-        _exponents(node).astype(object) * node.attributes["multiplier"], node.attributes["shift"], node.output
+        exponents(node).astype(object) * node.attributes["multiplier"], node.attributes["shift"], node.output
     )
     logits, (ending, mask) = node.values[0].bits, _masked(node)
     node.call(
