@@ -248,20 +248,49 @@ def timm_name(name: str) -> str:
     return MODELS[name].timm
 
 
+VIT, SWIN = "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"
+TAKEN = [
+    (VIT, {"init_values": 0.1}),
+    (VIT, {"qkv_bias": False, "proj_bias": False}),
+    (VIT, {"reg_tokens": 4, "no_embed_class": True}),
+    (VIT, {"global_pool": "avg", "class_token": False, "mlp_ratio": 2.5}),
+    (VIT, {"global_pool": "avg", "fc_norm": False, "pool_include_prefix": True}),
+    (VIT, {"pre_norm": True, "act_layer": "silu"}),
+    (VIT, {"num_classes": 0, "norm_layer": partial(torch.nn.LayerNorm, eps=1e-5)}),
+    (VIT, {"dynamic_img_size": True, "scale_attn_norm": True, "scale_mlp_norm": True}),
+    (VIT, {"global_pool": "map", "class_token": False, "act_layer": "quick_gelu"}),
+    (SWIN, {"num_classes": 0, "mlp_ratio": 2.5}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), TAKEN)
+def test_what_timm_can_build_otherwise_is_taken_over(name: str, options: dict[str, Any]) -> None:
+    small = {"depths": (1, 1), "num_heads": (3, 6)} if name == SWIN else {"depth": 1}
+    torch.manual_seed(0)
+    source = timm.create_model(name, img_size=32, **small, **options).eval()
+    with torch.no_grad():
+        for parameter in source.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+        expected = source(images / 255.0 * 2 - 1)
+        model = intvit.quantize(source, "lut8", mean=(0.5,) * 3, std=(0.5,) * 3)
+        assert (model(images) - expected).abs().max() <= 1e-4
+
+
 REFUSED = [
-    ("vit_tiny_patch16_224", {"init_values": 0.1}, "LayerScale"),
-    ("vit_tiny_patch16_224", {"qk_norm": True}, "norms of queries and keys"),
-    ("vit_tiny_patch16_224", {"qkv_bias": False}, "attention without biases"),
-    ("vit_tiny_patch16_224", {"reg_tokens": 4}, "register tokens"),
-    ("vit_tiny_patch16_224", {"global_pool": "avg"}, "global_pool='avg'"),
-    ("vit_tiny_patch16_224", {"pre_norm": True}, "a norm before the blocks"),
-    ("vit_tiny_patch16_224", {"act_layer": "silu"}, "the activation SiLU"),
-    ("vit_tiny_patch16_224", {"num_classes": 0}, "no classifier"),
-    ("vit_tiny_patch16_224", {"norm_layer": partial(torch.nn.LayerNorm, eps=1e-5)}, "norms with epsilon 1e-05"),
-    ("vit_tiny_patch16_224", {"mlp_ratio": 2.5}, "an MLP of 2.5 times the width"),
-    ("vit_tiny_patch16_224", {"img_size": (16, 32), "patch_size": (16, 8)}, "patches that are not square"),
-    ("deit3_small_patch16_224", {}, "a position embedding that leaves the class token out, LayerScale"),
-    ("swin_tiny_patch4_window7_224", {"num_classes": 0}, "no classifier"),
+    (VIT, {"qk_norm": True}, "norms of queries and keys"),
+    (VIT, {"global_pool": "max"}, "global_pool='max'"),
+    (VIT, {"pos_embed": "none"}, "no position embedding"),
+    (VIT, {"act_layer": "mish"}, "the activation Mish"),
+    (VIT, {"scale_attn_norm": True}, "a norm inside attention or the MLP alone"),
+    (VIT, {"final_norm": False}, "a classifier of a class token without a norm"),
+    (VIT, {"global_pool": "map", "fc_norm": True}, "attention pooling of tokens without a norm"),
+    (VIT, {"img_size": (16, 32), "patch_size": (16, 8)}, "patches that are not square"),
+    (
+        "deit_tiny_distilled_patch16_224",
+        {"num_classes": 0},
+        "distillation with registers, without a class token's norm or without a classifier",
+    ),
     ("swinv2_tiny_window8_256", {}, "SwinTransformerV2 is none of the architectures"),
     ("resnet18", {}, "ResNet is none of the architectures"),
 ]
