@@ -225,8 +225,8 @@ def test_an_abandoned_iteration_ends_its_workers(root):
 def test_validation_imports_neither_timm_nor_lightning(root):
     script = (
         "import sys; from intvit.data.loading import validation_loader; from intvit.data.presets import photo_config; "
-        "from dataclasses import replace; size = dict(image_size=(4, 4), num_classes=5, class_names='indices', workers=0); "
-        f"list(validation_loader(replace(photo_config(), root={str(root)!r}, **size))); "
+        "from dataclasses import replace; size = dict(image_size=(4, 4), num_classes=5, workers=0); "
+        f"list(validation_loader(replace(photo_config(), root={str(root)!r}, class_names='indices', **size))); "
         "sys.exit(' '.join({'timm', 'torchvision', 'pytorch_lightning', 'sklearn'} & set(sys.modules)) or 0)"
     )
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
