@@ -385,7 +385,7 @@ def test_what_cannot_be_composed_is_one_line() -> None:
 
 def test_presets_name_their_group() -> None:
     assert "lut8" in intvit.presets()
-    assert set(intvit.models()) == set(intvit.presets("model")) - {"base"}
+    assert set(intvit.models()) == set(intvit.presets("model")) - {"timm"}  # which takes timm's names
     with pytest.raises(IntVitError, match=r"no presets of nonsense; there are .*quant/gelu"):
         intvit.presets("nonsense")
 
