@@ -155,13 +155,13 @@ def tree_folders(root: Path, *, splits: bool) -> dict[str, Path]:
         if holds_splits(root, found):
             raise IntVitError(
                 f"data.root={root}: holds {' and '.join(sorted(path.name for path in found.values()))}, which are no "
-                f"classes; leave out data.split, or say data.root={next(iter(found.values()))}"
+                f"classes; say data=folder without data.split, or data.root={next(iter(found.values()))}"
             )
         return {"": root}
     if not found:
         raise IntVitError(
             f"data.root={root}: holds {', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''} but no train "
-            "and no val; if these are the classes, say data.split=0.9, the share to train on"
+            "and no val; if these are the classes, say data.split=0.9, the share to train on (0: none)"
         )
     return found
 

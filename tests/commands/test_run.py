@@ -107,7 +107,7 @@ def test_a_broken_picture_does_not_stop_the_others(picture: Path, tmp_path: Path
 
 def test_the_folder_of_a_run_is_told_from_the_checkpoint_in_it(picture: Path, tmp_path: Path) -> None:
     save_checkpoint(program_for(8), tmp_path / "integer")
-    with pytest.raises(IntVitError, match="holds no program.json; .*; the folder integer in it is one"):
+    with pytest.raises(IntVitError, match=r"holds no program.json; .*; the folder integer in it is one"):
         run(tmp_path, [picture], runtime="numpy")
 
 

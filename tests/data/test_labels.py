@@ -247,3 +247,10 @@ def test_a_pattern_that_is_no_glob_below_the_root_is_refused(tmp_path, pattern):
         DataError, match=r"data.train_pattern=.*: expected a glob below data.root, such as train-\*.tar"
     ):
         config(tmp_path, train_pattern=pattern)
+
+
+def test_a_name_that_python_takes_for_a_number_is_a_name(tmp_path):
+    one, other = images("a.png", "b.png")
+    write_tar(tmp_path / "train-000000.tar", [one, ("a.txt", b"1_0"), other, ("b.txt", b"1_1")])
+    index = open_split(config(tmp_path, num_classes=2, class_names="index"), "train")
+    assert (index.classes, index.labels.tolist()) == (("1_0", "1_1"), [0, 1])
