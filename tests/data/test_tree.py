@@ -216,6 +216,11 @@ MISTAKES = {
         r"a class needs a name in UTF-8, as programs hold it; rename it",
     ),
     "shards": (lambda root: (root / "train-0.tar").touch(), (), r"shards, read with data=imagenet"),
+    "a split that leaves none": (
+        lambda root: write_tree(root, {"a": 2, "b": 1}),
+        ("data.split=0",),
+        r"hold no photos for train; data.split=0 leaves none: say another share",
+    ),
     "no photos": (lambda root: (root / "train" / "a").mkdir(parents=True), (), r"hold no photos for train"),
     "photos without classes": (
         lambda root: [write_tree(root, {split: 1}) for split in ("train", "val")],

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from intvit.analysis.analyzed_model import ModelSource, open_calibrated
 from intvit.config.identity import YOUNGER
 from intvit.errors import IntVitError
 from intvit.evaluation.entry import evaluate
@@ -65,6 +66,10 @@ def test_other_classes_are_refused_in_one_line(folder: Path, kind: str) -> None:
     ) as raised:
         evaluated(kind.format(folder), root)
     assert "\n" not in str(raised.value)
+    with pytest.raises(IntVitError, match=r"class 1 is 'ape', .*run has 'ant' there"):
+        open_calibrated(
+            ModelSource(str(folder / "run"), data=str(folder / "photos"), calibration=str(folder / "photos"))
+        )
     shutil.rmtree(folder / "photos" / "train")
     shutil.rmtree(folder / "photos" / "validation" / "ape")
     with pytest.raises(IntVitError, match=r"has 2 class folders, data.num_classes=3; give every class a folder"):

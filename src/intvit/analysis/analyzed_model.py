@@ -18,6 +18,7 @@ from intvit.calibration import (
     find_ranges,
     wants_correction,
 )
+from intvit.data.classes import compare_classes
 from intvit.data.config import DataConfig
 from intvit.data.loading import calibration_loader, first_images, validation_loader
 from intvit.data.presets import photo_config
@@ -134,7 +135,8 @@ def joined(overrides: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
 def open_calibrated(source: ModelSource) -> AnalyzedModel:
     """A run with its own ranges, or a weights file calibrated under `source.quant`; in integer mode.
 
-    Raises IntVitError for a run without ranges, and for a weights file without folders of images.
+    Raises IntVitError for a run without ranges, for images of other classes, and for a weights file without folders of
+    images.
     """
     if source.is_weights and source.data is None:
         raise IntVitError(
@@ -165,6 +167,8 @@ def _of_run(source: ModelSource) -> AnalyzedModel:
         raise IntVitError(f"{folder} has no integer ranges: train with quant=ivit8, or give its weights file")
     reading = without_absent_cache(trained.data)
     data = replace(reading, root=source.data or trained.data.root, eval_batch_size=BATCH)
+    if source.data is not None and (classes := state.get("classes")):
+        compare_classes(data, classes, str(folder))
     images = _calibration_images(data, source.calibration or trained.data.root, source.calibration_images)
     batch = trained.data.eval_batch_size
     return AnalyzedModel(folder.name, trained.model, trained.quant, model, data, images, batch)

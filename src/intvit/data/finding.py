@@ -7,7 +7,7 @@ from pathlib import Path
 
 from intvit.data.config import DataError
 from intvit.data.index import SPLITS
-from intvit.photo_folders import is_hidden, split_folders
+from intvit.photo_folders import is_hidden_path, split_folders
 
 WANTED = "a folder of webdataset shards train-*.tar and val-*.tar"
 PATTERNS = ("train-*.tar", "val-*.tar")  # of those that `intvit shards create` writes
@@ -37,8 +37,8 @@ def find_shards(root: Path, split: str, patterns: Sequence[str]) -> list[str]:
 
 def matching(root: Path, pattern: str) -> list[str]:
     """Names of the files that match, packed or not. Raises DataError where one is there in both forms."""
-    paths = [*root.glob(pattern), *root.glob(f"{pattern}.gz")]
-    names = sorted({path.relative_to(root).as_posix() for path in paths if not is_hidden(path.name)})
+    paths = [path.relative_to(root).as_posix() for path in (*root.glob(pattern), *root.glob(f"{pattern}.gz"))]
+    names = sorted({path for path in paths if not is_hidden_path(path)})
     twice = next((name for name in names if f"{name}.gz" in names), None)
     if twice is not None:
         raise DataError(f"{root}: holds {twice} and {twice}.gz, one shard twice; remove one of them")

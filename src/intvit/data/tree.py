@@ -95,7 +95,8 @@ def open_tree(config: DataConfig, split: str) -> PhotoTree:
         paths = [[path for path in one if (_place(path) < config.split) == (split == "train")] for one in paths]
     counts = np.array([len(one) for one in paths], dtype=np.int64)
     if not counts.any():
-        raise DataError(f"data.root={root}: its class folders hold no photos for {split}; {WANTED}")
+        way = WANTED if config.split is None else f"data.split={config.split:g} leaves none: say another share"
+        raise DataError(f"data.root={root}: its class folders hold no photos for {split}; {way}")
     joined = b"".join(os.fsencode(path) + b"\0" for one in paths for path in one)
     return PhotoTree(shard_source(config, root), joined, counts, np.repeat(labels, counts), classes)
 
