@@ -5,6 +5,7 @@ Phases, rates and random numbers are functions of the step, so that a resumed ru
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from intvit.calibration import calibrate
 from intvit.config.run_files import LAST, STATE
 from intvit.data.data_module import ShardDataModule
+from intvit.errors import IntVitError
 from intvit.models.base import ImageModel
 from intvit.models.weights import is_classifier
 from intvit.progress import Heartbeat
@@ -46,9 +48,9 @@ DIVERGED = 50.0  # percent: an integer model that is right, or of one mind with 
 class TrainingModule(pl.LightningModule):
     """Trains `model` with `optimizer` along `timeline`.
 
-    phase: what the model is in, None before the first step; calibrated: whether the ranges are fixed; history: what was
-    measured at the end of every epoch; final_mode: set for the final evaluation in that mode; final: mode -> what it
-    measured; classes: their names, which a checkpoint holds.
+    phase: what the model is in, None before the first step; calibrated: whether the ranges are fixed; history: what
+    every validation measured, the first `carried` of them those of the run that this one extends; final_mode: set for
+    the final evaluation in that mode; final: mode -> what it measured; classes: their names, which a checkpoint holds.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class TrainingModule(pl.LightningModule):
         self.phase: PhaseSteps | None = None
         self.calibrated = False
         self.history: list[dict[str, Any]] = []
+        self.carried = 0
         self.before_qat: dict[str, Any] | None = None
         self.seconds = 0.0
         self.final_mode: str | None = None
@@ -186,7 +189,8 @@ class TrainingModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
         images, targets = self.task.change(*batch)
-        loss = self._loss(images, targets)
+        with self._scales_of_training():
+            loss = self._loss(images, targets)
         # Lightning's own reduction waits for all ranks twice.
         mean = all_reduce(loss.detach(), "mean")
         self._images = images
@@ -241,7 +245,18 @@ class TrainingModule(pl.LightningModule):
         """Where metrics are logged, which reads the device anyway, look whether all scales were good."""
         if self.global_step % self.config.trainer.log_every_steps == 0:
             self.check_finite(wait=True)
-            self.model.check_scales()
+            with self._scales_of_training():
+                self.model.check_scales()
+
+    @contextlib.contextmanager
+    def _scales_of_training(self) -> Iterator[None]:
+        """Where no integers follow from the weights, once steps of the phase have moved them, say so as for NaN."""
+        try:
+            yield
+        except IntVitError as error:
+            if self.phase is None or self.global_step == self.phase.start:
+                raise
+            self._refuse(self.global_step, str(error))
 
     def _loss(self, images: Tensor, targets: Tensor) -> Tensor:
         if not (self._teacher and self.task.uses_features):
@@ -275,7 +290,8 @@ class TrainingModule(pl.LightningModule):
         self._count(self._accuracy, *batch)
 
     def _count(self, accuracy: Accuracy, images: Tensor, labels: Tensor) -> None:
-        scores = self.model(images)
+        with self._scales_of_training():
+            scores = self.model(images)
         accuracy.add(scores, labels, self._teacher_logits(images))
         if self._confusion is not None:
             self._confusion.add(scores, labels)
@@ -293,6 +309,8 @@ class TrainingModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the percentages over all ranks: top1, top5, and agreement with the teacher where there is one."""
         measured = self._percentages(self._accuracy)
+        if self.trainer.sanity_checking:
+            return  # some batches before training are no measurement
         phase = self.phase
         mode = self.final_mode or (phase.mode if phase else "float")
         self.log_dict({f"{mode}/{key}": value for key, value in measured.items()}, rank_zero_only=True)
@@ -338,12 +356,15 @@ class TrainingModule(pl.LightningModule):
         Raises NotFinite where the state is not worth keeping.
         """
         self.check_finite(wait=True)
+        with self._scales_of_training():
+            self.model.check_scales()
         if self.phase is not None and not all_finite(self.model.parameters()):
             self._refuse(self.global_step, "weights are not finite any more")
         checkpoint[STATE] = {
             "phase": self.timeline.phases.index(self.phase) if self.phase is not None else -1,
             "calibrated": self.calibrated,
             "history": self.history,
+            "carried": self.carried,
             "before_qat": self.before_qat,
             "seconds": self.elapsed(),
             "teacher": self._teacher[0].state_dict() if self._teacher else None,
@@ -355,6 +376,10 @@ class TrainingModule(pl.LightningModule):
         """Go back to where the run was."""
         state = checkpoint[STATE]
         self.history, self.before_qat, self.seconds = state["history"], state["before_qat"], state["seconds"]
+        self.carried = state.get("carried", 0)
+        folder = Path(self.trainer.default_root_dir)
+        if folder.resolve() not in Path(str(self.trainer.ckpt_path)).resolve().parents:
+            self.carried = len(self.history)  # their states lie in the folder of the run that is extended
         phase = self.timeline.phases[state["phase"]] if state["phase"] >= 0 else None
         # A calibration for the final evaluation alone is done again at the end of a run that is extended.
         self.calibrated = state["calibrated"] and phase is not None and phase.calibrated
