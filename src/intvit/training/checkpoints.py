@@ -16,8 +16,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
@@ -26,11 +25,11 @@ import torch
 
 from intvit import signals
 from intvit.config.environment import is_restart
-from intvit.config.run_files import BEST
 from intvit.errors import IntVitError, OutOfTime
 from intvit.files import replacing
 from intvit.quant.observer import all_reduce
 from intvit.torchvision_fix import ensure_torchvision
+from intvit.training.kept_checkpoints import KeptCheckpoints
 from intvit.training.module import training_module
 
 ensure_torchvision()
@@ -152,49 +151,6 @@ class Interruption:
         return int(all_reduce(torch.tensor(self.action), "max"))
 
 
-@dataclass(frozen=True)
-class KeptCheckpoints:
-    """Which states are kept beside last.ckpt: a function of the history alone, so that a resumed run agrees.
-
-    watched: mode and figure of the validations whose best states are kept, None for none; count: how many of them;
-    every_epochs: and the state after every so many epochs.
-    """
-
-    folder: Path
-    watched: tuple[str, str] | None
-    count: int
-    every_epochs: int | None
-
-    def save(self, trainer: pl.Trainer, history: Sequence[Mapping[str, Any]], *, epoch_ended: bool) -> None:
-        """After a validation or an epoch: save the state where it is to be kept, and let go of what no longer is.
-
-        history: the validations of this folder. All ranks call it.
-        """
-        epoch, step = trainer.current_epoch, trainer.global_step
-        ranked = self._ranked(history)
-        if ranked and ranked[0] == step:
-            trainer.save_checkpoint(self.folder / BEST.name)
-        every = self.every_epochs
-        best = ranked[: self.count] if self.count > 1 else []
-        steady = {entry["step"] for entry in history if every and not (entry["epoch"] + 1) % every}
-        if step in best or (epoch_ended and every and not (epoch + 1) % every):
-            trainer.save_checkpoint(self._of(step))
-        if trainer.is_global_zero:
-            for old in {*ranked} - {*best} - steady:
-                self._of(old).unlink(missing_ok=True)
-
-    def _ranked(self, history: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Steps of the validations that count, the best first; among equal ones the earlier."""
-        if self.watched is None:
-            return []
-        mode, figure = self.watched
-        entries = [entry for entry in history if entry["mode"] == mode and figure in entry]
-        return [entry["step"] for entry in sorted(entries, key=lambda entry: (-entry[figure], entry["step"]))]
-
-    def _of(self, step: int) -> Path:
-        return self.folder / f"step-{step}.ckpt"
-
-
 class Checkpoints(Checkpoint):
     """Writes `path` and, when a signal came, ends the run by SystemExit: 0 with the job requeued, else TERMINATED.
 
@@ -241,9 +197,10 @@ class Checkpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._action = max(self._action, self._interruption.agreed())
+        # In this order: a process killed in between goes on from an earlier state, and keeps this one when it is back.
+        self._keep(trainer, pl_module, epoch_ended=True)
         if self._action or (trainer.current_epoch + 1) % self.every_epochs == 0:
             trainer.save_checkpoint(self.path)
-        self._keep(trainer, pl_module, epoch_ended=True)
         self._leave(trainer)
 
     def _keep(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, epoch_ended: bool) -> None:

@@ -20,8 +20,9 @@ from intvit.errors import IntVitError
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training import run_folder
 from intvit.training.averaging import PhaseAwareAveraging
-from intvit.training.checkpoints import Checkpoints, Interruption, KeptCheckpoints, WholeCheckpointIO
+from intvit.training.checkpoints import Checkpoints, Interruption, WholeCheckpointIO
 from intvit.training.config import TrainConfig, TrainerConfig, WandbConfig
+from intvit.training.kept_checkpoints import KeptCheckpoints
 from intvit.training.metrics_log import MetricsLog
 from intvit.training.run_progress import RunProgress
 
