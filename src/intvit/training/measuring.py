@@ -6,6 +6,7 @@ Numbers that are none are refused here, with the place where they began.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from intvit.calibration import calibrate
 from intvit.config.run_files import LAST
 from intvit.data.data_module import ShardDataModule
+from intvit.errors import IntVitError
 from intvit.models.base import ImageModel
 from intvit.progress import Heartbeat
 from intvit.quant import set_mode
@@ -37,9 +39,10 @@ DIVERGED = 50.0  # percent: an integer model that is right, or of one mind with 
 class MeasuringModule(pl.LightningModule):
     """A `model` between the steps that train it.
 
-    phase: what the model is in, None before the first step; calibrated: whether the ranges are fixed; history: what was
-    measured at the end of every epoch; before_qat: what was measured right after calibration; final_mode: set for the
-    final evaluation in that mode; final: mode -> what it measured.
+    phase: what the model is in, None before the first step; calibrated: whether the ranges are fixed; history: what
+    every validation measured, the first `carried` of them those of the run that this one extends; before_qat: what was
+    measured right after calibration; final_mode: set for the final evaluation in that mode; final: mode -> what it
+    measured.
     """
 
     def __init__(self, model: ImageModel, config: TrainConfig) -> None:
@@ -50,6 +53,7 @@ class MeasuringModule(pl.LightningModule):
         self.phase: PhaseSteps | None = None
         self.calibrated = False
         self.history: list[dict[str, Any]] = []
+        self.carried = 0
         self.before_qat: dict[str, Any] | None = None
         self.final_mode: str | None = None
         self.final: dict[str, dict[str, float]] = {}
@@ -128,7 +132,8 @@ class MeasuringModule(pl.LightningModule):
         self._count(self._accuracy, *batch)
 
     def _count(self, accuracy: Accuracy, images: Tensor, labels: Tensor) -> None:
-        scores = self.model(images)
+        with self.scales_of_training():
+            scores = self.model(images)
         accuracy.add(scores, labels, self._teacher_logits(images))
         if self._confusion is not None:
             self._confusion.add(scores, labels)
@@ -146,6 +151,8 @@ class MeasuringModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the percentages over all ranks: top1, top5, and agreement with the teacher where there is one."""
         measured = self._percentages(self._accuracy)
+        if self.trainer.sanity_checking:
+            return  # some batches before training are no measurement
         phase = self.phase
         mode = self.final_mode or (phase.mode if phase else "float")
         self.log_dict({f"{mode}/{key}": value for key, value in measured.items()}, rank_zero_only=True)
@@ -178,6 +185,16 @@ class MeasuringModule(pl.LightningModule):
         gathered = self.all_gather(counts)
         assert isinstance(gathered, Tensor)
         return gathered
+
+    @contextmanager
+    def scales_of_training(self) -> Iterator[None]:
+        """Where no integers follow from the weights, once steps of the phase have moved them, say so as for NaN."""
+        try:
+            yield
+        except IntVitError as error:
+            if self.phase is None or self.global_step == self.phase.start:
+                raise
+            self.refuse(self.global_step, str(error))
 
     def refuse(self, step: int, what: str) -> NoReturn:
         """Raise NotFinite for a step, with the way out."""

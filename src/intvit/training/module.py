@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,8 @@ class TrainingModule(MeasuringModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
         images, targets = self.task.change(*batch)
-        loss = self._loss(images, targets)
+        with self.scales_of_training():
+            loss = self._loss(images, targets)
         # Lightning's own reduction waits for all ranks twice.
         mean = all_reduce(loss.detach(), "mean")
         self._images = images
@@ -155,7 +157,8 @@ class TrainingModule(MeasuringModule):
         """Where metrics are logged, which reads the device anyway, look whether all scales were good."""
         if self.global_step % self.config.trainer.log_every_steps == 0:
             self.check_finite(wait=True)
-            self.model.check_scales()
+            with self.scales_of_training():
+                self.model.check_scales()
 
     def _loss(self, images: Tensor, targets: Tensor) -> Tensor:
         if not (self._teacher and self.task.uses_features):
@@ -178,12 +181,15 @@ class TrainingModule(MeasuringModule):
         Raises NotFinite where the state is not worth keeping.
         """
         self.check_finite(wait=True)
+        with self.scales_of_training():
+            self.model.check_scales()
         if self.phase is not None and not all_finite(self.model.parameters()):
             self.refuse(self.global_step, "weights are not finite any more")
         checkpoint[STATE] = {
             "phase": self.timeline.phases.index(self.phase) if self.phase is not None else -1,
             "calibrated": self.calibrated,
             "history": self.history,
+            "carried": self.carried,
             "before_qat": self.before_qat,
             "seconds": self.elapsed(),
             "teacher": self._teacher[0].state_dict() if self._teacher else None,
@@ -195,6 +201,10 @@ class TrainingModule(MeasuringModule):
         """Go back to where the run was."""
         state = checkpoint[STATE]
         self.history, self.before_qat, self.seconds = state["history"], state["before_qat"], state["seconds"]
+        self.carried = state.get("carried", 0)
+        folder = Path(self.trainer.default_root_dir)
+        if folder.resolve() not in Path(str(self.trainer.ckpt_path)).resolve().parents:
+            self.carried = len(self.history)  # their states lie in the folder of the run that is extended
         phase = self.timeline.phases[state["phase"]] if state["phase"] >= 0 else None
         # A calibration for the final evaluation alone is done again at the end of a run that is extended.
         self.calibrated = state["calibrated"] and phase is not None and phase.calibrated
