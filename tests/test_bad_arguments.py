@@ -242,8 +242,8 @@ def vit(depth: int = 1, **options: Any) -> Any:
     return timm.create_model("vit_tiny_patch16_224", img_size=32, depth=depth, num_classes=3, **options)
 
 
-def swin() -> Any:
-    small = {"depths": (1, 1), "num_heads": (3, 6), "num_classes": 3}
+def swin(**options: Any) -> Any:
+    small = {"depths": (1, 1), "num_heads": (3, 6), "num_classes": 3, **options}
     return timm.create_model("swin_tiny_patch4_window7_224", img_size=32, **small)
 
 
@@ -274,6 +274,13 @@ def weight_normed(model: Any) -> Any:
 )
 def test_what_ours_do_not_compute_is_refused_by_name(make: Any, feature: str) -> None:
     refused(lambda: intvit.quantize(make()), feature)
+
+
+def test_what_all_blocks_lack_is_named_once() -> None:
+    refused(
+        lambda: intvit.quantize(swin(qkv_bias=False)),
+        "SwinTransformer with layers.0.blocks.0.attn.qkv without bias: not among what intvit computes",
+    )
 
 
 @pytest.mark.parametrize(("make", "head"), [(vit, "head"), (swin, "head.fc")])

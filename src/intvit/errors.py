@@ -22,6 +22,13 @@ class IntVitError(ValueError):
     """Something that the user can put right: the message says what is wrong, where, and the way out, in one line."""
 
 
+class OutOfTime(SystemExit):
+    """The end of a process, with code 0, whose time was limited and whose state is saved; no error, but not finished.
+
+    Of the jobs of a multirun it ends one.
+    """
+
+
 def one_line(error: BaseException) -> str | None:
     """The message for an error that the user can put right, or None for one that a programmer should see whole.
 

@@ -63,13 +63,19 @@ def test_a_multirun_of_several_ranks_is_refused(overrides: list[str], ranks: str
     assert not list(tmp_path.glob("outputs/*/config.yaml"))
 
 
-def test_a_job_of_a_multirun_that_fails_is_named_at_the_end_and_the_others_run(tmp_path: Path) -> None:
+def test_a_job_of_a_multirun_that_fails_or_runs_out_of_time_is_named_and_the_others_run(tmp_path: Path) -> None:
     small = ["+model.width=16", "+model.depth=1", "+model.heads=2", "debug=fast", "callbacks.progress=none"]
-    command = [sys.executable, ROOT / "train.py", "-m", *small, "quant.bits.weight=9,8"]
+    # The last job goes on with the third one's run.
+    jobs = ["quant.bits.weight=9,8", "trainer.max_time='00:00:00:00',null", "ckpt=last"]
+    command = [sys.executable, ROOT / "train.py", "-m", *small, *jobs]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     (finished,) = tmp_path.glob("outputs/*/summary.json")
-    assert "quant.bits.weight=9: failed: quant.bits.weight=9: expected 2 to 8" in done.stdout
-    assert f"quant.bits.weight=8: finished, {finished.parent}" in done.stdout
-    assert done.stderr.endswith("error: 1 of 2 jobs failed, named above; the same command runs what is left\n")
+    said = done.stdout.splitlines()[-4:]
+    failed = "quant.bits.weight=9 trainer.max_time=null: failed: quant.bits.weight=9: expected 2 to 8"
+    assert said[1].startswith(failed)
+    assert said[2].endswith(f": out of time, {finished.parent}")
+    assert said[3] == f"quant.bits.weight=8 trainer.max_time=null: finished, {finished.parent}"
+    last = "error: 2 of 4 jobs failed, named above; the same command with ckpt=last runs what is left\n"
+    assert done.stderr.endswith(last)
     assert {path.name for path in (tmp_path / "outputs").iterdir()} == {"multirun.yaml", finished.parent.name}

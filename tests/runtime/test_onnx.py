@@ -185,6 +185,9 @@ def test_an_engine_that_is_missing_or_refuses_the_file_is_one_line(tmp_path: Pat
     (tmp_path / "model.onnx").write_text("no model")
     with pytest.raises(IntVitError, match=r"onnxruntime does not take .*model.onnx \(.*\); try --inline, or another"):
         check_engine(program, tmp_path / "model.onnx", "onnxruntime", images_for(program, 1))
+    save_onnx(program, tmp_path / "model.onnx", batch=2)  # refused when it runs
+    with pytest.raises(IntVitError, match=r"onnxruntime does not take .*model.onnx \(.*\); try --inline, or another"):
+        check_engine(program, tmp_path / "model.onnx", "onnxruntime", images_for(program, 1))
 
 
 def test_weights_are_stored_with_zero_point_128() -> None:

@@ -31,6 +31,17 @@ def test_a_rate_that_destroys_the_weights_ends_the_run_at_the_step_without_a_fig
         assert all(value.isfinite().all() for value in held.values() if value.is_floating_point())
 
 
+@pytest.mark.parametrize("every", [1, 1000])
+def test_a_rate_that_leaves_no_integers_ends_qat_at_the_step_whenever_metrics_are_logged(
+    every: int, tmp_path: Path
+) -> None:
+    rate = ["schedule.qat.lr=1e6", "schedule.qat.warmup=0", f"trainer.log_every_steps={every}"]
+    message = r"step [67], phase qat: .*ratio of scales.*is kept; try a smaller schedule\.qat\.lr \(now 1e\+06\)"
+    with pytest.raises(IntVitError, match=message):
+        train(tiny(*rate), tmp_path)
+    assert not (tmp_path / "summary.json").exists()
+
+
 def broken_at(step: int, what: str) -> Any:
     """A training step that makes what it is told to NaN at one step."""
     original = TrainingModule.training_step

@@ -11,6 +11,7 @@ from intvit.training.entry import train
 from tests.support.tiny_runs import composed, rows, state, tiny, train_and_stop
 
 STEADY = ["schedule.qat=null", "schedule.frozen=null", "schedule.float.min_lr_ratio=1", "schedule.float.warmup=0"]
+STEADY += ["callbacks.best=float/top1"]
 
 SEVEN = ["schedule.float.epochs=null", "schedule.float.steps=7"]
 
@@ -29,6 +30,14 @@ def test_best_is_the_state_with_the_best_integers_though_float_was_better_before
         "best": first,
         **{f"step-{step}": step for step in {first, second, 20}},  # 20: after the fourth epoch
     }
+
+
+def test_best_is_kept_inside_an_epoch_too_and_a_sanity_check_is_no_measurement(tmp_path: Path) -> None:
+    often = ["+trainer.val_check_interval=2", "+trainer.num_sanity_val_steps=1", "callbacks.best=float/top1"]
+    history = train(tiny(*STEADY, *often, "callbacks.keep_best=2", "schedule.float.epochs=2"), tmp_path)["history"]
+    assert [entry["step"] for entry in history] == [2, 4, 7, 9]
+    first, second = (entry["step"] for entry in sorted(history, key=lambda entry: (-entry["top1"], entry["step"]))[:2])
+    assert steps(tmp_path) == {"last": 10, "best": first, f"step-{first}": first, f"step-{second}": second}
 
 
 def test_best_of_a_float_model_and_none(tmp_path: Path) -> None:
@@ -53,7 +62,12 @@ def test_a_resumed_run_keeps_the_same_states(tmp_path: Path) -> None:
 def test_a_finished_run_that_is_extended_takes_the_steps_of_one_long_run(tmp_path: Path) -> None:
     train(tiny(*STEADY, "schedule.float.epochs=1"), tmp_path / "short")
     longer = tiny(*STEADY, "schedule.float.epochs=3", f"ckpt={tmp_path / 'short'}")
-    train(longer, tmp_path / "longer")
+    history = train(longer, tmp_path / "longer")["history"]
+    # What the short run kept is in its folder: the best of the others is in this one.
+    assert (
+        steps(tmp_path / "longer")["best"]
+        == max(history[1:], key=lambda entry: (entry["top1"], -entry["step"]))["step"]
+    )
     train(tiny(*STEADY, "schedule.float.epochs=3"), tmp_path / "long")
     assert [row for row in rows(tmp_path / "long") if int(row["step"]) > 5] == [
         row for row in rows(tmp_path / "longer") if int(row["step"]) > 5

@@ -13,6 +13,8 @@ from tests.support.tiny_runs import rows, tiny
 
 FLOAT = ["quant=fp32", "schedule.calibrate=null", "schedule.qat=null", "schedule.frozen=null"]
 PACKAGE = """
+import datetime
+
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger
@@ -24,6 +26,10 @@ class Counts(pl.Callback):
         self.steps += 1
     def on_train_end(self, *arguments):
         open(self.path, "w").write(str(self.steps))
+
+class Keeps(pl.Callback):
+    def state_dict(self):
+        return {"since": datetime.datetime.now()}
 
 class Mine(CSVLogger):
     pass
@@ -74,6 +80,8 @@ def test_a_users_package_brings_a_callback_a_logger_and_an_optimizer_in_three_li
         ("+trainer.limit_trian_batches=2", r"trainer\.limit_trian_batches: unknown key; did you mean limit_train_ba"),
         ("+trainer.max_epochs=2", r"trainer\.max_epochs: the phases of the schedule say how long"),
         ("+trainer.accumulate_grad_batches=2", r"trainer\.accumulate_grad_batches: say optimizer\.accumulate=N"),
+        ("+trainer.plugins=x", r"trainer\.plugins: a run has its own"),
+        ("trainer.max_time=8h", r"trainer\.max_time=8h: expected days:hours:minutes:seconds, such as 00:08:00:00"),
         ("trainer.limit_train_batches=0.001", r"leaves no batch"),
         ("trainer.strategy=fsdp", r"trainer\.strategy=fsdp: .*ddp"),
         ("trainer.strategy=deepspeed_stage_2", r"trainer\.strategy=deepspeed_stage_2: .*ddp"),
@@ -83,6 +91,20 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(override: str, 
     with pytest.raises(IntVitError, match=message):
         train(tiny(*FLOAT, override), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_callback_whose_state_no_checkpoint_could_be_read_with_is_refused_before_the_first_step(
+    package: Path,
+) -> None:
+    with pytest.raises(IntVitError, match=r"callback Keeps: a checkpoint with its state could not be read again"):
+        train(tiny(*FLOAT, "+callbacks.mine._target_=users_training.Keeps"), package / "run")
+    assert not (package / "run" / "checkpoints").exists()
+
+
+def test_a_monitor_that_is_not_measured_yet_ends_the_run_in_one_line_with_the_way_out(tmp_path: Path) -> None:
+    stop = "{_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: integer/top1}"
+    with pytest.raises(IntVitError, match=r"`integer/top1` which is not available.*strict=false waits for them"):
+        train(tiny("debug=fast", f"+callbacks.stop={stop}"), tmp_path)
 
 
 def test_limits_of_lightning_shorten_the_epochs_and_the_timeline_knows(tmp_path: Path) -> None:

@@ -44,6 +44,11 @@ def test_a_scheduler_follows_the_warm_up_of_every_phase_and_resumes(tmp_path: Pa
         ("{_target_: torch.optim.lr_scheduler.ReduceLROnPlateau}", "metrics"),
         ("{_target_: torch.optim.lr_scheduler.StepLR}", "step_size"),
         ("{_target_: torch.optim.lr_scheduler.Nothing}", "Nothing"),
+        (
+            "{_target_: torch.optim.lr_scheduler.ExponentialLR, gamma: nan}",
+            "multiplies the rate with nan at step 1 of a",
+        ),
+        ("{_target_: torch.optim.lr_scheduler.ExponentialLR, gamma: -1}", r"multiplies the rate with -1\.0 at step 1"),
     ],
 )
 def test_a_scheduler_that_is_no_function_of_the_step_is_refused(entry: str, message: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -32,24 +33,27 @@ def classifiers(model: Any) -> list[Any]:
 
 
 def other_layers(model: nn.Module, without_bias: set[str]) -> list[str]:
-    """Layers whose parameters are not the weight and the bias of ours, in words, one of each kind.
+    """Layers whose parameters are not the weight and the bias of ours, in words: of blocks that are alike, the first's.
 
     without_bias: names of layers that have none, as ours.
     """
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}  # by what it says of layers of every number
     for name, layer in model.named_modules():
         kind, own = type(layer).__name__, {key for key, _ in layer.named_parameters(recurse=False)}
         expected = {"weight"} if name in without_bias else {"weight", "bias"}
+        problem = None
         if not isinstance(layer, nn.Linear | nn.Conv2d | nn.LayerNorm):
             if own and kind not in HOLDERS and ".parametrizations" not in name:
-                found[kind] = None
+                problem = kind
         elif parametrize.is_parametrized(layer) or own - {"weight", "bias"}:
-            found[f"a weight made of other parameters ({name})"] = None
+            problem = f"a weight made of other parameters ({name})"
         elif own - expected:
-            found[f"{name} with a bias"] = None
+            problem = f"{name} with a bias"
         elif own != expected:
-            found[f"{name} without {' and '.join(sorted(expected - own))}"] = None
-    return list(found)
+            problem = f"{name} without {' and '.join(sorted(expected - own))}"
+        if problem is not None:
+            found.setdefault(re.sub(r"\d+", "N", problem), problem)
+    return list(found.values())
 
 
 def shared_features(model: Any, blocks: Iterable[Any], without_bias: set[str]) -> list[str]:

@@ -8,14 +8,15 @@ preemption, scancel or torchrun, and Ctrl-C end the run.
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
+import pickle
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
@@ -24,11 +25,11 @@ import torch
 
 from intvit import signals
 from intvit.config.environment import is_restart
-from intvit.config.run_files import BEST
-from intvit.errors import IntVitError
+from intvit.errors import IntVitError, OutOfTime
 from intvit.files import replacing
 from intvit.quant.observer import all_reduce
 from intvit.torchvision_fix import ensure_torchvision
+from intvit.training.kept_checkpoints import KeptCheckpoints
 from intvit.training.module import training_module
 
 ensure_torchvision()
@@ -48,6 +49,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Raises IntVitError when the disk does not take it; the previous checkpoint is intact then."""
+        check_plain(checkpoint.get("callbacks", {}))
         path = Path(path)
         for abandoned in path.parent.glob(f".{path.name}.*"):  # of killed processes: this one alone works in the folder
             abandoned.unlink()
@@ -58,6 +60,21 @@ class WholeCheckpointIO(TorchCheckpointIO):
             reason = " ".join(str(error.__context__ or error).split())
             raise IntVitError(
                 f"{path} could not be written ({reason}); make room, then go on from the previous one with ckpt=last"
+            ) from error
+
+
+def check_plain(states: Mapping[str, Any]) -> None:
+    """Raise IntVitError naming a callback with whose state a checkpoint cannot be read again: reading runs no code."""
+    for name, state in states.items():
+        file = io.BytesIO()
+        try:
+            torch.save(state, file)
+            file.seek(0)
+            torch.load(file, weights_only=True)
+        except (pickle.PickleError, TypeError, AttributeError) as error:
+            raise IntVitError(
+                f"callback {name}: a checkpoint with its state could not be read again; let its state_dict() hold "
+                "numbers, texts, lists, dicts and tensors alone"
             ) from error
 
 
@@ -121,7 +138,7 @@ class Interruption:
         if action == LEAVE or job is None:
             if speaks:
                 print(f"{where}; go on with ckpt=last", flush=True)
-            raise SystemExit(self.code)
+            raise SystemExit(self.code) if self.code else OutOfTime(0)
         if not went_on and is_restart():
             raise IntVitError(f"{where} without having gone on: not requeued; give the job more time")
         if speaks:
@@ -132,46 +149,6 @@ class Interruption:
     def agreed(self) -> int:
         """What the signals of all ranks ask for; every rank calls it at the same point."""
         return int(all_reduce(torch.tensor(self.action), "max"))
-
-
-@dataclass(frozen=True)
-class KeptCheckpoints:
-    """Which epochs' states are kept beside last.ckpt: a function of the history alone, so that a resumed run agrees.
-
-    watched: mode and figure of the validations whose best states are kept, None for none; count: how many of them;
-    every_epochs: and the state after every so many epochs.
-    """
-
-    folder: Path
-    watched: tuple[str, str] | None
-    count: int
-    every_epochs: int | None
-
-    def save(self, trainer: pl.Trainer, history: Sequence[Mapping[str, Any]]) -> None:
-        """After an epoch: save its state where it is to be kept, and let go of what no longer is. All ranks call it."""
-        epoch, step = trainer.current_epoch, trainer.global_step
-        ranked = self._ranked(history)
-        if ranked and ranked[0] == step:
-            trainer.save_checkpoint(self.folder / BEST.name)
-        every = self.every_epochs
-        best = ranked[: self.count] if self.count > 1 else []
-        steady = {entry["step"] for entry in history if every and not (entry["epoch"] + 1) % every}
-        if step in best or (every and not (epoch + 1) % every):
-            trainer.save_checkpoint(self._of(step))
-        if trainer.is_global_zero:
-            for old in {*ranked} - {*best} - steady:
-                self._of(old).unlink(missing_ok=True)
-
-    def _ranked(self, history: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Steps of the validations that count, the best first; among equal ones the earlier."""
-        if self.watched is None:
-            return []
-        mode, figure = self.watched
-        entries = [entry for entry in history if entry["mode"] == mode and figure in entry]
-        return [entry["step"] for entry in sorted(entries, key=lambda entry: (-entry[figure], entry["step"]))]
-
-    def _of(self, step: int) -> Path:
-        return self.folder / f"step-{step}.ckpt"
 
 
 class Checkpoints(Checkpoint):
@@ -199,6 +176,8 @@ class Checkpoints(Checkpoint):
         self._action = NOTHING
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        callbacks = trainer.callbacks  # type: ignore[attr-defined] # public in Lightning, but declared nowhere
+        check_plain({callback.state_key: callback.state_dict() for callback in callbacks})
         self._interruption.listen()
 
     def on_train_batch_start(
@@ -218,10 +197,15 @@ class Checkpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._action = max(self._action, self._interruption.agreed())
+        # In this order: a process killed in between goes on from an earlier state, and keeps this one when it is back.
+        self._keep(trainer, pl_module, epoch_ended=True)
         if self._action or (trainer.current_epoch + 1) % self.every_epochs == 0:
             trainer.save_checkpoint(self.path)
-        self.kept.save(trainer, training_module(pl_module).history)
         self._leave(trainer)
+
+    def _keep(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, epoch_ended: bool) -> None:
+        module = training_module(pl_module)
+        self.kept.save(trainer, module.history[module.carried :], epoch_ended=epoch_ended)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._interruption.listen()
@@ -239,6 +223,9 @@ class Checkpoints(Checkpoint):
             self._leave_final(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        fitting = training_module(pl_module).final_mode is None and not trainer.sanity_checking
+        if fitting and not trainer.is_last_batch:  # trainer.val_check_interval validates inside an epoch, too
+            self._keep(trainer, pl_module, epoch_ended=False)
         self._leave_final(trainer, pl_module)
 
     def _leave_final(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

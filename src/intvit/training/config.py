@@ -91,7 +91,9 @@ class TrainerConfig(TypedConfig):
     overfit_batches: Limit | None  # the same few at every epoch, to see whether a model can learn them by heart
     deterministic: Literal["warn"] | bool | None
     detect_anomaly: bool | None
-    max_time: Annotated[str, Field(pattern=r"^\d+(:\d+){3}$")] | None  # days:hours:minutes:seconds
+    max_time: (
+        Annotated[str, Field(pattern=r"^\d+(:\d+){3}$", title="days:hours:minutes:seconds, such as 00:08:00:00")] | None
+    )
     others: dict[str, Any]  # every other argument of Lightning's Trainer
 
     def seconds(self) -> float:
@@ -174,6 +176,7 @@ TAKEN = {
     "logger": "loggers are the group logger, as logger=tensorboard",
     "callbacks": "callbacks are a group of their own: +callbacks.NAME._target_=CLASS",
     "fast_dev_run": "say debug=fast: two batches of everything, checkpoints and evaluation included",
+    "plugins": "a run has its own, for whole checkpoints and for the launcher that started it",
     "use_distributed_sampler": "the data module splits images among ranks by itself",
     "reload_dataloaders_every_n_epochs": "every epoch has an order of its own anyway",
     "enable_progress_bar": "say callbacks.progress=none",

@@ -30,7 +30,7 @@ from intvit.training.module import TrainingModule
 from intvit.training.optimizer import build_optimizer
 from intvit.training.restore import build_model, load_state, locate, read_checkpoint
 from intvit.training.timeline import Timeline, lay_out, training_phases
-from intvit.training.trainer import build_trainer, finished_loggers
+from intvit.training.trainer import build_trainer, finished_loggers, one_line_refusals
 
 ensure_torchvision()
 
@@ -86,7 +86,8 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
                 for logger in trainer.loggers:
                     logger.log_hyperparams({**values, "commit": run_folder.commit()})
             if timeline.phases:
-                trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+                with one_line_refusals():
+                    trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
             return _finish(trainer, module, data, values, folder)
 
 

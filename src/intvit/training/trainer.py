@@ -20,8 +20,9 @@ from intvit.errors import IntVitError
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training import run_folder
 from intvit.training.averaging import PhaseAwareAveraging
-from intvit.training.checkpoints import Checkpoints, Interruption, KeptCheckpoints, WholeCheckpointIO
+from intvit.training.checkpoints import Checkpoints, Interruption, WholeCheckpointIO
 from intvit.training.config import TrainConfig, TrainerConfig, WandbConfig
+from intvit.training.kept_checkpoints import KeptCheckpoints
 from intvit.training.metrics_log import MetricsLog
 from intvit.training.run_progress import RunProgress
 
@@ -53,9 +54,9 @@ def build_trainer(config: TrainConfig, folder: Path, epochs: int, step: int, int
     loggers += [_made(entry, f"logger.{name}", Logger, folder) for name, entry in config.logger.others.items()]
     given = {key: getattr(config.trainer, key) for key in PASSED}
     given = {key: value for key, value in given.items() if value is not None} | config.trainer.others
-    if unknown := next((key for key in given if key not in inspect.signature(pl.Trainer.__init__).parameters), None):
-        known = [*(part.name for part in fields(TrainerConfig)), *inspect.signature(pl.Trainer.__init__).parameters]
-        near = difflib.get_close_matches(unknown, known, 1)
+    lightning = inspect.signature(pl.Trainer).parameters
+    if unknown := next((key for key in given if key not in lightning), None):
+        near = difflib.get_close_matches(unknown, [*(part.name for part in fields(TrainerConfig)), *lightning], 1)
         hint = f"did you mean {near[0]}?" if near else "no argument of Lightning's Trainer either"
         raise IntVitError(f"trainer.{unknown}: unknown key; {hint}")
     callbacks = _callbacks(config, folder, step, interruption)
@@ -82,6 +83,19 @@ def build_trainer(config: TrainConfig, folder: Path, epochs: int, step: int, int
         )
     except (ValueError, RuntimeError, MisconfigurationException) as error:
         raise IntVitError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+@contextlib.contextmanager
+def one_line_refusals() -> Iterator[None]:
+    """What Lightning and its callbacks refuse while they run is the user's to put right: IntVitError in their words."""
+    try:
+        yield
+    except (MisconfigurationException, RuntimeError) as error:
+        missing = "conditioned on metric" in str(error) or "monitored key" in str(error)
+        if not missing and not isinstance(error, MisconfigurationException):
+            raise
+        hint = "; integer/ figures come with phase qat: strict=false waits for them, callbacks.best=FIGURE keeps states"
+        raise IntVitError(f"{' '.join(str(error).split())}{hint if missing else ''}") from error
 
 
 @contextlib.contextmanager

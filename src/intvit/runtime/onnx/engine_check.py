@@ -45,7 +45,7 @@ def check_engine(
     """
     package = _package(engine)
     reference = load_runtime(program, "numpy")
-    scores = _batched(_loaded(engine, file), images, batch)[program.output]
+    scores = _outputs(engine, file, images, batch)[program.output]
     differ = (scores != reference(images)).any(1)
     first = None
     if differ.any():
@@ -53,7 +53,7 @@ def check_engine(
         with tempfile.TemporaryDirectory() as folder:
             traced = Path(folder) / "every_value.onnx"
             onnx.save_model(to_onnx(program, batch=batch, every_value=True, form=form), traced)
-            found = _batched(_loaded(engine, traced), wrong, batch)
+            found = _outputs(engine, traced, wrong, batch)
         outputs = {operator.name: operator.output for operator in program.operators}
         expected = reference.trace(wrong)
         first = next((name for name, value in expected if not np.array_equal(found[outputs[name]], value)), None)
@@ -76,20 +76,16 @@ def _package(engine: str) -> Any:
         raise IntVitError(f"the package {engine} is not installed: pip install {engine}") from None
 
 
-def _batched(run: Loaded, images: np.ndarray, batch: int | None) -> Outputs:
-    """Outputs for all images, as many at a time as the file takes; the last ones are filled up with copies."""
-    size = batch or len(images)
-    parts = []
-    for start in range(0, len(images), size):
-        part = images[start : start + size]
-        filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-        parts.append({name: value[: len(part)] for name, value in run(filled).items()})
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _loaded(engine: str, file: Path) -> Loaded:
+def _outputs(engine: str, file: Path, images: np.ndarray, batch: int | None) -> Outputs:
+    """Of all images, as many at a time as the file takes; the last ones are filled up with copies."""
+    size, parts = batch or len(images), []
     with _refusals(engine, file):
-        return ENGINES[engine](file)
+        run = ENGINES[engine](file)
+        for start in range(0, len(images), size):
+            part = images[start : start + size]
+            filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
+            parts.append({name: value[: len(part)] for name, value in run(filled).items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 @contextlib.contextmanager
