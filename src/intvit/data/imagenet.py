@@ -31,7 +31,7 @@ def not_imagenets(name: str, label: int) -> str | None:
     """Why `label` is not ImageNet's for a folder or file with the WordNet id of a class in its name; None where it is.
 
     >>> not_imagenets("train/n02102040", 0).partition(";")[0]
-    "label 0 is not that of n02102040 in ImageNet, which is 217"
+    'label 0 is not that of n02102040 in ImageNet, which is 217'
     """
     found = _ID.findall(name)
     wanted = {wnid: _numbers()[wnid] for wnid in found if wnid in _numbers()}
