@@ -64,6 +64,9 @@ def _config_message(error: BaseException) -> str:
         return f"{message.split(chr(39))[1]}: no such key; `--cfg job` prints those that there are, {adding} adds one"
     if "no viable alternative" in message and re.search(r"\{['\"]", message):
         return f"{message.partition(' See ')[0]}; keys inside braces go without quotes: {{blocks.0.*: {{...}}}}"
+    if "/override_grammar/" in message:
+        said = message.partition(" See ")[0]
+        return f"{said}; a value with brackets, commas or = goes in quotes of its own: \"KEY='VALUE'\""
     if mandatory := re.search(r"Missing mandatory value: (\S+) full_key: (\S+)", message):
         key = next(key for key in (*mandatory.groups(), mandatory[1]) if "." in key)
         return f"{key}: missing, and has no default; say {key}=VALUE"

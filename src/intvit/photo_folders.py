@@ -32,6 +32,11 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM
 
 
+def is_hidden_path(path: str) -> bool:
+    """Whether a file lies in such a folder, or is such a file; `./` before a name, as in tars, hides nothing."""
+    return any(is_hidden(part) for part in path.split("/") if part not in (".", ".."))
+
+
 @dataclass
 class LeftOut:
     """Files of a tree that are no photos of a class, counted by the reason, with an example of each."""
@@ -57,10 +62,15 @@ class ClassFolder:
 
 
 def class_folders(folder: Path, left_out: LeftOut | None = None) -> list[ClassFolder]:
-    """The classes in `folder` in the order of their labels. Raises IntVitError for a name that comes twice."""
+    """The classes in `folder` in the order of their labels.
+
+    Raises IntVitError for a name that comes twice, and for one that is no UTF-8.
+    """
     found = []
     for entry in _entries(folder):
         if entry.is_dir():
+            if any("\udc80" <= letter <= "\udcff" for letter in entry.name):  # bytes as Python's file names hold them
+                raise IntVitError(f"{entry.path!r}: a class needs a name in UTF-8, as programs hold it; rename it")
             found.append(ClassFolder(unicodedata.normalize("NFC", entry.name), Path(entry.path)))
         elif left_out is not None:
             left_out.add("files in no class folder", entry.path)
@@ -108,13 +118,14 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
 def split_folders(root: Path) -> dict[str, Path]:
     """Split -> its folder, of those that lie in `root` under one of the names in `SPLITS`; `test` stands for no `val`.
 
-    Raises IntVitError where two could be meant.
+    Capitals are as good. Raises IntVitError where two could be meant.
     """
     found = {}
+    folders = [Path(entry.path) for entry in _entries(root) if entry.is_dir()]
     for split, names in SPLITS.items():
-        there = [root / name for name in names if (root / name).is_dir()]
+        there = sorted((p for p in folders if p.name.lower() in names), key=lambda path: names.index(path.name.lower()))
         if len(there) > 1:
-            there = [path for path in there if path.name != "test"]
+            there = [path for path in there if path.name.lower() != "test"]
         if len(there) > 1:
             raise IntVitError(f"{root}: holds {' and '.join(path.name for path in there)}; leave one as the split")
         if there:
@@ -138,18 +149,19 @@ def tree_folders(root: Path, *, splits: bool) -> dict[str, Path]:
     found = split_folders(root)
     names = [one.path.name for one in class_folders(root)]
     if not names:
-        raise IntVitError(f"data.root={root}: holds no folders; {WANTED}")
+        shards = "; its tars are shards, read with data=imagenet and its like" if any(root.glob("*.tar")) else ""
+        raise IntVitError(f"data.root={root}: holds no folders; {WANTED}{shards}")
     if not splits:
         if holds_splits(root, found):
             raise IntVitError(
                 f"data.root={root}: holds {' and '.join(sorted(path.name for path in found.values()))}, which are no "
-                f"classes; leave out data.split, or say data.root={next(iter(found.values()))}"
+                f"classes; say data=folder without data.split, or data.root={next(iter(found.values()))}"
             )
         return {"": root}
     if not found:
         raise IntVitError(
             f"data.root={root}: holds {', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''} but no train "
-            "and no val; if these are the classes, say data.split=0.9, the share to train on"
+            "and no val; if these are the classes, say data.split=0.9, the share to train on (0: none)"
         )
     return found
 
@@ -161,6 +173,11 @@ def tree_classes(root: Path, *, splits: bool) -> list[ClassFolder]:
     classes = class_folders(folder)
     if not classes:
         raise IntVitError(f"{folder}: holds no class folders; {WANTED}")
+    if len(classes) == 1 and any(classes[0].name.lower() in names for names in SPLITS.values()):
+        raise IntVitError(
+            f"{folder}: its only class is {classes[0].name}, which looks like a split in a folder of its own; move "
+            "what it holds one folder up"
+        )
     return classes
 
 

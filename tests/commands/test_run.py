@@ -84,7 +84,7 @@ def test_a_broken_picture_does_not_stop_the_others(picture: Path, tmp_path: Path
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "half.png").write_bytes(picture.read_bytes()[: picture.stat().st_size // 2])
     np.save(tmp_path / "small.npy", np.zeros((3, 7, 8), np.uint8))
-    broken = [str(tmp_path / name) for name in ("text.png", "half.png", "small.npy")]
+    broken = [str(tmp_path / name) for name in ("text.png", "half.png", "small.npy", "gone.png")]
     files = [broken[0], str(picture), *broken[1:], str(picture)]
     command = ["run", str(tmp_path / "integer"), *files, "--runtime", "numpy", "--json", str(tmp_path / "found.json")]
     assert main(command) == 1
@@ -98,8 +98,17 @@ def test_a_broken_picture_does_not_stop_the_others(picture: Path, tmp_path: Path
     assert [len(entry["best"]) for entry in entries if "best" in entry] == [min(5, len(entries[1]["best"]))] * 2
     first = next(iter(run(tmp_path / "integer", files, runtime="numpy", skip_broken=True)))
     assert (first.best, first.error) == ([], entries[0]["error"])
+    with pytest.raises(IntVitError, match=r"gone.png: no such file"):
+        run(tmp_path / "integer", files, runtime="numpy")
+    files.remove(broken[-1])
     with pytest.raises(IntVitError, match=r"text.png: none of"):
         list(run(tmp_path / "integer", files, runtime="numpy"))
+
+
+def test_the_folder_of_a_run_is_told_from_the_checkpoint_in_it(picture: Path, tmp_path: Path) -> None:
+    save_checkpoint(program_for(8), tmp_path / "integer")
+    with pytest.raises(IntVitError, match=r"holds no program.json; .*; the folder integer in it is one"):
+        run(tmp_path, [picture], runtime="numpy")
 
 
 def test_every_image_of_an_array_is_shown_and_an_archive_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -102,6 +102,10 @@ def test_a_wrong_value_is_one_line_that_names_the_key(override: str, message: st
             "+quant.overrides={'blocks.0.*': {compile: 1}}",
             "error: no viable alternative at input '{'blocks.0.*''; keys inside braces go without quotes",
         ),
+        (
+            "data.root=my photos (1)",
+            "error: mismatched input ' (' expecting <EOF>; a value with brackets, commas or = goes ",
+        ),
         ("seed", "error: "),
     ],
 )

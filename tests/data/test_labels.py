@@ -193,3 +193,64 @@ def test_a_list_of_class_names_fits_its_labels(tmp_path, capsys):
         with pytest.raises(SystemExit):
             main(["shards", "index", str(tmp_path), "--class-names", str(names)])
         assert message in capsys.readouterr().err
+
+
+def images(*names):
+    return [(name, png(numbered_image(number))) for number, name in enumerate(names)]
+
+
+def write_wordnet(root, keys, labels):
+    numbers = [(f"{key}.cls", str(label).encode()) for key, label in zip(keys, labels, strict=True)]
+    files = [file for pair in zip(images(*(f"{key}.png" for key in keys)), numbers, strict=True) for file in pair]
+    write_tar(root / "train-000000.tar", files)
+    return config(root, num_classes=1000, class_names="imagenet")
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_numbers_that_are_not_imagenets_of_the_folders_beside_them_are_refused(tmp_path, indexed):
+    for labels in ([0, 1], [217, 491]):
+        imagenet = write_wordnet(tmp_path, ["n02102040/a", "n03000684/a"], labels)
+        if indexed:
+            assert main(["shards", "index", str(tmp_path)]) == 0
+        if labels == [217, 491]:
+            assert open_split(imagenet, "train").labels.tolist() == labels
+            continue
+        with pytest.raises(DataError, match=r"is not that of n\d+ in ImageNet, which is (217|491); .*need no .cls"):
+            open_split(imagenet, "train")
+        assert open_split(config(tmp_path), "train").labels.tolist() == labels
+
+
+def test_numbers_that_are_not_imagenets_of_the_files_names_are_said(tmp_path, caplog):
+    imagenet = write_wordnet(tmp_path, ["n02102040_1", "n03000684_2"], [0, 491])
+    assert open_split(imagenet, "train").labels.tolist() == [0, 491]
+    assert "sample 'n02102040_1': label 0 is not that of n02102040 in ImageNet, which is 217" in caplog.text
+
+
+def test_what_systems_leave_in_a_tar_is_no_class_and_no_photo(tmp_path):
+    left = ["./cat/._a.png", "./.ipynb_checkpoints/a.png", "__MACOSX/cat/._a.png", "./cat/.DS_Store", "@eaDir/a.png"]
+    write_tar(tmp_path / "train-000000.tar", images(*left, "./cat/a.png", "./dog/a.png"))
+    index = open_split(config(tmp_path, num_classes=2, class_names="index"), "train")
+    assert index.classes == ("cat", "dog")
+    assert index.labels.tolist() == [0, 1]
+
+
+def test_numbers_of_one_split_and_names_of_the_other_are_refused(tmp_path):
+    write_tar(tmp_path / "train-000000.tar", images("cat/a.png", "dog/a.png"))
+    write_tar(tmp_path / "val-000000.tar", [*images("a.png"), ("a.cls", b"1")])
+    with pytest.raises(DataError, match=r"labels of val are numbers, those of train are names, such as 'cat'"):
+        open_split(config(tmp_path, num_classes=2), "val")
+
+
+@pytest.mark.parametrize("pattern", ["", "/shards/train-*.tar", "train/"])
+def test_a_pattern_that_is_no_glob_below_the_root_is_refused(tmp_path, pattern):
+    with pytest.raises(
+        DataError, match=r"data.train_pattern=.*: expected a glob below data.root, such as train-\*.tar"
+    ):
+        config(tmp_path, train_pattern=pattern)
+
+
+def test_a_name_that_python_takes_for_a_number_is_a_name(tmp_path):
+    one, other = images("a.png", "b.png")
+    write_tar(tmp_path / "train-000000.tar", [one, ("a.txt", b"1_0"), other, ("b.txt", b"1_1")])
+    index = open_split(config(tmp_path, num_classes=2, class_names="index"), "train")
+    assert (index.classes, index.labels.tolist()) == (("1_0", "1_1"), [0, 1])

@@ -179,6 +179,13 @@ def test_wordnet_ids_take_imagenets_labels_where_the_data_says_imagenet(tmp_path
         open_split(tree_config(tmp_path, **imagenet), "val")
 
 
+def test_splits_may_be_written_with_capitals(tmp_path):
+    write_tree(tmp_path / "Train", {"a": 1, "b": 1})
+    write_tree(tmp_path / "VAL", {"b": 1})
+    assert open_split(tree_config(tmp_path), "train").labels.tolist() == [0, 1]
+    assert open_split(tree_config(tmp_path), "val").labels.tolist() == [1]
+
+
 MISTAKES = {
     "nothing there": (lambda root: (), (), r"holds no folders; say data.root=DIR"),
     "classes at the top": (lambda root: write_tree(root, {"a": 1, "b": 1}), (), r"holds a, b but no train and no val"),
@@ -198,6 +205,17 @@ MISTAKES = {
         (),
         r"holds val and validation; leave one as the split",
     ),
+    "a split in a folder of its own": (
+        lambda root: write_tree(root / "train" / "train", {"a": 1, "b": 1}),
+        (),
+        r"train: its only class is train, which looks like a split .*; move what it holds one folder up",
+    ),
+    "a name of other bytes": (
+        lambda root: write_tree(root / "train", {os.fsdecode(b"caf\xe9"): 1, "b": 1}),
+        (),
+        r"a class needs a name in UTF-8, as programs hold it; rename it",
+    ),
+    "shards": (lambda root: (root / "train-0.tar").touch(), (), r"shards, read with data=imagenet"),
     "no photos": (lambda root: (root / "train" / "a").mkdir(parents=True), (), r"hold no photos for train"),
     "photos without classes": (
         lambda root: [write_tree(root, {split: 1}) for split in ("train", "val")],

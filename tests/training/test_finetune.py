@@ -67,16 +67,20 @@ def test_a_run_s_weights_are_not_read_as_something_else(float_run: Path, tmp_pat
 
 
 def test_classes_in_another_order_are_not_those_of_the_run(
-    float_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    float_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = torch.load(float_run / LAST, weights_only=True)
     names = [f"digit {digit}" for digit in range(10)]
     checkpoint["intvit"]["classes"] = names
     torch.save(checkpoint, tmp_path / "other.ckpt")
     monkeypatch.setattr("intvit.training.entry.class_names", lambda data: names[::-1])
-    with pytest.raises(IntVitError, match=r"class 0 is 'digit 9', .*other\.ckpt has 'digit 0' there"):
+    with pytest.raises(
+        IntVitError, match=r"class 0 is 'digit 9', .*other\.ckpt has 'digit 0' there; say model.head=fresh "
+    ):
         run(tmp_path / "run", *CALIBRATE, f"model.weights={tmp_path / 'other.ckpt'}")
+    capsys.readouterr()
     run(tmp_path / "fresh", *CALIBRATE, f"model.weights={tmp_path / 'other.ckpt'}", "model.head=fresh")
+    assert "note: a new classifier (model.head=fresh) that nothing trains" in capsys.readouterr().out
 
 
 def test_a_checkpoint_that_has_left_its_folder_is_weights_as_well(float_run: Path, tmp_path: Path) -> None:

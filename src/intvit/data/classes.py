@@ -60,20 +60,20 @@ def compare_classes(data: DataConfig, expected: Sequence[str], whose: str) -> No
     compare_names(class_names(data), f"data={data.name} data.root={data.root}", expected, whose)
 
 
-def compare_names(names: Sequence[str], where: str, expected: Sequence[str], whose: str) -> None:
+def compare_names(names: Sequence[str], where: str, expected: Sequence[str], whose: str, way: str = "") -> None:
     """Raise DataError where the names of classes in `where` are not `expected`, in this order, which are `whose`.
 
-    Where one side has only numbers, or no names, there is nothing to compare.
+    Where one side has only numbers, or no names, there is nothing to compare. way: another way out, "..., ".
     """
     names, expected = ([unicodedata.normalize("NFC", name) for name in both] for both in (names, expected))
     if not expected or names == expected or _indices(len(names)) == names or _indices(len(expected)) == expected:
         return
     if len(names) != len(expected):
         raise DataError(
-            f"{where}: {len(names)} classes, {whose} has {len(expected)}; choose the data it was trained for"
+            f"{where}: {len(names)} classes, {whose} has {len(expected)}; {way}choose the data it was trained for"
         )
     label = next(label for label, pair in enumerate(zip(names, expected, strict=True)) if pair[0] != pair[1])
     raise DataError(
-        f"{where}: class {label} is {names[label]!r}, {whose} has {expected[label]!r} there; give data of the same "
-        "classes in the same order, or, where only the names differ, say data.class_names=indices"
+        f"{where}: class {label} is {names[label]!r}, {whose} has {expected[label]!r} there; {way}give data of "
+        "the same classes in the same order, or, where only the names differ, say data.class_names=indices"
     )

@@ -95,6 +95,9 @@ class DataConfig(TypedConfig):
             raise DataError(f"data.patch_size={self.patch_size}: does not divide data.image_size={size}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0.0:
             raise DataError(f"data.mean={self.mean} data.std={self.std}: expected 3 channels each and std above 0")
+        for key in ("train_pattern", "val_pattern"):
+            if (pattern := getattr(self, key)) != pattern.strip("/") or not pattern:
+                raise DataError(f"data.{key}={pattern}: expected a glob below data.root, such as {key[:-8]}-*.tar")
         if self.layout == "folder" and self.cache is not None:
             raise DataError(
                 f"data.cache={self.cache}: copies shards, and a tree of photos is read where it lies; leave it out, or "

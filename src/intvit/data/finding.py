@@ -48,9 +48,15 @@ def matching(root: Path, pattern: str) -> list[str]:
 def _way_out(root: Path) -> str:
     """For a folder without the shards that were asked for."""
     if split_folders(root):
-        return "photos in class folders are read with data=folder, or become shards with `intvit shards create`"
+        return (
+            "photos in class folders are read with data=folder, or data=imagenet_folder where these are called by "
+            "WordNet ids, or become shards with `intvit shards create`"
+        )
     if matching(root, "imagenet1k-*.tar"):
         return "Hugging Face's shards are read with data=hf"
-    if tars := matching(root, "*.tar"):
-        return f"it holds {tars[0]}: say data.train_pattern=... data.val_pattern=..., which files are of which split"
+    if tars := [*matching(root, "*.tar"), *matching(root, "*.tgz")]:
+        return (
+            f"it holds {tars[0]}: say data.train_pattern=... data.val_pattern=..., globs of which files are of which "
+            "split"
+        )
     return f"say data.root=DIR, {WANTED}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
@@ -23,10 +24,12 @@ def find_label(key: str, texts: Mapping[str, bytes], files: str, label_field: st
     if label_field is not None:
         return _of_json(texts.get("json"), label_field, files)
     if "cls" in texts:
-        try:
-            return int(texts["cls"])
-        except ValueError:
-            raise ValueError(f"label {texts['cls'][:40]!r} is not a number; .cls must hold the class index") from None
+        number = _number(texts["cls"].decode("utf-8-sig", errors="replace").strip())
+        if number is None:
+            raise ValueError(
+                f"label {texts['cls'][:40]!r} is not a number; .cls must hold the class index, names go into a .txt"
+            )
+        return number
     if "txt" in texts:
         return _number_or_name(texts["txt"].decode("utf-8-sig", errors="replace"), ".txt")
     folder = key.rpartition("/")[0].rpartition("/")[2]
@@ -57,12 +60,16 @@ def _of_json(text: bytes | None, label_field: str, files: str) -> int | str:
 
 def _number_or_name(text: str, where: str) -> int | str:
     text = text.strip()
-    try:
-        return int(text)
-    except ValueError:
-        if not text or "\n" in text or len(text) > 200:
-            raise ValueError(f"its {where} is {text[:40]!r}, neither a number nor the name of a class") from None
-        return unicodedata.normalize("NFC", text)
+    if (number := _number(text)) is not None:
+        return number
+    if not text or "\n" in text or len(text) > 200:
+        raise ValueError(f"its {where} is {text[:40]!r}, neither a number nor the name of a class")
+    return unicodedata.normalize("NFC", text)
+
+
+def _number(text: str) -> int | None:
+    """A whole number in digits; not all that Python takes for one, such as 1_0, which is the name of a class."""
+    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else None
 
 
 def outside(label: int, num_classes: int | None) -> str | None:

@@ -18,11 +18,11 @@ import numpy as np
 from intvit.data.config import DataConfig, DataError
 from intvit.data.digits import digits_root
 from intvit.data.finding import WANTED, find_shards, matching
-from intvit.data.imagenet import imagenet_labels
+from intvit.data.imagenet import imagenet_labels, not_imagenets
 from intvit.data.index import INDEX, SPLITS, FolderIndex, SplitIndex, read_index, read_split
 from intvit.data.labels import label_of
-from intvit.data.source import ShardSource, shard_source
-from intvit.data.tars import BadSample, TarSamples, key_of, number_names, scan, take_out_names
+from intvit.data.source import PACKED, ShardSource, shard_source
+from intvit.data.tars import BadSample, TarSamples, key_of, number_names, scan, take_out_names, take_out_others
 from intvit.data.tree import PhotoTree, open_tree
 
 log = logging.getLogger(__name__)
@@ -169,12 +169,39 @@ def _from_tars(source: ShardSource, split: str, stamps: Stamps, reading: _Readin
     if any(samples.names for samples in scanned):
         classes = _classes(source, split, scanned, reading)
         number_names(scanned, label_of(classes, source.root, reading.num_classes, imagenet=reading.imagenet))
+    elif reading.imagenet and (others := take_out_others(scanned)):
+        if not reading.skip:
+            raise DataError(str(others[0]))
+        mixed += others
+    if reading.imagenet and not classes:
+        _say_doubt(scanned)
+    if not (classes or reading.imagenet) and split == "val":
+        _numbered_in_train_too(Path(source.root), reading)
+    bad = [bad for samples in scanned for bad in samples.bad] + mixed
     counts = np.array([len(samples.rows) for samples in scanned], dtype=np.int64)
     offsets, sizes, labels = np.concatenate([samples.table() for samples in scanned], axis=1)
-    bad = [bad for samples in scanned for bad in samples.bad] + mixed
     return ShardIndex(
         source, tuple(name for name, *_ in stamps), counts, offsets, sizes, labels, tuple(bad), classes=classes
     )
+
+
+def _say_doubt(scanned: list[TarSamples]) -> None:
+    """A warning where the name of a file holds the WordNet id of another class than its label."""
+    for samples in scanned:
+        for key, (_, _, label) in zip(samples.keys, samples.rows, strict=True):
+            if reason := not_imagenets(key, label):
+                log.warning("%s, sample '%s': %s", samples.where, key, reason)
+                return
+
+
+def _numbered_in_train_too(root: Path, reading: _Reading) -> None:
+    """Raise DataError where validation has numbers, but the training shards, by the first of them, names."""
+    names = [name for name in matching(root, reading.patterns[0]) if not name.endswith(PACKED)]
+    if names and (named := scan(root / names[0], names[0], None, reading.label_field).names):
+        raise DataError(
+            f"{root}: labels of val are numbers, those of train are names, such as {next(iter(named.values()))!r}; "
+            "write both alike"
+        )
 
 
 def _classes(source: ShardSource, split: str, scanned: list[TarSamples], reading: _Reading) -> tuple[str, ...]:
@@ -202,6 +229,10 @@ def _from_index(source: ShardSource, split: str, stamps: Stamps, reading: _Readi
         )
     if folder.classes and reading.imagenet:
         labels = imagenet_labels(folder.classes, source.where(INDEX))[labels]
+    elif reading.imagenet and not source.remote and len(labels):
+        key = key_of(Path(source.root) / names[0], int(offsets[0]))  # an index holds no keys: one stands for all
+        if reason := not_imagenets(key.rpartition("/")[0], int(labels[0])):
+            raise DataError(f"{source.where(names[0])}, sample '{key}': {reason}")
     index = ShardIndex(source, names, counts, offsets, sizes, labels, (), folder.shuffled, folder.classes)
     outside = np.flatnonzero(labels >= reading.num_classes).tolist()
     if not len(outside):

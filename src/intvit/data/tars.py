@@ -1,7 +1,8 @@
 """Samples of one webdataset tar, by walking its headers: where each image lies and which label stands beside it.
 
 A sample is what webdataset makes of it: neighbouring files with the same name up to the first dot, here an image
-(`.jpg`, `.png`, `.webp`, ...) and its label (`labels` says where).
+(`.jpg`, `.png`, `.webp`, ...) and its label (`labels` says where). What systems leave in a tar (`._x.jpg` of macOS)
+is passed over.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from intvit.data.imagenet import not_imagenets
 from intvit.data.labels import SIDE_BY_SIDE, find_label, outside
-from intvit.photo_folders import ENDINGS
+from intvit.photo_folders import ENDINGS, is_hidden_path
 
 IMAGE_SUFFIXES = tuple(ending[1:] for ending in ENDINGS)
 LABEL_SUFFIXES = ("cls", "txt", "json")
@@ -70,6 +72,21 @@ def take_out_names(shards: Sequence[TarSamples]) -> list[BadSample]:
             reason = f"has no number for its label, as others have, but the class {name!r}; mend its label"
             bad.append(BadSample(samples.where, samples.keys.pop(row), reason))
             del samples.rows[row]
+    return bad
+
+
+def take_out_others(shards: Sequence[TarSamples]) -> list[BadSample]:
+    """The samples whose number is not ImageNet's label of the WordNet id that their folder is called by, as bad ones.
+
+    Such numbers are those of some of its classes, counted anew. No label may be a name.
+    """
+    bad = []
+    for samples in shards:
+        for row in reversed(range(len(samples.rows))):
+            reason = not_imagenets(samples.keys[row].rpartition("/")[0], samples.rows[row][2])
+            if reason is not None:
+                bad.append(BadSample(samples.where, samples.keys.pop(row), reason))
+                del samples.rows[row]
     return bad
 
 
@@ -140,7 +157,8 @@ def walk(path: Path) -> Iterator[dict[str, Any]]:
     from webdataset.tariterators import group_by_keys
 
     with tarfile.open(path, "r:") as archive:
-        files = ({"fname": info.name, "data": info, "__url__": str(path)} for info in archive if info.isreg())
+        shown = (info for info in archive if info.isreg() and not is_hidden_path(info.name))
+        files = ({"fname": info.name, "data": info, "__url__": str(path)} for info in shown)
         yield from group_by_keys(files)
         # A tar ends with a block of zeros. Cut off between two files, or with a damaged header, it would otherwise
         # pass for a shorter one: tarfile and webdataset stop there without a word.

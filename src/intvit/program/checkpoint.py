@@ -44,7 +44,8 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> Program:
             raise ProgramError("is not a folder; give the folder that holds program.json")
         for name in (document.FILE, weights.FILE):
             if not (folder / name).is_file():
-                raise ProgramError(f"holds no {name}; this is not a whole integer checkpoint")
+                inside = "; the folder integer in it is one" if (folder / "integer" / name).is_file() else ""
+                raise ProgramError(f"holds no {name}; this is not a whole integer checkpoint{inside}")
         try:
             text = (folder / document.FILE).read_text(encoding="utf-8")
         except UnicodeDecodeError:

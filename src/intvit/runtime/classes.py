@@ -41,7 +41,7 @@ def run(
     source: a program, or the folder of an integer checkpoint. images: photos, which get the evaluation transform that
     the checkpoint's provenance records, or .npy files of uint8 pixels, or an array uint8 (B, C, H, W). Among equal
     scores the lower class is first. Classes without names are called by their index. skip_broken: a file that is no
-    image yields its error and no class, and the others go on.
+    image, or not there, yields its error and no class, and the others go on.
 
     Raises IntVitError at the call for a runtime or a file that there is not, and for pixels of another type or size;
     when its turn comes, naming a file that is no image.
@@ -51,8 +51,10 @@ def run(
     """
     top, program = whole_number("top", top), as_program(source)
     execute = load_runtime(program, runtime)
-    given = [("", read_images(program, images))] if is_array(images) else [(str(f), [f]) for f in image_files(images)]
-    return _classified(program, execute, given, top, skip_broken)
+    if is_array(images):
+        return _classified(program, execute, [("", read_images(program, images))], top, skip_broken)
+    files = image_files(images, absent=skip_broken)
+    return _classified(program, execute, [(str(file), [file]) for file in files], top, skip_broken)
 
 
 def _classified(

@@ -44,14 +44,17 @@ def read_images(program: Program, paths: np.ndarray | Sequence[str | Path]) -> n
     return np.concatenate(batches)
 
 
-def image_files(paths: Any) -> list[Path]:
-    """`paths` as a list of files that are there. Raises IntVitError for anything else, naming what it is."""
+def image_files(paths: Any, *, absent: bool = False) -> list[Path]:
+    """`paths` as a list of files that are there. Raises IntVitError for anything else, naming what it is.
+
+    absent: files that are not there pass, too.
+    """
     if isinstance(paths, str | os.PathLike):
         raise IntVitError(f"images={str(paths)!r}: expected a list of files, such as [{str(paths)!r}]")
     if not isinstance(paths, Iterable):
         raise IntVitError(f"images are {described(paths)}; expected files, or uint8 pixels (B, C, H, W)")
     files = [as_path(f"images[{index}]", path) for index, path in enumerate(paths)]
-    for file in files:
+    for file in () if absent else files:
         if not file.is_file():
             problem = "a folder, not a file" if file.is_dir() else "no such file"
             raise IntVitError(f"{file}: {problem}; give .npy files of uint8 pixels, or photos")

@@ -65,7 +65,8 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
     assert isinstance(model, ImageModel)
     module = TrainingModule(model, build_optimizer(model, typed.optimizer, typed.schedule), timeline, typed)
     module.classes = class_names(typed.data)
-    compare_names(module.classes, str(typed.data.root), model.trained_classes, str(typed.model.weights))
+    fresh = "say model.head=fresh for a new classifier, "
+    compare_names(module.classes, str(typed.data.root), model.trained_classes, str(typed.model.weights), fresh)
     step, epoch = (0, 0) if start.checkpoint is None else _position(start.checkpoint, folder, module)
     with Interruption(typed.trainer.seconds()) as interruption:
         # A checkpoint from behind the end of the schedule is evaluated; Lightning refuses fewer epochs than it has.
@@ -162,6 +163,12 @@ def _announce(config: TrainConfig, folder: Path, start: run_folder.Start, step: 
     _say(f"{folder}: {'goes on at step ' + str(step) if start.checkpoint else 'starts'}")
     if config.schedule.float is None and not (config.model.pretrained or config.model.weights or start.checkpoint):
         _say("note: random weights and no float phase; model.pretrained=true or model.weights=FILE gives weights")
+    elif config.schedule.head is not None and not (config.model.pretrained or config.model.weights or start.checkpoint):
+        _say("note: a phase for the classifier alone, on random weights; model.weights=FILE gives weights")
+    if config.model.head == "fresh" and not training_phases(config.schedule):
+        _say(
+            "note: a new classifier (model.head=fresh) that nothing trains, so scores are random; see schedule=finetune"
+        )
     for key in ("limit_val_batches", "overfit_batches"):
         if limit := getattr(config.trainer, key):
             _say(f"note: all figures are of a part of the validation set, trainer.{key}={limit}; evaluate.py takes all")

@@ -1,6 +1,7 @@
 """Every format of docs/weights.md loads all parameters bit by bit, and says what it left out or decided."""
 
 import argparse
+import json
 import logging
 import os
 import re
@@ -62,6 +63,10 @@ def changed(state: State) -> State:
     return {key: value + 1 for key, value in state.items()}
 
 
+def block_by_block(state: State) -> State:
+    return {key.replace("blocks.0.", "blocks.0._orig_mod._checkpoint_wrapped_module."): state[key] for key in state}
+
+
 def under(prefix: str) -> Callable[[State], State]:
     return lambda state: {prefix + key: value for key, value in state.items()}
 
@@ -104,6 +109,7 @@ FORMATS: dict[str, tuple[str, Callable[[State, Path], Path], dict[str, Any], lis
     ),
     "any other entry": ("deit_t", torch_file(lambda s: {"net": s, "loss": 0.5}), {"key": "net"}, []),
     "wrapped by DDP, `torch.compile`, a trainer": ("deit_t", torch_file(under("_orig_mod.module.backbone.")), {}, []),
+    "blocks compiled or checkpointed one by one": ("deit_t", torch_file(block_by_block), {}, []),
     "PyTorch's `AveragedModel`": (
         "deit_t",
         torch_file(lambda s: {"n_averaged": torch.tensor(9), **under("module.")(s)}),
@@ -249,3 +255,25 @@ def test_the_library_takes_the_same_options(tmp_path: Path) -> None:
     options = {"weights_key": "net", "weights_prefix": "encoder", "head": "fresh", "resample": True}
     model = intvit.create_model("deit_t", weights=str(tmp_path / "w.pth"), **options, **size)
     assert model(torch.zeros(1, 3, 48, 48, dtype=torch.uint8)).shape == (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("described", "classes"),
+    [
+        ({"id2label": {"10": "k", **{str(n): "abcdefghij"[n] for n in range(10)}}}, list("abcdefghijk")),
+        ({"label_names": ["b", "a"]}, ["b", "a"]),
+        ({"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}, []),
+        ({"id2label": {str(n): f"word {n}" for n in range(1000)}}, []),
+        ({}, []),
+    ],
+)
+def test_names_of_classes_are_those_of_the_description_beside_the_file(
+    described: dict[str, Any], classes: list[str], tmp_path: Path
+) -> None:
+    FORMATS["transformers, ViT"][1](parameters(small()), tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    model = small()
+    load_weights(model, tmp_path)
+    assert model.trained_classes == classes
+    load_weights(model, tmp_path, head="fresh")
+    assert model.trained_classes == []

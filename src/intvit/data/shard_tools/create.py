@@ -119,7 +119,8 @@ def _finished(target: Path, settings: Mapping[str, Any]) -> bool:
         return True
     if {**before, "images": {}} == {**settings, "images": {}} and not any(held.values()):
         return False  # another split of the same kind joins them
-    raise DataError(f"{target}: holds shards of {_changed(before, settings)}; give another folder")
+    of = _changed(before, settings) if before else "others, which this command did not write"
+    raise DataError(f"{target}: holds shards of {of}; give another folder")
 
 
 def _same_settings(path: Path, settings: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -33,6 +34,9 @@ IVIT_RANGES = {
 # Ours: of quantizers, and of what calibration corrects.
 OWN_RANGES = {"statistic", "factors", "clip", "correction"}
 
+# What wrappers of single modules write into the middle of a name: torch.compile, FSDP, activation checkpointing.
+_INSIDE = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+
 State = Mapping[str, Tensor]
 
 
@@ -55,14 +59,14 @@ def without_buffers(state: State, *, own: bool) -> tuple[dict[str, Tensor], list
 def without_prefix(
     state: State, prefix: str | None, parameters: Iterable[str], where: str
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Names without what stands before all of them, such as `module.`; then what was left out, in words.
+    """Names without what wrappers add, inside them or (`module.`) before all of them; then what was left out, in words.
 
     prefix: what to take off instead, a dot at its end or not; keys without it are left out. parameters: of the model.
     Raises IntVitError where no key has the prefix.
     """
     notes: list[str] = []
-    if prefix is not None:
-        prefix = prefix.removesuffix(".") + "."
+    state = {_INSIDE.sub("", key): value for key, value in state.items()}
+    if prefix is not None and (prefix := _INSIDE.sub("", prefix.removesuffix(".") + ".")):
         inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         if not inside:
             first = ", ".join(sorted({f"{key.partition('.')[0]}." for key in state})[:5])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ PLAIN = ("state_dict", "model", "model_state_dict")
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")  # timm's checkpoints are .pth.tar
 # Of a folder as transformers' save_pretrained writes it.
 IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
+DESCRIPTION = "config.json"  # beside it; timm's on the Hugging Face hub, too
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Found:
     """state: tensors by key, as the file names them. path: the file, None where none is. notes: what was decided.
 
     own: whether a run of train.py wrote it. config: that run's, where the file still lies in its folder. classes: names
-    by score, as that run had them.
+    by score, as that run or the config.json of transformers and timm beside the file has them.
     """
 
     state: dict[str, Tensor]
@@ -67,7 +69,7 @@ def read(path: Path, key: str) -> Found:
     entry, notes = _chosen(content, key, path)
     state: Mapping[Any, Any] = content if entry is None else content[entry]
     own = STATE in content
-    classes = content[STATE].get("classes") or () if own else ()
+    classes = content[STATE].get("classes") or () if own else _described_classes(path)
     folder = run_folder_of(path) if own else None
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     if others := [str(name) for name in state if name not in tensors]:
@@ -100,6 +102,23 @@ def _file(path: Path) -> Path:
     raise IntVitError(
         f"model.weights={path}: neither the folder of a run ({CONFIG}) nor one with {' or '.join(IN_FOLDER)}"
     )
+
+
+def _described_classes(path: Path) -> tuple[str, ...]:
+    """Names of the classes by score in the config.json beside a file of transformers (id2label) or timm (label_names).
+
+    ImageNet's are left out: every publisher spells its words otherwise, and their order is one.
+    """
+    if path.name not in IN_FOLDER:
+        return ()
+    try:
+        described = json.loads((path.parent / DESCRIPTION).read_text(encoding="utf-8"))
+        by_score = described.get("id2label") or dict(enumerate(described.get("label_names") or ()))
+        names = tuple(str(by_score[score]) for score in sorted(by_score, key=int))
+    except (OSError, ValueError, AttributeError, TypeError):
+        return ()
+    placeholders = tuple(f"LABEL_{score}" for score in range(len(names)))
+    return () if len(names) == 1000 or names == placeholders else names
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
