@@ -112,6 +112,23 @@ def test_limits_of_lightning_shorten_the_epochs_and_the_timeline_knows(tmp_path:
     assert train(tiny("trainer.limit_train_batches=0.6", *FLOAT), tmp_path / "b")["steps"] == 3
 
 
+def test_figures_of_a_part_of_the_validation_set_are_all_of_that_part_and_said_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = [
+        "trainer.limit_val_batches=1",
+        "data.eval_batch_size=4",
+        "schedule.float=null",
+        "schedule.calibrate.measure=true",
+    ]
+    summary = train(tiny("debug=fast", *part), tmp_path)
+    assert (
+        "note: all figures are of a part of the validation set, trainer.limit_val_batches=1" in capsys.readouterr().out
+    )
+    for measured in (*summary["before_qat"].values(), summary["float"], summary["integer"]):
+        assert measured["top1"] in (0, 25, 50, 75, 100)  # percent of 4 images
+
+
 def test_every_debug_preset_runs(tmp_path: Path) -> None:
     assert train(tiny("debug=fast"), tmp_path / "fast")["steps"] == 6
     train(tiny("debug=profile", *FLOAT), tmp_path / "profile")

@@ -103,14 +103,14 @@ class TrainerConfig(TypedConfig):
         days, hours, minutes, seconds = map(int, self.max_time.split(":"))
         return ((24 * days + hours) * 60 + minutes) * 60 + seconds
 
-    def batches(self, batches: int) -> int:
-        """How many batches of an epoch are trained with, of so many."""
-        for key in ("limit_train_batches", "overfit_batches"):
+    def batches(self, batches: int, part: Literal["train", "val"]) -> int:
+        """How many batches of an epoch are trained with, or of a validation looked at, of so many."""
+        for key in (f"limit_{part}_batches", "overfit_batches"):
             limit = getattr(self, key)
             if limit is not None:
                 batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
         if not batches:
-            raise IntVitError("trainer.limit_train_batches or overfit_batches leaves no batch; say a larger share")
+            raise IntVitError(f"trainer.limit_{part}_batches or overfit_batches leaves no batch; say a larger share")
         return batches
 
 

@@ -43,8 +43,9 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
     """Train as `config` (composed from conf/train.yaml) says, in the run folder `folder`; returns the summary.
 
     The summary has `float` and `integer` (null without quantization) with top1 and top5 in percent over the whole
-    validation set. A run that has ended returns its summary again. Raises an IntVitError or another ValueError of
-    one line for anything that the user can put right, before the folder holds anything of the run.
+    validation set, or over what trainer.limit_val_batches leaves of it. A run that has ended returns its summary again.
+    Raises an IntVitError or another ValueError of one line for anything that the user can put right, before the folder
+    holds anything of the run.
     """
     values, folder = plain(config), Path(folder)
     typed = train_config(values)
@@ -96,7 +97,7 @@ def _timeline(config: TrainConfig, world_size: int) -> Timeline:
     open_split(config.data, "val")
     steps_per_epoch = 0
     if training_phases(config.schedule):
-        batches = config.trainer.batches(len(train_loader(config.data, world_size=world_size)))
+        batches = config.trainer.batches(len(train_loader(config.data, world_size=world_size)), "train")
         steps_per_epoch = -(-batches // config.optimizer.accumulate)
     elif config.quant.enabled and config.schedule.calibrate is not None:
         open_split(config.data, "train")
@@ -168,6 +169,9 @@ def _announce(config: TrainConfig, folder: Path, start: run_folder.Start, step: 
         _say(
             "note: a new classifier (model.head=fresh) that nothing trains, so scores are random; see schedule=finetune"
         )
+    for key in ("limit_val_batches", "overfit_batches"):
+        if limit := getattr(config.trainer, key):
+            _say(f"note: all figures are of a part of the validation set, trainer.{key}={limit}; evaluate.py takes all")
 
 
 def _finish(

@@ -5,6 +5,7 @@ Numbers that are none are refused here, with the place where they began.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,12 +93,13 @@ class MeasuringModule(pl.LightningModule):
 
     @torch.no_grad()
     def measure(self, mode: str) -> dict[str, float]:
-        """Accuracy over the validation set in one mode, outside Lightning's own validation."""
+        """Accuracy in one mode over the images of a validation, outside Lightning's own."""
         self.model.eval()
         set_mode(self.model, mode)
         accuracy, loader = Accuracy(self.device), self._data().val_dataloader()
-        heartbeat = Heartbeat(self.print, f"validation before QAT, {mode}", "batch", len(loader))
-        for number, (images, labels) in enumerate(loader):
+        batches = self.config.trainer.batches(len(loader), "val")
+        heartbeat = Heartbeat(self.print, f"validation before QAT, {mode}", "batch", batches)
+        for number, (images, labels) in enumerate(itertools.islice(loader, batches)):
             heartbeat.beat(number, images=len(images))
             self._count(accuracy, images.to(self.device), labels.to(self.device))
         return self._percentages(accuracy)
