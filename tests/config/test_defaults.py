@@ -67,11 +67,11 @@ def test_what_a_group_shares_stands_in_its_base_alone(group: str) -> None:
 
 
 def test_every_size_of_an_architecture_has_its_config_and_the_reverse() -> None:
-    assert {path.stem for path in (config_directory() / "model").glob("*.yaml")} == {*MODELS, "base"}
+    assert {path.stem for path in (config_directory() / "model").glob("*.yaml")} == {*MODELS, "base", "timm"}
 
 
 @pytest.mark.parametrize(
-    ("base", "key"), [("model=base", "model.name"), ("quant=base", "quant.name"), ("data=base", "data.num_classes")]
+    ("base", "key"), [("model=base", "model.name"), ("quant=base", "quant.name"), ("data=base", "data.name")]
 )
 def test_a_base_is_none_to_choose(base: str, key: str) -> None:
     with pytest.raises(OmegaConfBaseException) as raised:

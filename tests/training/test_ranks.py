@@ -163,7 +163,7 @@ def test_a_killed_rank_ends_the_job_and_the_resumed_run_is_the_uninterrupted_one
 def alone(rank: int, config: dict[str, Any], folder: Path, message: str) -> None:
     """The first rank waits for the second, which does nothing but live."""
     if rank == 1:
-        time.sleep(6)
+        time.sleep(4)
         return
     with pytest.raises(IntVitError, match=message):
         train(config, folder)
@@ -171,9 +171,9 @@ def alone(rank: int, config: dict[str, Any], folder: Path, message: str) -> None
 
 def alone_until_a_signal(rank: int, config: dict[str, Any], folder: Path) -> None:
     if rank == 1:
-        time.sleep(6)
+        time.sleep(4)
         return
-    threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
     with pytest.raises(SystemExit) as end:
         train(config, folder)
     assert end.value.code == 128 + signal.SIGTERM

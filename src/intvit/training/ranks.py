@@ -100,12 +100,13 @@ def _meeting(trainer: pl.Trainer, interruption: Interruption, minutes: float) ->
     prefix = f"intvit/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     names = {other: f"{prefix}/{other}" for other in range(size)}
     store: TCPStore | None = None
+    refused = ""
     missing = list(range(size))
     while missing:
         if interruption.action:
             interruption.end(interruption.action, "while it waited for other ranks", went_on=False, speaks=rank == 0)
         if time.monotonic() > deadline:
-            absent = ", ".join(map(str, missing)) if store is not None else f"0, expected at {where},"
+            absent = ", ".join(map(str, missing)) if store is not None else f"0, expected at {where}{refused},"
             raise IntVitError(
                 f"rank {rank} of {size} has waited {minutes:g} minutes for rank {absent}: look at what they say; "
                 "trainer.wait_minutes=N waits longer"
@@ -123,9 +124,8 @@ def _meeting(trainer: pl.Trainer, interruption: Interruption, minutes: float) ->
                     multi_tenant=True,
                 )
                 store.set(names[rank], "here")
-            except RuntimeError:  # the first rank is not there yet
-                if rank == 0 and not agent:
-                    raise
+            except RuntimeError as error:  # the first rank is not there yet, or an earlier start still has its port
+                refused = f" ({str(error).splitlines()[0]})"
                 time.sleep(STEP)
                 continue
         missing = [other for other in missing if not store.check([names[other]])]

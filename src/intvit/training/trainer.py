@@ -65,7 +65,7 @@ def build_trainer(config: TrainConfig, folder: Path, epochs: int, step: int, int
             accelerator=config.trainer.accelerator,
             devices=config.trainer.devices,
             num_nodes=config.trainer.num_nodes,
-            strategy=config.trainer.strategy,
+            strategy=_strategy(config.trainer.strategy),
             precision=config.trainer.precision,
             # Not max_steps: Lightning resumes such runs wrongly at the end of an epoch (its issue 19617). Where the
             # schedule ends inside the last epoch, the module says so.
@@ -113,6 +113,11 @@ def finished_loggers(trainer: pl.Trainer) -> Iterator[None]:
     finally:
         if trainer.is_global_zero and any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
             wandb.finish(exit_code=code)
+
+
+def _strategy(asked: str) -> str:
+    """One rank alone needs no group, and so no port, that a dying start of the same job might still hold."""
+    return "auto" if asked.startswith("ddp") and started_ranks().world_size == 1 else asked
 
 
 def _plugins() -> list[Any]:
