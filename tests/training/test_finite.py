@@ -10,7 +10,7 @@ import torch
 from intvit.errors import IntVitError
 from intvit.training.accuracy import Accuracy
 from intvit.training.entry import train
-from intvit.training.finite import where_it_began
+from intvit.training.finite import FiniteWatch, where_it_began
 from intvit.training.module import TrainingModule
 from tests.support.small_models import random_images, small_model
 from tests.support.tiny_runs import rows, tiny
@@ -87,6 +87,14 @@ def test_a_layer_whose_output_is_not_finite_is_found_by_name() -> None:
     assert where_it_began(model, images) == "the loss"
     model.blocks[0].attn.proj.register_forward_hook(lambda module, inputs, output: output * torch.inf)
     assert where_it_began(model, images) == "the output of blocks.0.attn.proj"
+
+
+def test_a_large_gradient_is_still_a_number() -> None:
+    watch = FiniteWatch()
+    watch.look([torch.full((4,), 1e30)], 3)  # the sum of its squares is no float32 any more
+    assert watch.first(wait=True) is None
+    watch.look([torch.ones(4), torch.tensor([1.0, torch.nan])], 5)
+    assert watch.first(wait=True) == 5
 
 
 def test_scores_of_nan_are_counted_as_broken_and_never_as_right() -> None:

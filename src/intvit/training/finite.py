@@ -29,7 +29,7 @@ class FiniteWatch:
 
     def look(self, values: Iterable[Tensor], step: int) -> None:
         """Take note of a loss, or of gradients, of a step."""
-        norms = torch._foreach_norm([value.detach() for value in values])
+        norms = torch._foreach_norm([value.detach() for value in values], ord=math.inf)
         if not norms:
             return
         finite = torch.stack([norm.float() for norm in norms]).isfinite().all()
