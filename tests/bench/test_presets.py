@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from intvit.bench.intervals import FIGURES, figures, intervals
 from intvit.bench.paired import binomial_p, paired
 from intvit.commands import bench_presets, main
 from intvit.errors import IntVitError
@@ -30,11 +32,21 @@ def command(tmp_path: Path) -> list[str]:
 def test_the_table_the_file_and_resuming(command: list[str], capsys, monkeypatch) -> None:
     assert main([*command, "--quant", "lut8"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines][-2:] == ["float", "lut8"]  # and no line of a progress bar
-    figures = json.loads(Path(command[-1]).read_text())
-    row = figures["rows"][1]
+    words = ["calibrated", "preset", "float", "classes", "classes", "lut8", "classes", "classes", "mean"]
+    assert [line.split()[0] for line in lines] == words  # and no line of a progress bar
+    held = json.loads(Path(command[-1]).read_text())
+    row = held["rows"][1]
     assert (row["preset"], row["mismatches"], row["checked"]) == ("lut8", 0, 1)
-    assert row["sets"]["photos"]["agreement"] in (0.0, 50.0, 100.0)
+    assert row["calibration_cpu"] > 0
+    measured = row["sets"]["photos"]
+    assert measured["agreement"] in (0.0, 50.0, 100.0)
+    kinds = {kind: part["count"] for kind, part in measured["classes"].items()}
+    assert kinds == {"seen": 1, "unseen": 1}  # labels 0 and 1; calibration has photos of 0 and 2
+    for key in FIGURES:
+        low, high = measured["intervals"][key]
+        assert low <= measured[key] <= high
+        assert f"{measured[key]:.1f} [{low:.1f}, {high:.1f}]" in lines[5] or key == "divergence"
+    assert (held["rows"][0]["sets"]["photos"]["divergence"], held["rows"][0]["sets"]["photos"]["agreement"]) == (0, 100)
 
     measured = []
     monkeypatch.setattr(bench_presets, "row_of", lambda _, preset, *rest, **how: measured.append(preset) or row)
@@ -44,7 +56,8 @@ def test_the_table_the_file_and_resuming(command: list[str], capsys, monkeypatch
 
 
 def test_figures_of_other_settings_are_not_mixed_in(command: list[str], tmp_path: Path) -> None:
-    Path(command[-1]).write_text(json.dumps({"settings": {"model": "deit_s"}, "rows": []}))
+    held = {"form": bench_presets.FORM, "settings": {"model": "deit_s"}, "rows": []}
+    Path(command[-1]).write_text(json.dumps(held))
     with pytest.raises(
         IntVitError, match=r"figures.json holds figures for --model deit_s, not deit_t; name another file"
     ):
@@ -59,7 +72,7 @@ def test_presets_of_a_folder_are_tested_against_one_of_them(command: list[str], 
     said = capsys.readouterr().out
     assert "found minus another preset on photos" in said
     line = said.splitlines()[-1].split()
-    assert line == ["w4a8", "+0.00", "±", "0.00", "1", "+0.00", "±", "0.00", "1", "+0.0000", "±", "0.0000", "1"]
+    assert line == ["w4a8", "+0.0000", "±", "0.0000", "1", "+0.00", "±", "0.00", "1", "+0.00", "±", "0.00", "1"]
     with pytest.raises(IntVitError, match="--against lut9: not among the presets w4a8, found"):
         bench_presets.main([*command[2:], *more, "--against", "lut9"])
 
@@ -73,6 +86,37 @@ def test_paired_tests_are_exact() -> None:
     mean, error, p = paired(ones, zeros, "top1")
     assert (mean, p) == (50.0, 0.5)
     assert error == pytest.approx(100 * (1 / 3 / 4) ** 0.5)
+
+
+def test_a_file_of_the_older_form_is_named(command: list[str]) -> None:
+    Path(command[-1]).write_text(json.dumps({"settings": {"model": "deit_t"}, "rows": [{"preset": "float"}]}))
+    with pytest.raises(IntVitError, match=r"figures.json holds figures of an older form, without intervals; name"):
+        bench_presets.main(command[2:])
+
+
+def test_intervals_are_those_of_resampled_images() -> None:
+    random = np.random.RandomState(1)
+    values = np.stack([random.normal(3.0, 2.0, 900), 100.0 * (random.uniform(size=900) < 0.9)])
+    ends = intervals(values)
+    assert np.array_equal(ends, intervals(values))  # the seed stands
+    spread = values.std(1) / 900**0.5
+    assert np.allclose(
+        ends, values.mean(1)[:, None] + 1.96 * spread[:, None] * [[-1, 1]], rtol=0, atol=0.2 * spread[:, None]
+    )
+    assert intervals(np.full((1, 5), 7.0)).tolist() == [[7.0, 7.0]]  # equal images leave nothing open
+    assert intervals(np.array([[3.0]])).tolist() == [[3.0, 3.0]]
+
+
+def test_classes_that_calibration_saw_are_told_from_others_where_there_are_both() -> None:
+    images = {"divergence": np.array([0.1, 0.3, 0.5]), "agreement": np.array([1, 1, 0]), "top1": np.array([0, 1, 0])}
+    measured = figures(images, np.array([True, False, False]))
+    assert (measured["count"], measured["agreement"], measured["top1"]) == (3, 200 / 3, 100 / 3)
+    seen, unseen = measured["classes"]["seen"], measured["classes"]["unseen"]
+    assert (seen["count"], seen["divergence"], seen["agreement"], seen["top1"]) == (1, 0.1, 100.0, 0.0)
+    assert (unseen["count"], unseen["divergence"], unseen["agreement"], unseen["top1"]) == (2, 0.4, 50.0, 50.0)
+    assert measured["images"]["divergence"] == [0.1, 0.3, 0.5]
+    for seen_classes in ([True] * 3, [False] * 3):
+        assert figures(images, np.array(seen_classes))["classes"] == {}
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"a": 1}'])

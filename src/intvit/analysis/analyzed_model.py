@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ class AnalyzedModel:
     """A model in eval mode, and how to make it again with other quantization.
 
     calibration_batch: images at once in calibration; train.py's data.eval_batch_size gives its integers to the bit.
+    collecting_cpu: CPU seconds that `collect` took.
     """
 
     name: str
@@ -75,6 +77,7 @@ class AnalyzedModel:
     calibration_batch: int = BATCH
     statistics: dict[str, list[Collected]] | None = None
     known: Known = field(default_factory=dict)
+    collecting_cpu: float = 0.0
 
     def collect(self) -> dict[str, list[Collected]]:
         """What calibration collects for every quantization, once."""
@@ -84,7 +87,9 @@ class AnalyzedModel:
                 every["bits"] = _FACTORS
             collecting = self._build({"*": every})
             collecting.load_state_dict(self.model.state_dict(), strict=False)
+            start = time.process_time()
             self.statistics = collect_statistics(collecting, torch.split(self.calibration, self.calibration_batch))
+            self.collecting_cpu = time.process_time() - start
         return self.statistics
 
     def calibrated(self, quant: QuantConfig) -> nn.Module:

@@ -182,6 +182,12 @@ def calibration_loader(
     return _fixed(config, index, _spread(config, index, images, rank, world_size))
 
 
+def calibration_labels(config: DataConfig, images: int | None = None) -> np.ndarray:
+    """The labels of `calibration_loader`'s photos, int64 (N,). No photo is read."""
+    index = open_split(config, "train")
+    return index.labels[np.concatenate(_spread(config, index, images, 0, 1))]
+
+
 def augmented_loader(config: DataConfig, images: int) -> ShardLoader:
     """The same images as `calibration_loader` under the random transform of training, alike at every call."""
     index = open_split(config, "train")
