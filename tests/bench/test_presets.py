@@ -1,14 +1,17 @@
 """`intvit bench presets` on random weights and synthetic photos: its table, its file, and going on after a kill."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from intvit.bench.ablation import cumulative
 from intvit.bench.intervals import FIGURES, figures, intervals
 from intvit.bench.paired import binomial_p, paired
+from intvit.calibration import ABLATION
 from intvit.commands import bench_presets, main
 from intvit.errors import IntVitError
 from intvit.models import create_model
@@ -77,6 +80,41 @@ def test_presets_of_a_folder_are_tested_against_one_of_them(command: list[str], 
         bench_presets.main([*command[2:], *more, "--against", "lut9"])
 
 
+def test_an_ablation_has_a_row_for_every_step_a_picture_and_goes_on(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = (("all off", ("quant.observer.activation=minmax",)), ("mse", ("quant.observer.activation=mse",)))
+    monkeypatch.setattr(bench_presets, "ABLATION", steps)
+    assert main([*command, "--ablate", "lut8"]) == 0
+    held = json.loads(Path(command[-1]).read_text())
+    presets = ["float", "lut8,quant.observer.activation=minmax", "lut8,quant.observer.activation=mse"]
+    assert [row["preset"] for row in held["rows"]] == presets
+    assert [row.get("step") for row in held["rows"]] == [None, "all off", "mse"]
+    assert "\nall off  " in capsys.readouterr().out
+    picture = tmp_path / "figures.png"
+    assert picture.stat().st_size > 10_000
+
+    monkeypatch.setattr(bench_presets, "row_of", lambda *_, **__: pytest.fail("measured again"))
+    whole = picture.read_bytes()
+    assert main([*command, "--ablate", "lut8", "--plot", str(tmp_path / "again" / "picture.png")]) == 0
+    assert (tmp_path / "again" / "picture.png").read_bytes() == whole
+    with pytest.raises(IntVitError, match="holds figures for --ablate lut8, not w4a8"):
+        bench_presets.main([*command[2:], "--ablate", "w4a8"])
+
+
+def test_a_later_value_of_a_step_replaces_an_earlier_one() -> None:
+    steps = [("off", ("a.b=0", "quant/x=one")), ("nothing", ()), ("on", ("quant/x=two", "c=1"))]
+    rows = cumulative("w4a8,a.b=7", steps)
+    assert [row.label for row in rows] == ["off", "nothing", "on"]
+    assert [row.preset for row in rows] == ["w4a8,a.b=0,quant/x=one"] * 2 + ["w4a8,a.b=0,quant/x=two,c=1"]
+
+
+@pytest.mark.parametrize("preset", ["lut8", "w4a8", "w6a6"])
+def test_every_step_of_calibration_is_a_config_and_each_another_one(preset: str) -> None:
+    configs = [compose_quant(row.name, list(row.overrides)) for row in cumulative(preset, ABLATION)]
+    assert all(before != after for before, after in pairwise(configs))
+
+
 def test_paired_tests_are_exact() -> None:
     assert binomial_p(0, 0) == 1.0
     assert binomial_p(5, 0) == 2 / 2**5
@@ -135,6 +173,9 @@ def test_a_file_of_something_else_is_left_alone(
     [
         (["--data", "a=DIR", "a=DIR2"], "--data: the names a, a are not unique"),
         (["--config-dir", "nowhere"], "--config-dir nowhere: holds no quant/*.yaml"),
+        (["--plot", "a.png"], "--plot a.png draws the steps of --ablate PRESET; say which preset"),
+        (["--ablate", "w4a8", "--against", "w4a8"], "--against compares presets, --ablate measures one"),
+        (["--ablate", "w4a8", "--quant", "w4a8"], "argument --quant: not allowed with argument --ablate"),
     ],
 )
 def test_options_that_mean_nothing_are_named(

@@ -11,7 +11,15 @@ from intvit.calibration.ranges import (
     wants_correction,
 )
 
+# The steps of calibration for an ablation: label, and what is overridden beside the steps before; first, all are off.
+ABLATION: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("min-max ranges", ("quant.observer.activation=minmax", "quant.observer.weight=minmax")),
+    ("least squared error", ("quant.observer.activation=mse", "quant.observer.weight=mse")),
+    ("bias correction", ("quant.observer.bias_correction=true",)),
+)
+
 __all__ = [
+    "ABLATION",
     "Known",
     "adopt_ranges",
     "calibrate",

@@ -11,8 +11,8 @@ from intvit.bench.paired import paired
 # Of every figure: heading, width of its column, digits.
 _COLUMNS = {
     "divergence": ("divergence, bits", 25, 4),
-    "agreement": ("agreement, %", 20, 1),
-    "top1": ("top-1, %", 20, 1),
+    "agreement": ("agreement, %", 23, 1),
+    "top1": ("top-1, %", 23, 1),
 }
 
 
