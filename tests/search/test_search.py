@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from intvit.commands import main
 from intvit.commands import search as command
 from intvit.config.presets import config_directory
 from intvit.data.digits import digits_root
+from intvit.data.loading import calibration_loader, first_images
 from intvit.errors import IntVitError
 from intvit.export.record import record
 from intvit.files import write_text
@@ -80,15 +82,19 @@ def test_one_collection_of_statistics_gives_the_program_of_every_preset(run: Pat
     assert program_hash(record(analyzed.calibrated(compose_quant(preset)))) == program_hash(record(whole))
 
 
-def test_images_of_the_search_are_never_those_of_calibration(run: Path) -> None:
+@pytest.mark.parametrize("photos", ["center", "mixed"])
+def test_images_of_the_search_are_never_of_photos_that_calibration_saw(run: Path, photos: str) -> None:
     """Also where --search names the folder that calibration reads, by whatever path."""
-    analyzed = read_model(ModelSource(str(run), calibration_images=32))
+    analyzed = read_model(ModelSource(str(run), calibration_images=32, photos=photos))
+    kept = replace(analyzed.data, calibration_photos="center")
+    calibrated, _ = first_images(calibration_loader(kept), 64 if photos == "mixed" else 32)
+    assert torch.equal(analyzed.calibration, calibrated) == (photos == "center")
     root = digits_root()
     behind = held_out_images(analyzed, None, None, 16)
     for folder in (str(root), f"{root}/../{root.name}"):
         images = held_out_images(analyzed, folder, None, 16)
         assert len(images) == 16
-        assert not any((image == seen).all() for image in images[::2] for seen in analyzed.calibration)
+        assert not any((image == seen).all() for image in images[::2] for seen in calibrated)
         assert torch.equal(images, behind)
 
 

@@ -44,7 +44,8 @@ class ModelSource:
 
     checkpoint: a run folder or .ckpt file of train.py, or weights as docs/weights.md lists them. model, quant: of a
     weights file, its architecture and the preset with overrides after commas. calibration: folder with train-*.tar;
-    None for the run's own data. calibration_images: how many of them. data: folder with val-*.tar instead of the run's.
+    None for the run's own data. calibration_images: how many of them; photos: of which kind, as data.calibration_photos
+    says it, None for the run's own or that of data=imagenet. data: folder with val-*.tar instead of the run's.
     """
 
     checkpoint: str
@@ -53,6 +54,7 @@ class ModelSource:
     calibration: str | None = None
     calibration_images: int = 64
     data: str | None = None
+    photos: str | None = None
 
     @property
     def is_weights(self) -> bool:
@@ -171,7 +173,7 @@ def _of_run(source: ModelSource) -> AnalyzedModel:
     if not trained.quant.enabled or not state["calibrated"]:
         raise IntVitError(f"{folder} has no integer ranges: train with quant=ivit8, or give its weights file")
     reading = without_absent_cache(trained.data)
-    data = replace(reading, root=source.data or trained.data.root, eval_batch_size=BATCH)
+    data = replace(reading, root=source.data or trained.data.root, eval_batch_size=BATCH, **_photos(source))
     if source.data is not None and (classes := state.get("classes")):
         compare_classes(data, classes, str(folder))
     images = _calibration_images(data, source.calibration or trained.data.root, source.calibration_images)
@@ -183,7 +185,7 @@ def _of_weights(source: ModelSource) -> AnalyzedModel:
     if source.calibration is None:
         raise IntVitError(f"{source.checkpoint} is a weights file: say --calibration DIR, a folder of shards")
     preset = photo_config()
-    data = replace(preset, eval_batch_size=BATCH, root=source.data)
+    data = replace(preset, eval_batch_size=BATCH, root=source.data, **_photos(source))
     config = photo_model_config(source.model, weights=source.checkpoint)
     name, *overrides = source.quant.split(",")
     quant = compose_quant(name, overrides)
@@ -192,6 +194,10 @@ def _of_weights(source: ModelSource) -> AnalyzedModel:
     images = _calibration_images(data, source.calibration, source.calibration_images)
     model = build_model(config, quant)
     return AnalyzedModel(f"{source.model} {source.quant}", config, quant, model, data, images, preset.eval_batch_size)
+
+
+def _photos(source: ModelSource) -> dict[str, Any]:
+    return {} if source.photos is None else {"calibration_photos": source.photos}
 
 
 def _calibration_images(data: DataConfig, root: str | None, count: int) -> Tensor:

@@ -1,11 +1,12 @@
 """`intvit bench presets`: how near every quantization preset comes to float on given weights, without training.
 
-Calibration images come from training shards; figures are measured on validation shards of one or more folders, each
-with its 95 % bootstrap interval over the images. `divergence` is the mean KL divergence of the class probabilities from
-the float model's, in bits, `agreement` the share of images whose first class is the float model's; both are steadier
-than top-1, which on hundreds of photos is within points of noise. Where a folder has images of classes that the
-calibration photos hold and of others, both are said: photos of few classes calibrate for these. The first `--check`
-images of every set also run through the model and its program on torch and numpy, and differing scores are counted.
+Calibration images are made of photos of training shards, as `--photos` says; figures are measured on validation shards
+of one or more folders, each with its 95 % bootstrap interval over the images. `divergence` is the mean KL divergence of
+the class probabilities from the float model's, in bits, `agreement` the share of images whose first class is the float
+model's; both are steadier than top-1, which on hundreds of photos is within points of noise. Where a folder has images
+of classes that the calibration photos hold and of others, both are said: photos of few classes calibrate for these. The
+first `--check` images of every set also run through the model and its program on torch and numpy, and differing scores
+are counted.
 `--config-dir DIR` adds the presets of DIR/quant, such as those of `intvit search`; `--against PRESET` tests how much
 better it is than each other one on the same images. `--ablate PRESET` measures one preset with calibration's steps all
 off and then added one after the other, a row for each, and draws what each takes off the divergence. With `--json`
@@ -27,8 +28,8 @@ from intvit.calibration import ABLATION
 from intvit.commands.argument_types import at_least, new_file, positive
 from intvit.commands.presets_table import print_header, print_paired, print_row
 from intvit.config.presets import presets
+from intvit.data.calibration_photos import PHOTOS_OF
 from intvit.data.loading import calibration_labels
-from intvit.data.presets import photo_config
 from intvit.errors import IntVitError
 from intvit.files import write_bytes, write_json
 from intvit.models import MODELS
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="deit_t", choices=MODELS)
     parser.add_argument("--calibration", required=True, metavar="DIR", help="folder with train-*.tar")
     parser.add_argument("--images", type=positive, default=256, help="calibration images")
+    parser.add_argument("--photos", default="center", choices=list(PHOTOS_OF), help="as data.calibration_photos")
     parser.add_argument("--data", required=True, nargs="+", metavar="NAME=DIR", help="folders with val-*.tar")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--quant", nargs="+", help="presets, with overrides after commas: ivit8_true8,quant/gelu=lut")
@@ -75,14 +77,19 @@ def main(arguments: list[str]) -> int:
     chosen = _chosen(options)
     if plot := _plot_file(options):
         from intvit.reports.ablation_plot import waterfall  # before anything is measured: it may not be installed
-    data = replace(photo_config(), eval_batch_size=BATCH)
-    analyzed = read_model(
-        ModelSource(options.weights, options.model, calibration=options.calibration, calibration_images=options.images)
+    source = ModelSource(
+        options.weights,
+        options.model,
+        calibration=options.calibration,
+        calibration_images=options.images,
+        photos=options.photos,
     )
+    analyzed = read_model(source)
+    data = replace(analyzed.data, eval_batch_size=BATCH)
     classes = sorted(set(calibration_labels(replace(data, root=options.calibration), options.images).tolist()))
     sets = [load_images(*_named(text), data, options.limit, analyzed.model, classes) for text in options.data]
     rows = [float_row(sets)]
-    print_header(f"{len(analyzed.calibration)} images of {len(classes)} classes")
+    print_header(f"{len(analyzed.calibration)} images ({options.photos}) of {len(classes)} classes")
     print_row(rows[0])
     for each in chosen:
         how: dict[str, Any] = {"check": options.check, "config_dir": options.config_dir}
@@ -132,7 +139,7 @@ def _own_presets(folder: Path | None) -> list[str]:
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """What makes figures comparable."""
-    keys = ("model", "weights", "calibration", "images", "data", "limit", "check", "ablate")
+    keys = ("model", "weights", "calibration", "images", "photos", "data", "limit", "check", "ablate")
     return {key: getattr(options, key) for key in keys}
 
 
