@@ -38,7 +38,8 @@ class IntegerLinear:
 class Linear(Layer):
     """y = x W^T + b. With `output`, accumulators are requantized into that range; without, they are returned.
 
-    Weights: symmetric per output channel, s_w = clip * max|w| / (2^(bits-1) - 1). Bias: int32 of b + correction at
+    Weights: symmetric per output channel, s_w = clip * max|w| / (2^(bits-1) - 1); `rounding`, int8 (N, K) or None, is
+    what calibration adds to the nearest codes. Bias: int32 of b + correction at
     s_x * s_w; `correct_biases` (intvit.calibration) finds the correction, which the float function does not have.
     """
 
@@ -46,6 +47,7 @@ class Linear(Layer):
     bias: Tensor | None
     clip: Tensor
     correction: Tensor
+    rounding: Tensor | None
 
     def __init__(
         self, inputs: int, outputs: int, site: SiteConfig, output: Quantizer | None = None, *, bias: bool = True
@@ -62,6 +64,7 @@ class Linear(Layer):
         self.search_clip = site.observer.weight == "mse" and self.bits < 8  # 127 steps lose nothing without it
         self.register_buffer("clip", torch.ones(outputs))
         self.register_buffer("correction", torch.zeros(outputs))
+        self.register_buffer("rounding", None)
         self.corrected = site.observer.bias_correction
         self.mean: _Mean | None = None  # while biases are corrected
         self.output = output
@@ -79,9 +82,18 @@ class Linear(Layer):
         accumulators: AnyTensor = self.record(x) if isinstance(x, Symbol) else self.accumulate(x)
         return accumulators if self.output is None else self.output(accumulators)
 
+    def operand(self, x: AnyTensor) -> AnyTensor:
+        """What the product reads of an input of `forward`."""
+        return x
+
     def matrix(self) -> Tensor:
         """The weight as (N, K)."""
         return self.weight.flatten(1)
+
+    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        if f"{prefix}rounding" in state and self.rounding is None:  # of a model whose rounding has been chosen
+            self.rounding = torch.zeros_like(state[f"{prefix}rounding"], device=self.clip.device)
+        super()._load_from_state_dict(state, prefix, *rest)
 
     @torch.no_grad()
     def finish(self) -> None:
@@ -102,9 +114,8 @@ class Linear(Layer):
 
     def integer_parameters(self, input_scale: Tensor) -> IntegerLinear:
         """`integer_linear` of this layer."""
-        return integer_linear(
-            self.matrix(), self.bias, self.correction, self.clip, input_scale, bits=self.bits, clipped=self.search_clip
-        )
+        tensors = self.matrix(), self.bias, self.correction, self.clip, self.rounding, input_scale
+        return integer_linear(*tensors, bits=self.bits, clipped=self.search_clip)
 
     def start_correction(self) -> None:
         """From now on float outputs are averaged, and integer ones corrected towards their means."""
@@ -132,7 +143,7 @@ class Linear(Layer):
     def record(self, x: Symbol) -> Symbol:
         """Emit `linear`."""
         bias = None if self.bias is None else self.bias.detach()
-        tensors = self.matrix().detach(), bias, self.correction, self.clip
+        tensors = self.matrix().detach(), bias, self.correction, self.clip, self.rounding
         form = {"bits": self.bits, "clipped": self.search_clip, "rows": len(self.correction)}
         self.derived = x.builder.derive(integer_linear, *tensors, x.scale, site=self.name, **form)
 
@@ -152,6 +163,7 @@ def integer_linear(
     bias: Tensor | None,
     correction: Tensor,
     clip: Tensor,
+    rounding: Tensor | None,
     input_scale: Tensor,
     *,
     bits: int,
@@ -159,8 +171,8 @@ def integer_linear(
 ) -> IntegerLinear:
     """Integer weight and bias; only IEEE-exact operations, so that every device finds the same integers.
 
-    weight: float32 (N, K). bias, correction, clip: float32 (N,). input_scale: float64 () or (N,). clipped: whether the
-    clip may be below 1.
+    weight: float32 (N, K). bias, correction, clip: float32 (N,). rounding: int8 (N, K), added to the nearest codes.
+    input_scale: float64 () or (N,). clipped: whether the clip may be below 1.
     """
     largest = 2 ** (bits - 1) - 1
     scale = divide(weight.abs().amax(1) * clip, largest)
@@ -170,7 +182,9 @@ def integer_linear(
     scale = torch.maximum(scale, smallest).clamp(min=1e-30)
     codes = (weight / scale[:, None]).round_()  # |w| / scale rounds to `largest` at most unless clipped
     inside = codes.abs() <= largest if clipped else None
-    codes = (codes.clamp(-largest, largest) if clipped else codes).to(torch.int8)
+    if rounding is not None:
+        codes = codes.add_(rounding)
+    codes = (codes.clamp(-largest, largest) if clipped or rounding is not None else codes).to(torch.int8)
     accumulator_scale = scale.double() * input_scale
     rounded = torch.floor(bias.double() / accumulator_scale + 0.5)
     return IntegerLinear(codes, rounded.to(torch.int32), accumulator_scale, scale, inside)
@@ -232,9 +246,9 @@ class PatchEmbed(Linear):
 
     def forward(self, x: AnyTensor) -> AnyTensor:
         """(B, C, H, W) -> accumulators or reals (B, H/P * W/P, N)."""
-        return super().forward(self.patches(x))
+        return super().forward(self.operand(x))
 
-    def patches(self, x: AnyTensor) -> AnyTensor:
+    def operand(self, x: AnyTensor) -> AnyTensor:
         """(B, C, H, W) -> (B, L, C*P*P), patches row by row, (c, y, x) inside a patch."""
         if isinstance(x, Symbol):
             length = (x.shape[1] // self.patch) * (x.shape[2] // self.patch)
