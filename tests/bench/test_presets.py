@@ -69,14 +69,14 @@ def test_figures_of_other_settings_are_not_mixed_in(command: list[str], tmp_path
 
 def test_presets_of_a_folder_are_tested_against_one_of_them(command: list[str], tmp_path: Path, capsys) -> None:
     (tmp_path / "more" / "quant").mkdir(parents=True)
-    (tmp_path / "more" / "quant" / "found.yaml").write_text("defaults:\n  - w4a8\n  - _self_\nname: found\n")
-    more = ["--config-dir", str(tmp_path / "more"), "--quant", "w4a8", "found", "--against", "found"]
+    (tmp_path / "more" / "quant" / "found.yaml").write_text("defaults:\n  - lut8\n  - _self_\nname: found\n")
+    more = ["--config-dir", str(tmp_path / "more"), "--quant", "lut8", "found", "--against", "found"]
     assert main([*command, *more]) == 0
     said = capsys.readouterr().out
     assert "found minus another preset on photos" in said
     line = said.splitlines()[-1].split()
-    assert line == ["w4a8", "+0.0000", "±", "0.0000", "1", "+0.00", "±", "0.00", "1", "+0.00", "±", "0.00", "1"]
-    with pytest.raises(IntVitError, match="--against lut9: not among the presets w4a8, found"):
+    assert line == ["lut8", "+0.0000", "±", "0.0000", "1", "+0.00", "±", "0.00", "1", "+0.00", "±", "0.00", "1"]
+    with pytest.raises(IntVitError, match="--against lut9: not among the presets lut8, found"):
         bench_presets.main([*command[2:], *more, "--against", "lut9"])
 
 

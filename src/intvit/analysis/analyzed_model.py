@@ -95,17 +95,19 @@ class AnalyzedModel:
         return self.statistics
 
     def calibrated(self, quant: QuantConfig) -> nn.Module:
-        """The weights under another quantization, in integer mode, with the ranges that `calibrate` would find for it.
+        """The weights under another quantization, in integer mode, as `calibrate` would make them.
 
-        They are found from one collection of statistics, bias correction included: the same integers in a fraction of
-        the time.
+        Where it looks for ranges alone, these are found from one collection of statistics, bias correction included:
+        the same integers in a fraction of the time.
         """
-        statistics = self.collect()
         model = build_model(self.config, quant, load=False)
         model.load_state_dict(dict(self.model.named_parameters()), strict=False)
-        find_ranges(model, statistics, self.known)
+        batches = torch.split(self.calibration, self.calibration_batch)
+        if not quant.calibration.ranges_alone:
+            return calibrate(model, batches)
+        find_ranges(model, self.collect(), self.known)
         kept: list[Tensor] = []
-        for images in torch.split(self.calibration, self.calibration_batch):
+        for images in batches:
             if wants_correction(kept):
                 kept.append(images)
         correct_biases(model, kept)

@@ -107,11 +107,15 @@ def _calibrated(
     analyzed: AnalyzedModel, name: str, overrides: Sequence[str], config_dir: Path | None
 ) -> tuple[nn.Module, float]:
     """The model and the CPU seconds that calibration takes for this preset alone, whichever came before it."""
-    analyzed.collect()
+    quant = compose_quant(name, list(overrides), config_dir)
+    shared = 0.0
+    if quant.calibration.ranges_alone:
+        analyzed.collect()
+        shared = analyzed.collecting_cpu
     analyzed.known.clear()  # ranges that another preset's calibration found
     start = time.process_time()
-    model = analyzed.calibrated(compose_quant(name, list(overrides), config_dir))
-    return model, analyzed.collecting_cpu + time.process_time() - start
+    model = analyzed.calibrated(quant)
+    return model, shared + time.process_time() - start
 
 
 def _float_top1(images: ImageSet) -> float:

@@ -13,9 +13,28 @@ from intvit.calibration.ranges import (
 
 # The steps of calibration for an ablation: label, and what is overridden beside the steps before; first, all are off.
 ABLATION: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("min-max ranges", ("quant.observer.activation=minmax", "quant.observer.weight=minmax")),
-    ("least squared error", ("quant.observer.activation=mse", "quant.observer.weight=mse")),
-    ("bias correction", ("quant.observer.bias_correction=true",)),
+    (
+        "ranges alone",
+        (
+            "quant.bits.edges=null",
+            "quant.bits.gelu_input=null",
+            "quant.calibration.rotation=none",
+            "quant.calibration.centering=false",
+            "quant.calibration.heads=none",
+            "quant.calibration.offsets=false",
+            "quant.calibration.equalization=none",
+            "quant.calibration.rounding=nearest",
+            "quant.observer.bias_correction=false",
+        ),
+    ),
+    ("8 bits at the edges", ("quant.bits.edges=8",)),
+    ("8 bits into GELU", ("quant.bits.gelu_input=8",)),
+    ("offsets", ("quant.calibration.offsets=true",)),
+    ("centering", ("quant.calibration.centering=true",)),
+    ("heads", ("quant.calibration.heads=hadamard",)),
+    ("equalization", ("quant.calibration.equalization=search",)),
+    ("rotation", ("quant.calibration.rotation=orthogonal",)),
+    ("rounding and bias", ("quant.calibration.rounding=gptq", "quant.observer.bias_correction=true")),
 )
 
 __all__ = [
