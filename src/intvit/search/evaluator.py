@@ -85,11 +85,19 @@ class Evaluator:
             logits = torch.cat([analyzed.model(batch) for batch in torch.split(images, BATCH)])
         self.reference = logits.double().softmax(1)
         self._known: dict[str, Tensor] = {}
+        self._presets: dict[str, Program] = {}
         analyzed.collect()
 
     def program(self, candidate: Candidate) -> Program:
-        """The integer program of a candidate, calibrated as train.py's schedule=calibrate does it."""
-        return record(self.analyzed.calibrated(candidate.quant()))
+        """The integer program of a candidate, calibrated as train.py's schedule=calibrate does it.
+
+        Those of presets are kept: they are asked for several times, and may be half a minute's work.
+        """
+        if candidate.overrides:
+            return record(self.analyzed.calibrated(candidate.quant()))
+        if candidate.preset not in self._presets:
+            self._presets[candidate.preset] = record(self.analyzed.calibrated(candidate.quant()))
+        return self._presets[candidate.preset]
 
     def used(self, candidate: Candidate) -> Usage:
         """What the program of a candidate uses; no image is run."""

@@ -80,14 +80,15 @@ class SearchSettings:
     """How thoroughly to search.
 
     alone_images, search_images, final_images: images for a single change, for a candidate, and for the last ones, which
-    are others. trials: candidates that Optuna draws, twice. bits: widths to try. seed: of Optuna.
+    are others. trials: candidates that Optuna draws, twice. bits: widths to try, by the names of WIDTHS. seed: of
+    Optuna.
     """
 
     alone_images: int
     search_images: int
     final_images: int
     trials: int
-    bits: tuple[int, ...]
+    bits: dict[str, tuple[int, ...]]
     seed: int = 0
 
 
