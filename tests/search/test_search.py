@@ -28,7 +28,7 @@ from intvit.search.budget import Usage, usage
 from intvit.search.cached_evaluator import CachedEvaluator, workers
 from intvit.search.evaluator import Candidate, Evaluator, program_hash
 from intvit.search.held_out import held_out_images
-from intvit.search.preset_file import compact
+from intvit.search.preset_file import compact, preset_text
 from intvit.training.entry import train
 from intvit.training.restore import build_model, restore_run
 from tests.support.shared import shared_folder
@@ -228,6 +228,20 @@ def test_patterns_give_every_site_what_the_candidate_gives_it() -> None:
     assert compact(base, alike, sites) == {"blocks.*.attn.qkv": {"bits": {"weight": 4}}}
     alike["blocks.3.attn.qkv"] = {"bits": {"weight": 6}}
     assert list(compact(base, alike, sites)) == ["blocks.*.attn.qkv", "blocks.3.attn.qkv"]
+
+
+def test_a_candidate_with_every_step_of_calibration_is_written_as_such(tmp_path: Path) -> None:
+    overrides = {"blocks.0.attn.qkv": {"bits": {"weight": 4}}}
+    candidate = Candidate("lut8", overrides).with_every_step()
+    assert candidate.quant().calibration == compose_quant("w4a4").calibration
+    (tmp_path / "quant").mkdir()
+    (tmp_path / "quant" / "found.yaml").write_text(preset_text(candidate, ["blocks.0.attn.qkv"], ["a note"]))
+    assert compose_quant("found", [], tmp_path) == replace(candidate.quant(), name="found")
+
+
+def test_the_best_candidates_come_again_with_every_step_of_calibration(found: Path) -> None:
+    rows = (found / "candidates.csv").read_text().splitlines()
+    assert sum("quant/calibration=full" in row for row in rows) >= 1
 
 
 def test_a_journal_is_whole_or_shorter(tmp_path: Path) -> None:

@@ -29,12 +29,14 @@ ABLATION: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("8 bits at the edges", ("quant.bits.edges=8",)),
     ("8 bits into GELU", ("quant.bits.gelu_input=8",)),
+    # Before offsets, which make of weights' rounding errors a shift of the mean.
+    ("bias correction", ("quant.observer.bias_correction=true",)),
     ("offsets", ("quant.calibration.offsets=true",)),
     ("centering", ("quant.calibration.centering=true",)),
     ("heads", ("quant.calibration.heads=hadamard",)),
     ("equalization", ("quant.calibration.equalization=search",)),
     ("rotation", ("quant.calibration.rotation=orthogonal",)),
-    ("rounding and bias", ("quant.calibration.rounding=gptq", "quant.observer.bias_correction=true")),
+    ("rounding", ("quant.calibration.rounding=gptq",)),
 )
 
 __all__ = [
