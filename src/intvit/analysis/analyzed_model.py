@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from intvit.calibration import (
     Known,
+    Progress,
     adopt_ranges,
     calibrate,
     collect_statistics,
@@ -94,17 +95,17 @@ class AnalyzedModel:
             self.collecting_cpu = time.process_time() - start
         return self.statistics
 
-    def calibrated(self, quant: QuantConfig) -> nn.Module:
+    def calibrated(self, quant: QuantConfig, progress: Progress = lambda *_: None) -> nn.Module:
         """The weights under another quantization, in integer mode, as `calibrate` would make them.
 
         Where it looks for ranges alone, these are found from one collection of statistics, bias correction included:
-        the same integers in a fraction of the time.
+        the same integers in a fraction of the time. progress: of the other steps, as `calibrate` takes it.
         """
         model = build_model(self.config, quant, load=False)
         model.load_state_dict(dict(self.model.named_parameters()), strict=False)
         batches = torch.split(self.calibration, self.calibration_batch)
         if not quant.calibration.ranges_alone:
-            return calibrate(model, batches)
+            return calibrate(model, batches, progress=progress)
         find_ranges(model, self.collect(), self.known)
         kept: list[Tensor] = []
         for images in batches:

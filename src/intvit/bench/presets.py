@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.progress import TaskProgressColumn
 from torch import Tensor, nn
 
 from intvit.analysis.analyzed_model import AnalyzedModel
@@ -23,7 +24,7 @@ from intvit.data.loading import first_images, validation_loader
 from intvit.evaluation.check import mismatches
 from intvit.export.record import record
 from intvit.program import Program
-from intvit.progress import count_progress
+from intvit.progress import count_progress, progress_bar
 from intvit.quant.presets import compose_quant
 from intvit.runtime import fastest_runtime
 
@@ -114,7 +115,11 @@ def _calibrated(
         shared = analyzed.collecting_cpu
     analyzed.known.clear()  # ranges that another preset's calibration found
     start = time.process_time()
-    model = analyzed.calibrated(quant)
+    with progress_bar(TaskProgressColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"{name}, calibrating", total=None)
+        model = analyzed.calibrated(
+            quant, progress=lambda _, done, total: bar.update(task, completed=done, total=total)
+        )
     return model, shared + time.process_time() - start
 
 

@@ -1,6 +1,6 @@
 """Calibration: from a float model to one with integer ranges, without training."""
 
-from intvit.calibration.pipeline import calibrate
+from intvit.calibration.pipeline import Progress, calibrate
 from intvit.calibration.ranges import (
     Known,
     adopt_ranges,
@@ -42,6 +42,7 @@ ABLATION: tuple[tuple[str, tuple[str, ...]], ...] = (
 __all__ = [
     "ABLATION",
     "Known",
+    "Progress",
     "adopt_ranges",
     "calibrate",
     "collect_statistics",
