@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from intvit.calibration.dataflow import Dataflow
-from intvit.calibration.folding import fold, linear_readers, pieces, takes_offsets
+from intvit.calibration.folding import linear_readers, pieces
 from intvit.quant.layers import GELU, LayerNorm, Linear
 from intvit.quant.quantizer import Quantizer
 
@@ -32,7 +32,8 @@ def shift_activations(flow: Dataflow, inputs: Mapping[str, Tensor]) -> dict[Quan
         before = flow.writer(act)
         behind = linear_readers(flow, act)
         normed = all(isinstance(reader.layer, LayerNorm) for reader in flow.readers(act))  # which sees no offset
-        if not isinstance(before, Linear) or before.bias is None or not (normed or takes_offsets(behind)):
+        plain = behind is not None and all(reader.joined == 1 and not reader.padded for reader in behind)
+        if not isinstance(before, Linear) or before.bias is None or not (normed or plain):
             continue
         assert before.output is not None
         x = inputs[act.name]
@@ -43,8 +44,8 @@ def shift_activations(flow: Dataflow, inputs: Mapping[str, Tensor]) -> dict[Quan
         weights = None if behind is None else sum(w.square().sum(0) for r in behind for w, _ in pieces(r))
         y = act.real(x)
         after, limits[act.output] = skewed_range(y, act.output.bits, weights=weights)
-        if behind is not None:
-            fold(behind, offset=torch.full_like(pieces(behind[0])[0][0][0], after))
+        for reader in behind or ():
+            reader.layer.offset = torch.tensor(after, dtype=torch.float64, device=x.device)
         act.shift(offset, after)
     return limits
 

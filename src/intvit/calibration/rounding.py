@@ -151,9 +151,9 @@ def _round_layer(layer: Linear, seen: tuple[Moments, Tensor], mean: Tensor, damp
     nearest = torch.round(weight / parameters.weight_scale[:, None])
     layer.rounding = (codes.to(nearest) - nearest).clamp_(-127, 127).to(torch.int8)
     if layer.corrected:
-        products = layer.integer_parameters(scale).weight.double() @ moments.mean() * parameters.scale
-        bias = 0.0 if layer.bias is None else layer.bias.double()
-        layer.correction.copy_(mean - products - bias)
+        layer.correction.zero_()
+        rounded = layer.integer_parameters(scale)
+        layer.correction.copy_(mean - (rounded.weight.double() @ moments.mean() + rounded.bias) * rounded.scale)
 
 
 def gptq(weight: Tensor, covariance: Tensor, steps: int, damping: float) -> Tensor:
@@ -171,16 +171,16 @@ def gptq(weight: Tensor, covariance: Tensor, steps: int, damping: float) -> Tens
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
     # In float32 from here on: what is left of a column is no better known, and most of the time goes into it.
     upper = torch.linalg.cholesky(inverse, upper=True).float()
-    left, codes = weight[:, order].float(), torch.empty_like(weight, dtype=torch.float32)
-    diagonal = upper.diagonal().tolist()
+    left = weight[:, order].t().float().contiguous()  # a column of the weight is a row
+    codes, diagonal = torch.empty_like(left), upper.diagonal().tolist()
     for start in range(0, size, _COLUMNS):
         stop = min(start + _COLUMNS, size)
-        errors = torch.empty(len(left), stop - start, device=left.device)
+        errors = torch.empty_like(left[start:stop])
         for column in range(start, stop):
-            codes[:, column] = left[:, column].round().clamp_(-steps, steps)
-            errors[:, column - start] = (left[:, column] - codes[:, column]).div_(diagonal[column])
-            left[:, column:stop].addr_(errors[:, column - start], upper[column, column:stop], alpha=-1)
-        left[:, stop:] -= errors @ upper[start:stop, stop:]
+            codes[column] = left[column].round().clamp_(-steps, steps)
+            errors[column - start] = (left[column] - codes[column]).div_(diagonal[column])
+            left[column:stop].addr_(upper[column, column:stop], errors[column - start], alpha=-1)
+        left[stop:].addmm_(upper[start:stop, stop:].t(), errors, alpha=-1)
     result = torch.empty_like(codes)
-    result[:, order] = codes
-    return result
+    result[order] = codes
+    return result.t()

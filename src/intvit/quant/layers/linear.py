@@ -39,8 +39,9 @@ class Linear(Layer):
     """y = x W^T + b. With `output`, accumulators are requantized into that range; without, they are returned.
 
     Weights: symmetric per output channel, s_w = clip * max|w| / (2^(bits-1) - 1); `rounding`, int8 (N, K) or None, is
-    what calibration adds to the nearest codes. Bias: int32 of b + correction at
-    s_x * s_w; `correct_biases` (intvit.calibration) finds the correction, which the float function does not have.
+    what calibration adds to the nearest codes. The layer reads x + offset, float64 () or None for 0, where the one before
+    has taken an offset out of a skewed tensor: in integers it is part of the bias. Bias: int32 of b + correction at s_x * s_w;
+    `correct_biases` (intvit.calibration) finds the correction, which the float function does not have.
     """
 
     weight: Tensor  # a parameter, but in MeanScores
@@ -48,6 +49,7 @@ class Linear(Layer):
     clip: Tensor
     correction: Tensor
     rounding: Tensor | None
+    offset: Tensor | None
 
     def __init__(
         self, inputs: int, outputs: int, site: SiteConfig, output: Quantizer | None = None, *, bias: bool = True
@@ -65,6 +67,7 @@ class Linear(Layer):
         self.register_buffer("clip", torch.ones(outputs))
         self.register_buffer("correction", torch.zeros(outputs))
         self.register_buffer("rounding", None)
+        self.register_buffer("offset", None)
         self.corrected = site.observer.bias_correction
         self.mean: _Mean | None = None  # while biases are corrected
         self.output = output
@@ -73,6 +76,7 @@ class Linear(Layer):
     def forward(self, x: AnyTensor) -> AnyTensor:
         """Real (B, ..., K) -> (B, ..., N); QTensor likewise; Symbol: emit `linear` (and `requantize`)."""
         if isinstance(x, Tensor):
+            x = x if self.offset is None else x + self.offset.to(x.dtype)
             y = F.linear(x, self.matrix(), self.bias)
             if self.calibrating and self.output is not None:
                 self.output.collect(y)
@@ -91,8 +95,9 @@ class Linear(Layer):
         return self.weight.flatten(1)
 
     def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
-        if f"{prefix}rounding" in state and self.rounding is None:  # of a model whose rounding has been chosen
-            self.rounding = torch.zeros_like(state[f"{prefix}rounding"], device=self.clip.device)
+        for name in ("rounding", "offset"):  # of a model that has been calibrated with them
+            if f"{prefix}{name}" in state and getattr(self, name) is None:
+                setattr(self, name, torch.zeros_like(state[f"{prefix}{name}"], device=self.clip.device))
         super()._load_from_state_dict(state, prefix, *rest)
 
     @torch.no_grad()
@@ -109,12 +114,13 @@ class Linear(Layer):
         accumulator = kernels.linear(rows, parameters.weight, parameters.bias)
         if self.mean is not None:
             accumulator, parameters = self._correct(accumulator, parameters, x.scale)
-        gradient = LinearGradient.apply(x.handle, self.weight, self.bias, x, parameters, kernels)
+        tensors = x.handle, self.weight, self.bias, self.offset
+        gradient = LinearGradient.apply(*tensors, x, parameters, kernels)
         return QTensor(accumulator.view(*x.values.shape[:-1], -1), gradient, parameters.scale, 32)
 
     def integer_parameters(self, input_scale: Tensor) -> IntegerLinear:
         """`integer_linear` of this layer."""
-        tensors = self.matrix(), self.bias, self.correction, self.clip, self.rounding, input_scale
+        tensors = self.matrix(), self.bias, self.correction, self.clip, self.rounding, self.offset, input_scale
         return integer_linear(*tensors, bits=self.bits, clipped=self.search_clip)
 
     def start_correction(self) -> None:
@@ -143,7 +149,7 @@ class Linear(Layer):
     def record(self, x: Symbol) -> Symbol:
         """Emit `linear`."""
         bias = None if self.bias is None else self.bias.detach()
-        tensors = self.matrix().detach(), bias, self.correction, self.clip, self.rounding
+        tensors = self.matrix().detach(), bias, self.correction, self.clip, self.rounding, self.offset
         form = {"bits": self.bits, "clipped": self.search_clip, "rows": len(self.correction)}
         self.derived = x.builder.derive(integer_linear, *tensors, x.scale, site=self.name, **form)
 
@@ -164,6 +170,7 @@ def integer_linear(
     correction: Tensor,
     clip: Tensor,
     rounding: Tensor | None,
+    offset: Tensor | None,
     input_scale: Tensor,
     *,
     bits: int,
@@ -172,7 +179,7 @@ def integer_linear(
     """Integer weight and bias; only IEEE-exact operations, so that every device finds the same integers.
 
     weight: float32 (N, K). bias, correction, clip: float32 (N,). rounding: int8 (N, K), added to the nearest codes.
-    input_scale: float64 () or (N,). clipped: whether the clip may be below 1.
+    offset: of the input, float64 () or (N,). input_scale: float64 () or (N,). clipped: whether the clip may be below 1.
     """
     largest = 2 ** (bits - 1) - 1
     scale = divide(weight.abs().amax(1) * clip, largest)
@@ -185,6 +192,8 @@ def integer_linear(
     if rounding is not None:
         codes = codes.add_(rounding)
     codes = (codes.clamp(-largest, largest) if clipped or rounding is not None else codes).to(torch.int8)
+    if offset is not None:
+        bias = bias.double() + codes.sum(1, dtype=torch.int64) * offset * scale.double()
     accumulator_scale = scale.double() * input_scale
     rounded = torch.floor(bias.double() / accumulator_scale + 0.5)
     return IntegerLinear(codes, rounded.to(torch.int32), accumulator_scale, scale, inside)
@@ -207,24 +216,27 @@ class LinearGradient(torch.autograd.Function):
         x_handle: Tensor,
         weight: Tensor,
         bias: Tensor | None,
+        offset: Tensor | None,
         x: QTensor,
         parameters: IntegerLinear,
         kernels: Kernels,
     ) -> Tensor:
-        ctx.save_for_backward(x.values, parameters.weight, parameters.weight_scale, parameters.inside)
+        ctx.save_for_backward(x.values, parameters.weight, parameters.weight_scale, parameters.inside, offset)
         ctx.scale, ctx.x_bits, ctx.weight_shape, ctx.kernels = x.scale, x.bits, weight.shape, kernels
         device = x.values.device
         return handle(*x.values.shape[:-1], len(parameters.scale), device=device, dtype=gradient_dtype(device))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        codes, weight, weight_scale, inside = ctx.saved_tensors
+        codes, weight, weight_scale, inside, offset = ctx.saved_tensors
         g, x = gradient.reshape(-1, gradient.shape[-1]), codes.flatten(0, -2)
         operands = x, weight, weight_scale, ctx.scale, ctx.x_bits
         dx, dw, db = ctx.kernels.linear_gradient(g, *operands, ctx.needs_input_grad[:3])
         if dw is not None:
+            if offset is not None:
+                dw = dw + ((g.sum(0) if db is None else db) * offset.to(dw.dtype))[:, None]
             dw = (dw if inside is None else dw.mul_(inside)).view(ctx.weight_shape)
-        return None if dx is None else dx.view(codes.shape), dw, db, None, None, None
+        return None if dx is None else dx.view(codes.shape), dw, db, None, None, None, None
 
 
 class PatchEmbed(Linear):

@@ -52,7 +52,8 @@ class GELU(Layer):
     """GELU, or another activation, of signed codes of at most 8 bits: see `activation_family`.
 
     before, after: float64 (), None for 0. The layer is function(x + before) - after, so that skewed ranges use all
-    codes; the layers beside it have the offsets in their biases. `shiftable` says which families can.
+    codes: the layer before has the one in its bias, the linear layers behind have the other as theirs. `shiftable` says
+    which families can.
     """
 
     before: Tensor | None
