@@ -74,7 +74,7 @@ def calibrate(
     model.eval()
     batches = (batch.to(device) for batch in _batches(images, whole_number("batch_size", batch_size)))
     limits: dict[Quantizer, float] = {}
-    if _reparametrizes(config) or config.rounding != "nearest":
+    if not config.ranges_alone:
         first = list(_until(batches, -(-config.images // world_size())))
         shared = _shared(first, config.images)
         limits = reparametrize(model, config, shared)
@@ -94,11 +94,6 @@ def calibrate(
         count = -int(all_reduce(torch.tensor(-len(kept)), "max"))
         correct_biases(model, kept[:count])
     return model
-
-
-def _reparametrizes(config: CalibrationConfig) -> bool:
-    steps = config.rotation, config.heads, config.equalization
-    return config.centering or config.offsets or any(step != "none" for step in steps)
 
 
 def _batches(images: Images | Iterable[Images | Sequence[Images]], size: int) -> Iterator[Tensor]:
