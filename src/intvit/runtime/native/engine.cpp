@@ -1,13 +1,10 @@
 // The engine: a checked plan, memory for images, and threads. See abi.h for the interface.
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdio>
-#include <functional>
-#include <mutex>
-#include <thread>
 
 #include "step.h"
+#include "team.h"
 #include "tile.h"
 
 const View& Plan::checked(const View& view) const {
@@ -45,91 +42,6 @@ std::unique_ptr<Step> make_step(const Plan& plan) {
     }
 }
 
-// Threads that wait for work together with the caller.
-class Team {
-public:
-    explicit Team(int size) : size(size) {
-        for (int i = 1; i < size; i++) threads.emplace_back([this, i] { serve(i); });
-    }
-    ~Team() {
-        start([](int) {}, true);
-        for (std::thread& thread : threads) thread.join();
-    }
-
-    // work(0) here and work(1) .. work(size - 1) on the others; returns when all are done. Throws what one of them threw.
-    void run(const std::function<void(int)>& work) {
-        if (size == 1) {
-            [[maybe_unused]] const ThreadState state;
-            return work(0);
-        }
-        failure = nullptr;
-        start(work, false);
-        attempt(0);
-        std::unique_lock<std::mutex> lock(mutex);
-        done.wait(lock, [this] { return finished == size - 1; });
-        if (failure) std::rethrow_exception(failure);
-    }
-
-    // Every thread calls it; returns when all have.
-    void barrier() {
-        if (size == 1) return;
-        const int64_t round = rounds.load();
-        if (arrived.fetch_add(1) == size - 1) {
-            arrived = 0;
-            rounds.fetch_add(1);
-        } else {
-            for (int spins = 0; rounds.load(std::memory_order_acquire) == round; spins++)
-                if (spins > 2000) std::this_thread::yield();
-        }
-    }
-
-private:
-    void start(const std::function<void(int)>& work, bool last) {
-        const std::lock_guard<std::mutex> lock(mutex);
-        job = work;
-        stopping = last;
-        finished = 0;
-        generation++;
-        begin.notify_all();
-    }
-
-    void attempt(int index) {
-        try {
-            [[maybe_unused]] const ThreadState state;
-            job(index);
-        } catch (...) {
-            const std::lock_guard<std::mutex> lock(mutex);
-            failure = std::current_exception();
-        }
-    }
-
-    void serve(int index) {
-        for (int64_t seen = 0;;) {
-            {
-                std::unique_lock<std::mutex> lock(mutex);
-                begin.wait(lock, [&] { return generation != seen; });
-                seen = generation;
-                if (stopping) return;
-            }
-            attempt(index);
-            const std::lock_guard<std::mutex> lock(mutex);
-            if (++finished == size - 1) done.notify_one();
-        }
-    }
-
-    const int size;
-    vector<std::thread> threads;
-    std::mutex mutex;
-    std::condition_variable begin, done;
-    std::function<void(int)> job;
-    std::exception_ptr failure;
-    int64_t generation = 0;
-    int finished = 0;
-    bool stopping = false;
-    std::atomic<int> arrived{0};
-    std::atomic<int64_t> rounds{0};
-};
-
 class Engine {
 public:
     Engine(const BufferDescription* descriptions, int64_t buffer_count, const StepDescription* list, int64_t step_count,
@@ -160,7 +72,7 @@ public:
     }
 
     void run(const uint8_t* pixels, int64_t batch, int32_t* scores) {
-        const std::lock_guard<std::mutex> lock(mutex);
+        const std::unique_lock<std::mutex> turn = team.turn();
         if (batch >= threads)
             run_images(pixels, batch, scores);
         else
@@ -254,7 +166,6 @@ private:
     vector<std::atomic<int64_t>> counters;
     vector<int64_t> times;
     int64_t image_bytes = 0, held = 0;
-    std::mutex mutex;
     Team team;
 };
 

@@ -78,8 +78,10 @@ class NativeRuntime:
     """
 
     def __init__(self, program: Program, threads: int | None = None, path: str | None = None) -> None:
-        self.program = program
-        self.threads = usual_threads() if threads is None else whole_number("threads", threads, 1, MAX_THREADS)
+        self.program, self._wanted = program, (threads, path)
+        self.threads = (
+            min(usual_threads(), MAX_THREADS) if threads is None else whole_number("threads", threads, 1, MAX_THREADS)
+        )
         self._compiled = load_library(path or os.environ.get(VARIABLE) or None)
         self.path: str = self._compiled.intvit_path().decode()
         self._engine = Engine(self._compiled, lower(program, fuse=True), self.threads)
@@ -88,6 +90,10 @@ class NativeRuntime:
         """uint8 [B, C, H, W] -> int32 scores [B, classes]. Raises ProgramError for other images."""
         check_images(self.program, images)
         return self._engine.run(images)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as what it was made from: where it is read, it is lowered and packed for the machine there."""
+        return NativeRuntime, (self.program, *self._wanted)
 
     def trace(self, images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         """Yields (operator name, its output as int64 [B, ...]) in program order, each operator run on its own."""
