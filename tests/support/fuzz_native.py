@@ -87,6 +87,16 @@ def run_sanitized(cases: int, path: str, seed: int = 0) -> str:
     return done.stdout
 
 
+def damaged_plan_file(whole: bytes, rng: random.Random) -> bytes:
+    """Flipped or lost bytes, most of them in the first steps."""
+    data = bytearray(whole)
+    for _ in range(rng.choice([1, 2, 5])):
+        data[rng.randrange(len(data) if rng.random() < 0.2 else 4000)] ^= 1 << rng.randrange(8)
+    if rng.random() < 0.2:
+        del data[rng.randrange(len(data)) :]
+    return bytes(data)
+
+
 class Fuzzer:
     """Damages one program after the other and counts where the cases end."""
 
@@ -250,16 +260,10 @@ class Fuzzer:
         return RAN
 
     def damage_plan_file(self, folder: Path) -> str:
-        """Flipped or lost bytes of a plan file, most of them in its steps."""
-        data = bytearray(plan_bytes(self.program))
-        for _ in range(self.random.choice([1, 2, 5])):
-            data[self.random.randrange(len(data) if self.random.random() < 0.2 else 4000)] ^= (
-                1 << self.random.randrange(8)
-            )
-        if self.random.random() < 0.2:
-            del data[self.random.randrange(len(data)) :]
+        """Flipped or lost bytes of a plan file."""
+        data = damaged_plan_file(plan_bytes(self.program), self.random)
         compiled, error = native_runtime.load_library(self.path), ctypes.create_string_buffer(500)
-        engine = compiled.intvit_open(bytes(data), len(data), self.random.choice([1, 2]), error, len(error))
+        engine = compiled.intvit_open(data, len(data), self.random.choice([1, 2]), error, len(error))
         if not engine:
             return "refused by native library"
         size, classes = compiled.intvit_image_bytes(engine), compiled.intvit_classes(engine)
