@@ -70,8 +70,11 @@ def test_the_path_is_chosen_by_variable(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv(native_runtime.VARIABLE, "scalar")
     assert NativeRuntime(random_program(0)).path == "scalar"
     monkeypatch.setenv(native_runtime.VARIABLE, "sse9")
-    with pytest.raises(IntVitError, match="unknown path 'sse9'"):
+    with pytest.raises(IntVitError, match=r"unknown path 'sse9'.*of which .*scalar run here"):
         NativeRuntime(random_program(0))
+    foreign = next(path for path in native_runtime.PATHS if path not in PATHS)
+    with pytest.raises(IntVitError, match=rf"'{foreign}' of the native runtime does not run.*there are .*scalar"):
+        NativeRuntime(random_program(0), path=foreign)
 
 
 def test_without_a_library_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -135,9 +135,10 @@ class Engine:
 
 def load_library(path: str | None) -> ctypes.CDLL:
     """The library for `path`, or for the fastest path that this machine has. Raises IntVitError where there is none."""
-    if path is not None and path not in PATHS:
-        raise IntVitError(f"unknown path {path!r} of the native runtime; there are {', '.join(PATHS)}")
     compiled = available()
+    if path is not None and path not in PATHS:
+        there = f"there are {', '.join(PATHS)}, of which {', '.join(supported()) or 'none'} run here"
+        raise IntVitError(f"unknown path {path!r} of the native runtime; {there}")
     if not compiled:
         raise IntVitError(
             "runtime=native was not compiled when intvit was installed: install a C++17 compiler (g++ or clang++) and "
@@ -146,7 +147,8 @@ def load_library(path: str | None) -> ctypes.CDLL:
     for name in (path,) if path else PATHS:
         if name in compiled and (loaded := _open(compiled[name])).intvit_supported():
             return loaded
-    raise IntVitError(f"the path {path!r} of the native runtime does not run here; there are {', '.join(supported())}")
+    there = ", ".join(supported())
+    raise IntVitError(f"the path {path!r} of the native runtime does not run on this machine; there are {there}")
 
 
 def available() -> dict[str, Path]:
