@@ -23,7 +23,7 @@ inline bool path_supported() {
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
     return __builtin_cpu_supports("avx2") && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1);
 }
-inline void dot(__m256i& sum, __m256i a, __m256i b) { asm("{vex} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b)); }
+inline void dot(__m256i& sum, __m256i a, __m256i b) { asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b)); }
 #endif
 
 // ROWS x 16 columns: of 16 registers 12 accumulators, two of columns and a row.
