@@ -14,6 +14,7 @@ from torch import Tensor
 from intvit.calibration.dataflow import Dataflow, Reader
 from intvit.calibration.folding import fold, linear_readers, pieces, takes_offsets
 from intvit.quant.layers import LayerNorm, Linear
+from intvit.quant.layers.boundary import Scores
 from intvit.quant.observer import weight_clip
 from intvit.quant.quantizer import Quantizer
 
@@ -32,28 +33,38 @@ class Seen:
 
 @torch.no_grad()
 def equalize(flow: Dataflow, outputs: Mapping[str, Seen]) -> dict[Quantizer, float]:
-    """Give the channels of every norm their scales and offsets; the limits that belong to them, by quantizer."""
+    """Give the channels of every norm their scales and offsets; the limits that belong to them, by quantizer.
+
+    Not those that the classifier reads: calibration images may hold a few classes alone, whose extremes are not those
+    of all.
+    """
     limits: dict[Quantizer, float] = {}
     for norm in flow.layers:
         readers = linear_readers(flow, norm)
-        if isinstance(norm, LayerNorm) and readers is not None and norm.output.bits <= 8:
-            factor, offset, limits[norm.output] = _searched(norm, readers, outputs[norm.name])
-            fold(readers, factor=factor, offset=offset)
-            beta = norm.bias if offset is None else norm.bias - offset
-            norm.bias.copy_(beta / factor)
-            norm.weight.div_(factor)
+        if not isinstance(norm, LayerNorm) or readers is None or norm.output.bits > 8:
+            continue
+        if any(isinstance(reader.layer, Scores) for reader in readers):
+            continue
+        factor, offset, limits[norm.output] = _searched(norm, readers, outputs[norm.name])
+        fold(readers, factor=factor, offset=offset)
+        norm.bias.copy_((norm.bias if offset is None else norm.bias - offset) / factor)
+        norm.weight.div_(factor)
     return limits
 
 
 def _searched(norm: LayerNorm, readers: list[Reader], seen: Seen) -> tuple[Tensor, Tensor | None, float]:
-    """Factor and offset (C,), and the clip limit of (output - offset) / factor."""
-    offset = (seen.high + seen.low) / 2 if takes_offsets(readers) else None
-    largest = torch.maximum(seen.high, -seen.low) if offset is None else (seen.high - seen.low) / 2
+    """Factor and offset (C,), and the clip limit of (output - offset) / factor.
+
+    With offsets, the middle of a channel lies half a step below code 0, so that all 2^bits codes are used alike.
+    """
+    center = (seen.high + seen.low) / 2 if takes_offsets(readers) else torch.zeros_like(seen.low)
+    half = 0.5 if takes_offsets(readers) else 0.0
+    largest = torch.maximum(seen.high - center, center - seen.low)
     parts = [(weight, reader.layer) for reader in readers for weight, _ in pieces(reader)]
     weight = torch.cat([part for part, _ in parts])
     layer = parts[0][1]
     assert isinstance(layer, Linear)
-    steps, rows = 2 ** (norm.output.bits - 1) - 1, seen.rows if offset is None else seen.rows - offset
+    steps, rows = 2 ** (norm.output.bits - 1) - 1, seen.rows - center
     target = rows @ weight.t()
     best, found = torch.inf, (torch.ones_like(largest), 1.0)
     for exponent in _EXPONENTS:
@@ -62,12 +73,14 @@ def _searched(norm: LayerNorm, readers: list[Reader], seen: Seen) -> tuple[Tenso
         even = rows / factor
         limit = float((largest / factor).max())
         for clip in _CLIPS:
-            scale = limit * clip / steps
-            codes = (even / scale).round_().clamp_(-steps - 1, steps).mul_(scale)
+            scale = limit * clip / (steps + half)
+            codes = (even / scale - half).round_().clamp_(-steps - 1, steps).add_(half).mul_(scale)
             error = float(F.linear(codes, rounded).sub_(target).square_().mean())
             if error < best:
-                best, found = error, (factor, limit * clip)
-    return found[0], offset, found[1]
+                best, found = error, (factor, scale)
+    factor, scale = found
+    offset = center + half * scale * factor if half else None
+    return factor, offset, scale * steps
 
 
 def _rounded(weight: Tensor, bits: int) -> Tensor:

@@ -27,9 +27,13 @@ def attentions(flow: Dataflow) -> Iterator[tuple[AttentionCore, Linear, list[Rea
 
 
 @torch.no_grad()
-def center(flow: Dataflow, means: Mapping[str, Tensor]) -> None:
-    """Take the means of keys and values out. means: of outputs (3C,) by name of the layer that gives them."""
-    for _, qkv, readers in attentions(flow):
+def center(flow: Dataflow, means: Mapping[str, Tensor], contexts: Mapping[str, Tensor]) -> None:
+    """Take the means of keys and values out.
+
+    means: of outputs (3C,) by name of the layer that gives them. contexts: rows (rows, C) by name of the attention,
+    which follow.
+    """
+    for core, qkv, readers in attentions(flow):
         if qkv.bias is None:
             continue
         mean = means[qkv.name].to(qkv.bias)
@@ -38,6 +42,7 @@ def center(flow: Dataflow, means: Mapping[str, Tensor]) -> None:
         if takes_offsets(readers):
             assert readers is not None
             qkv.bias[2 * width :] -= mean[2 * width :]
+            contexts[core.name].sub_(mean[2 * width :])
             fold(readers, offset=mean[2 * width :])
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from intvit.calibration.dataflow import Dataflow
+from intvit.calibration.heads import attentions
 from intvit.calibration.folding import linear_readers, pieces
 from intvit.quant.layers import GELU, LayerNorm, Linear
 from intvit.quant.quantizer import Quantizer
@@ -47,6 +48,24 @@ def shift_activations(flow: Dataflow, inputs: Mapping[str, Tensor]) -> dict[Quan
         for reader in behind or ():
             reader.layer.offset = torch.tensor(after, dtype=torch.float64, device=x.device)
         act.shift(offset, after)
+    return limits
+
+
+@torch.no_grad()
+def shift_contexts(flow: Dataflow, contexts: Mapping[str, Tensor]) -> dict[Quantizer, float]:
+    """Give the contexts of attention an offset, through the values, whose weights have the sum one; as above.
+
+    contexts: real (rows, C) of each attention, by name, as the values are now.
+    """
+    limits: dict[Quantizer, float] = {}
+    for core, qkv, readers in attentions(flow):
+        if qkv.bias is None or readers is None or any(reader.joined > 1 or reader.padded for reader in readers):
+            continue
+        weights = sum(w.square().sum(0) for reader in readers for w, _ in pieces(reader))
+        offset, limits[core.context] = skewed_range(contexts[core.name], core.context.bits, weights=weights)
+        qkv.bias[2 * len(qkv.bias) // 3 :] -= offset
+        for reader in readers:
+            reader.layer.offset = torch.tensor(offset, dtype=torch.float64, device=weights.device)
     return limits
 
 

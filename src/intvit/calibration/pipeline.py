@@ -18,7 +18,7 @@ from intvit.arguments import described, is_array, whole_number
 from intvit.calibration.dataflow import Dataflow
 from intvit.calibration.equalization import equalize
 from intvit.calibration.heads import center, turn_heads
-from intvit.calibration.offsets import shift_activations
+from intvit.calibration.offsets import shift_activations, shift_contexts
 from intvit.calibration.ranges import correct_biases, finish_calibration, wants_correction
 from intvit.calibration.rotation import rotate
 from intvit.calibration.rounding import round_weights
@@ -31,7 +31,7 @@ from intvit.quant.observer import all_gather, all_reduce, broadcast, world_size
 from intvit.quant.quantizer import Quantizer
 
 CALIBRATION_BATCH = 64
-_LOOKED_AT = 64  # images, at most: means and extremes need no more
+_LOOKED_AT = 128
 _ROUNDED_WITH = 16  # images at once, so that attention's products fit a cache
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -74,7 +74,7 @@ def calibrate(
     model.eval()
     batches = (batch.to(device) for batch in _batches(images, whole_number("batch_size", batch_size)))
     limits: dict[Quantizer, float] = {}
-    if _reparametrizes(config) or config.rounding != "nearest":
+    if not config.ranges_alone:
         first = list(_until(batches, -(-config.images // world_size())))
         shared = _shared(first, config.images)
         limits = reparametrize(model, config, shared)
@@ -94,11 +94,6 @@ def calibrate(
         count = -int(all_reduce(torch.tensor(-len(kept)), "max"))
         correct_biases(model, kept[:count])
     return model
-
-
-def _reparametrizes(config: CalibrationConfig) -> bool:
-    steps = config.rotation, config.heads, config.equalization
-    return config.centering or config.offsets or any(step != "none" for step in steps)
 
 
 def _batches(images: Images | Iterable[Images | Sequence[Images]], size: int) -> Iterator[Tensor]:
@@ -136,14 +131,14 @@ def reparametrize(model: ImageModel, config: CalibrationConfig, batches: Sequenc
     flow, limits = Dataflow(model), {}
     if config.rotation == "orthogonal":
         rotate(model, flow)
+    if config.heads == "hadamard":
+        turn_heads(flow)
     if config.centering or config.offsets or config.equalization != "none":
         seen = look(model, flow, batches[: _LOOKED_AT // _ROUNDED_WITH])
     if config.centering:
-        center(flow, seen.means)
-    if config.heads == "hadamard":
-        turn_heads(flow)
+        center(flow, seen.means, seen.contexts)
     if config.offsets:
-        limits |= shift_activations(flow, seen.inputs)
+        limits |= shift_activations(flow, seen.inputs) | shift_contexts(flow, seen.contexts)
     if config.equalization == "search":
         limits |= equalize(flow, seen.outputs)
     for tensor in (*model.parameters(), *model.buffers()):

@@ -15,19 +15,20 @@ from intvit.calibration.heads import attentions
 from intvit.models.base import ImageModel
 from intvit.quant.control import set_mode
 from intvit.quant.layer import Layer
-from intvit.quant.layers import GELU, LayerNorm
+from intvit.quant.layers import GELU, AttentionCore, LayerNorm
 
 _ROWS = 1024  # kept of each tensor, spread over the images
 
 
 @dataclass
 class Statistics:
-    """By name of a layer: means of queries, keys and values (3C,); inputs of activation functions, (rows, C); outputs
-    of norms.
+    """By name of a layer: means of queries, keys and values (3C,); inputs of activation functions and contexts of
+    attention, (rows, C); outputs of norms.
     """
 
     means: dict[str, Tensor] = field(default_factory=dict)
     inputs: dict[str, Tensor] = field(default_factory=dict)
+    contexts: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Seen] = field(default_factory=dict)
 
 
@@ -56,6 +57,9 @@ def look(model: ImageModel, flow: Dataflow, batches: Sequence[Tensor]) -> Statis
     def of_activation(layer: Layer, inputs: tuple[Tensor, ...], _: Any) -> None:
         keep(layer, inputs[0])
 
+    def of_attention(layer: Layer, _: Any, output: Tensor) -> None:
+        keep(layer, output)
+
     def of_qkv(layer: Layer, _: Any, output: Tensor) -> None:
         flat = output.flatten(0, -2)
         total, count = sums.get(layer, (torch.zeros_like(flat[0], dtype=torch.float64), 0))
@@ -63,7 +67,8 @@ def look(model: ImageModel, flow: Dataflow, batches: Sequence[Tensor]) -> Statis
 
     hooks = [layer.register_forward_hook(of_norm) for layer in flow.layers if isinstance(layer, LayerNorm)]
     hooks += [layer.register_forward_hook(of_activation) for layer in flow.layers if isinstance(layer, GELU)]
-    hooks += [qkv.register_forward_hook(of_qkv) for _, qkv, _ in attentions(flow)]
+    for core, qkv, _ in attentions(flow):
+        hooks += [core.register_forward_hook(of_attention), qkv.register_forward_hook(of_qkv)]
     try:
         for images in batches:
             model(images)
@@ -74,5 +79,6 @@ def look(model: ImageModel, flow: Dataflow, batches: Sequence[Tensor]) -> Statis
     return Statistics(
         {layer.name: total / count for layer, (total, count) in sums.items()},
         {layer.name: x for layer, x in rows.items() if isinstance(layer, GELU)},
+        {layer.name: x for layer, x in rows.items() if isinstance(layer, AttentionCore)},
         {layer.name: Seen(*ends[layer], rows[layer]) for layer in ends},
     )

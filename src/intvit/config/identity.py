@@ -51,6 +51,7 @@ YOUNGER: dict[str, dict[str, Any]] = {
         "label_field": None,
         "split": None,
         "orientation": "ignore",
+        "calibration_photos": "center",
     },
     "trainer": {
         "wait_minutes": 10,

@@ -174,6 +174,17 @@ class CalibrationConfig(QuantPart):
     damping: Annotated[float, Field(gt=0, le=1)]  # of gptq, share of the mean diagonal
     images: Annotated[int, Field(ge=1)]  # that these steps look at: the first of calibration's
 
+    @property
+    def reparametrizes(self) -> bool:
+        """Whether a step before the ranges changes parameters."""
+        steps = self.rotation, self.heads, self.equalization
+        return self.centering or self.offsets or any(step != "none" for step in steps)
+
+    @property
+    def ranges_alone(self) -> bool:
+        """Whether nothing but ranges is looked for, for which float statistics suffice."""
+        return not self.reparametrizes and self.rounding == "nearest"
+
 
 @dataclass(frozen=True)
 class SiteConfig(QuantPart):

@@ -17,7 +17,7 @@ from intvit.quant.config import GeluConfig, SiteConfig, family_options
 from intvit.quant.kernels import Kernels
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import SMALLEST_FUNCTION_SCALE, Quantizer
-from intvit.quant.tensor import AnyTensor, Derived, QTensor, Symbol, fields_for_emit, handle
+from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, fields_for_emit, handle
 
 
 def activation_family(config: GeluConfig, function: str) -> tuple[Family, Callable[[Tensor], Tensor]]:
@@ -143,8 +143,14 @@ class GELU(Layer):
             shape=x.shape,
             bits=output.bits,
             scale=scale,
-            integers=lambda: fields_for_emit(self.derived.value.function),
+            integers=self._integers,
         )
+
+    def _integers(self) -> Integers:
+        held = fields_for_emit(self.derived.value.function)
+        if table := held.constants.get("table"):  # of the output's codes: one of 4 bits is packed in a checkpoint
+            held.constants["table"] = (table[0], self.output.bits, True)
+        return held
 
 
 @dataclass(frozen=True)
