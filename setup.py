@@ -12,7 +12,13 @@ from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
 
 AVX512 = [*(f"-mavx512{name}" for name in ("f", "bw", "dq", "vl", "vnni", "vbmi")), "-mprefer-vector-width=512"]
-X86_PATHS = {"avx2": ["-mavx2"], "avx512": AVX512, "amx": [*AVX512, "-mamx-tile", "-mamx-int8"]}
+X86_PATHS = {
+    "avx2": ["-mavx2"],
+    "avxvnni": ["-mavx2", "-mavxvnni"],
+    "avx512": AVX512,
+    "amx": [*AVX512, "-mamx-tile", "-mamx-int8"],
+}
+ARM_PATHS = {"neon": ["-march=armv8.2-a+dotprod"], "neon-i8mm": ["-march=armv8.2-a+dotprod+i8mm"]}
 # -fwrapv: overflow of a signed integer wraps; a program that breaks its proven bounds is wrong, never undefined.
 FLAGS = ["-std=c++17", "-O3", "-g0", "-fwrapv", "-fvisibility=hidden", "-pthread"]
 FLAGS += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # of gcc's own intrinsics
@@ -39,8 +45,12 @@ def native_library(path: str, flags: list[str]) -> Extension:
     )
 
 
-x86 = platform.machine().lower() in ("x86_64", "amd64")
-paths = {"scalar": []} | (X86_PATHS if x86 else {})
+machine = platform.machine().lower()
+paths = {"scalar": []}
+if machine in ("x86_64", "amd64"):
+    paths |= X86_PATHS
+elif machine in ("aarch64", "arm64"):
+    paths |= ARM_PATHS
 setup(
     cmdclass={"build_py": BuildWithPresets},
     ext_modules=[native_library(path, flags) for path, flags in paths.items()],

@@ -1,14 +1,15 @@
 """`intvit bench train`, `data` and `runtime`, small: what they write, and what does not depend on a clock."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from intvit.bench.runtime import step_macs
+from intvit.bench.runtime import spread, step_macs, verdict
 from intvit.calibration import calibrate
-from intvit.commands import main
+from intvit.commands import bench_runtime, main
 from intvit.export.record import record
 from intvit.models.presets import random_model
 from intvit.program.cost import macs
@@ -49,7 +50,28 @@ def test_the_native_runtime_is_measured_beside_torch(tmp_path: Path, capsys: pyt
     assert measured["settings"] == {"model": "deit_t", "quant": "ivit8", "batch": 1, "threads": 1, "rounds": 1}
     assert measured["native_cosine"] > 0.9  # it computes the same model
     assert measured["missing"] == {}
-    assert "attention                       12" in capsys.readouterr().out
+    assert 0 < measured["share_of_ceiling"] < 1.5
+    printed = capsys.readouterr().out
+    assert "attention                       12" in printed
+    assert "native against itself: " in printed
+
+
+def test_peers_are_held_to_an_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+    monkeypatch.setattr(bench_runtime, "in_fresh_process", lambda function, options: called.append(options) or 0)
+    assert main(["bench", "runtime", "--isa", "avx2"]) == 0
+    assert called[0].isa == "avx2"
+    assert os.environ["ATEN_CPU_CAPABILITY"] == "avx2"
+    assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+
+
+def test_a_noisy_machine_is_told_from_a_quiet_one() -> None:
+    quiet, uneven = [1.0, 1.01, 0.99, 1.02, 0.98] * 4, [0.7, 1.0, 1.3, 1.0, 1.6] * 4
+    assert spread(quiet) == pytest.approx(0.02)
+    assert spread([1.0] * 19 + [50.0]) == 0.0  # one round that something disturbed
+    assert verdict({"ratio": 1.0, "spread": spread(quiet)}).endswith("ratios beyond that are the runtimes'")
+    assert "too noisy to tell" in verdict({"ratio": 1.0, "spread": spread(uneven)})
+    assert "too noisy to tell" in verdict({"ratio": 1.2, "spread": 0.01})
 
 
 @pytest.mark.parametrize(("name", "side"), [("deit_t", 32), ("swin_t", 56)])

@@ -1,52 +1,26 @@
 """The contract on every path of the native runtime: every preset, a ViT and a Swin, equal to the numpy runtime."""
 
-import functools
 from collections import Counter
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
-from intvit.calibration import calibrate
 from intvit.export.record import record
-from intvit.program import Program
 from intvit.runtime import load_runtime
 from intvit.runtime.native.lowering import lower
 from intvit.runtime.native.runtime import NativeRuntime, supported
 from intvit.runtime.native.steps import Kind
-from tests.support.registry_models import model_of
+from tests.support.preset_programs import preset_cases, small_swin
 from tests.support.registry_models import random_images as images_of_size
-from tests.support.small_models import PRESETS, extreme_images, prepared, random_images, small_model
+from tests.support.small_models import PRESETS
 
 PATHS = supported()
-
-
-def small_swin(preset: str) -> nn.Module:
-    """Two stages, shifted windows with masks, lively random weights."""
-    torch.manual_seed(1)
-    model = model_of("swin_t", preset).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.02 * torch.randn_like(parameter))
-    calibrate(model, [images_of_size(4, 56)])
-    return model
-
-
-@functools.cache  # three tests ask for each
-def cases(preset: str) -> list[tuple[str, Program, np.ndarray]]:
-    """Name, program and images of a small model of each architecture."""
-    vit, swin = prepared(small_model(preset)), small_swin(preset)
-    return [
-        ("vit", record(vit), torch.cat((random_images(4, 1), extreme_images(4))).numpy()),
-        ("swin", record(swin), images_of_size(2, 56).numpy()),
-    ]
 
 
 def images_that_differ(preset: str, paths: list[str]) -> dict[str, int]:
     """Architecture and path -> how many images do not get numpy's scores."""
     found = {}
-    for name, program, images in cases(preset):
+    for name, program, images in preset_cases(preset):
         expected = load_runtime(program, "numpy")(images)
         for path in paths:
             scores = NativeRuntime(program, threads=2, path=path)(images)
@@ -68,7 +42,7 @@ def test_every_preset_with_emulated_amx_tiles(preset: str, emulated_amx: str) ->
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_attention_is_one_step_in_every_preset(preset: str) -> None:
-    for name, program, _ in cases(preset):
+    for name, program, _ in preset_cases(preset):
         kinds = Counter(step.kind for step in lower(program, fuse=True).steps)
         attentions = sum(operator.op in ("softmax", "exponential") for operator in program.operators)
         assert kinds[Kind.ATTENTION] == attentions > 0, name

@@ -2,10 +2,10 @@
 
     python -m tests.support.fuzz_native --cases 3000 [--path avx512]
 
-Every case damages a small random program in one of four ways: bytes of its files; its JSON or its constants with the
-checksum put right; the program after it was read; the plan that goes to the library, behind all checks of the program.
-What loads is run and compared with the numpy runtime; a damaged plan must be refused or run. Prints how many cases
-ended at which check. A crash ends the process with the sanitizer's report.
+Every case damages a small random program in one of five ways: bytes of its files; its JSON or its constants with the
+checksum put right; the program after it was read; the plan that goes to the library, behind all checks of the program;
+the bytes of a plan file. What loads is run and compared with the numpy runtime; a damaged plan must be refused or run.
+Prints how many cases ended at which check. A crash ends the process with the sanitizer's report.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from intvit.program import Constant, Program, bounds, check, load_checkpoint, sa
 from intvit.runtime import load_runtime
 from intvit.runtime.native import runtime as native_runtime
 from intvit.runtime.native.lowering import lower
+from intvit.runtime.native.plan_file import plan_bytes
 from intvit.runtime.native.runtime import Engine, NativeRuntime
 from intvit.runtime.native.steps import Kind
 from tests.support.random_programs import images_for, random_program
@@ -50,7 +51,9 @@ FLAGS = [
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 AVX512 = [f"-mavx512{name}" for name in ("f", "bw", "dq", "vl", "vnni", "vbmi")]
 AMX = [*AVX512, "-mamx-tile", "-mamx-int8", "-DINTVIT_EMULATE_AMX"]  # whose tiles' loads and stores the sanitizers see
-PATHS = {"scalar": [], "avx2": ["-mavx2"], "avx512": AVX512, "amx": AMX}
+AVXVNNI = ["-mavx2", *AVX512, "-DINTVIT_EVEX"]  # with the same instructions of AVX-512
+PATHS = {"scalar": [], "avx2": ["-mavx2"], "avxvnni": AVXVNNI, "avx512": AVX512, "amx": AMX}
+LIMITS = "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=4000"  # leaks: the interpreter's own
 NUMBERS = (0, 1, -1, 2, 3, 7, 8, 31, 32, 62, 63, 64, 127, 128, 255, 256, 2**31 - 1, 2**31, -(2**31), 2**53, 2**63 - 1)
 EQUAL, RAN = "ran, equal to numpy", "plan accepted, ran"
 
@@ -73,7 +76,7 @@ def run_sanitized(cases: int, path: str, seed: int = 0) -> str:
         ]
         environment = os.environ | {
             "LD_PRELOAD": " ".join(preload),
-            "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter's own
+            "ASAN_OPTIONS": LIMITS,
             "UBSAN_OPTIONS": "print_stacktrace=1",
         }
         arguments = ["--cases", str(cases), "--path", path, "--seed", str(seed), "--libraries", folder]
@@ -84,6 +87,16 @@ def run_sanitized(cases: int, path: str, seed: int = 0) -> str:
     return done.stdout
 
 
+def damaged_plan_file(whole: bytes, rng: random.Random) -> bytes:
+    """Flipped or lost bytes, most of them in the first steps."""
+    data = bytearray(whole)
+    for _ in range(rng.choice([1, 2, 5])):
+        data[rng.randrange(len(data) if rng.random() < 0.2 else 4000)] ^= 1 << rng.randrange(8)
+    if rng.random() < 0.2:
+        del data[rng.randrange(len(data)) :]
+    return bytes(data)
+
+
 class Fuzzer:
     """Damages one program after the other and counts where the cases end."""
 
@@ -92,7 +105,7 @@ class Fuzzer:
         self.ends: Counter[tuple[str, str]] = Counter()
 
     def run(self, cases: int, folder: Path) -> None:
-        ways = (self.damage_bytes, self.damage_document, self.damage_program, self.damage_plan)
+        ways = (self.damage_bytes, self.damage_document, self.damage_program, self.damage_plan, self.damage_plan_file)
         for case in range(cases):
             if case % 40 == 0:
                 self.program = random_program(self.random.randrange(400), wide=self.random.random() < 0.2)
@@ -124,7 +137,7 @@ class Fuzzer:
             raise AssertionError(f"scores differ from numpy's: {program.provenance}")
         return EQUAL
 
-    # ------------------------------------------------------------------------------------------------ four ways
+    # ------------------------------------------------------------------------------------------------ five ways
 
     def damage_bytes(self, folder: Path) -> str:
         """Flipped, lost or doubled bytes of a file."""
@@ -244,6 +257,19 @@ class Fuzzer:
         finally:
             native_runtime.describe = original
         engine.run(images_for(self.program, 2, 1))
+        return RAN
+
+    def damage_plan_file(self, folder: Path) -> str:
+        """Flipped or lost bytes of a plan file."""
+        data = damaged_plan_file(plan_bytes(self.program), self.random)
+        compiled, error = native_runtime.load_library(self.path), ctypes.create_string_buffer(500)
+        engine = compiled.intvit_open(data, len(data), self.random.choice([1, 2]), error, len(error))
+        if not engine:
+            return "refused by native library"
+        size, classes = compiled.intvit_image_bytes(engine), compiled.intvit_classes(engine)
+        images, scores = np.zeros((2, size), np.uint8), np.zeros((2, classes), np.int32)
+        compiled.intvit_run(engine, images.ctypes.data, 2, scores.ctypes.data, error, len(error))
+        compiled.intvit_destroy(engine)
         return RAN
 
 

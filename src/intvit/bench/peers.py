@@ -133,4 +133,19 @@ PEERS: dict[str, Callable[[nn.Module, Tensor, int], Run]] = {
     "openvino_bf16": openvino_bf16,
     "openvino_int8": openvino_int8,
 }
+# What holds torch and OpenVINO to an instruction set, in the environment before they are imported.
+ISAS = {
+    isa: {
+        "ATEN_CPU_CAPABILITY": torch_name,
+        "MKL_ENABLE_INSTRUCTIONS": torch_name.upper(),
+        "ONEDNN_MAX_CPU_ISA": onednn_name,
+        "DNNL_MAX_CPU_ISA": onednn_name,
+    }
+    for isa, torch_name, onednn_name in (
+        ("avx2", "avx2", "AVX2"),
+        ("avxvnni", "avx2", "AVX2_VNNI"),
+        ("avx512", "avx512", "AVX512_CORE_VNNI"),
+    )
+}
+HELD = ("torch", "openvino")  # prefixes of the peers that this holds
 PACKAGES = {"torch": "torch", "onnxruntime": "onnxruntime", "openvino": "openvino"}  # prefix of a peer -> distribution

@@ -1,11 +1,14 @@
-"""The native runtime beside other inference runtimes, on one model with random weights: interleaved calls, medians."""
+"""The native runtime beside other inference runtimes, on one model with random weights: interleaved calls, medians.
+
+Native also runs against itself, which shows how much of a difference is the machine's.
+"""
 
 from __future__ import annotations
 
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +32,8 @@ from intvit.runtime.native.runtime import NativeRuntime
 from intvit.runtime.native.steps import Kind, Step
 from intvit.torchvision_fix import ensure_torchvision
 
+CONTROL = "native again"
+QUIET = 0.1  # the most that native may differ from itself in a round for its ratios to others to be told
 LEAST_COSINE = 0.9  # of a peer that computes the same model, be it in 8 bits
 
 
@@ -75,7 +80,7 @@ def measure(
     images = (pixels / 255 - mean) / std
     with torch.inference_mode():
         expected = model(images).numpy()
-    runs: dict[str, Callable[[], Any]] = {"native": lambda: native(pixels.numpy())}
+    runs: dict[str, Callable[[], Any]] = {"native": lambda: native(pixels.numpy())}  # the control comes last in a round
     cosines = {"native": _cosine(native(pixels.numpy()) * program.score_scale, expected)}
     missing = {}
     for name in peers:
@@ -86,11 +91,14 @@ def measure(
             continue
         cosines[name] = _cosine(run(images), expected)
         runs[name] = _bound(run, images)
+    runs[CONTROL] = runs["native"]
     times = _interleaved(runs, settings.rounds, cpu=settings.threads == 1)
     for name, cosine in cosines.items():
         if cosine < LEAST_COSINE:
             raise IntVitError(f"{name} does not compute the float model: cosine of its logits {cosine:.3f}")
     medians = {name: statistics.median(values) for name, values in times.items()}
+    ratios = {name: [a / b for a, b in zip(times[name], times["native"], strict=True)] for name in runs}
+    images_a_second = 1e3 * settings.batch / medians["native"]
     return {
         "machine": machine(),
         "settings": asdict(settings),
@@ -100,18 +108,37 @@ def measure(
         "gmacs": macs(program) * settings.batch / 1e9,
         "native_ms": medians["native"],
         "native_cosine": cosines["native"],
+        "share_of_ceiling": macs(program) * images_a_second / (native.ceiling() * native.threads),
+        "control": {"ratio": statistics.median(ratios[CONTROL]), "spread": spread(ratios[CONTROL])},
         "peers": {
             name: {
                 "ms": medians[name],
-                "ratio": statistics.median(a / b for a, b in zip(times[name], times["native"], strict=True)),
+                "ratio": statistics.median(ratios[name]),
+                "spread": spread(ratios[name]),
                 "cosine": cosines[name],
                 "version": version(PACKAGES[name.partition("_")[0]]),
             }
             for name in runs
-            if name != "native"
+            if name not in ("native", CONTROL)
         },
         "missing": missing,
     }
+
+
+def spread(ratios: Sequence[float]) -> float:
+    """How far the middle 80 % of the ratios reach from their median, as a share of it."""
+    ordered, rank = sorted(ratios), len(ratios) // 10
+    middle = statistics.median(ordered)
+    return max(ordered[-1 - rank] - middle, middle - ordered[rank]) / middle
+
+
+def verdict(control: Mapping[str, float]) -> str:
+    """What native against itself says of the machine: which ratios can be told from 1, or that none can."""
+    off = max(abs(control["ratio"] - 1), control["spread"])
+    seen = f"native against itself: {control['ratio']:.2f}, 80 % of the rounds within {100 * control['spread']:.0f} %"
+    if off > QUIET:
+        return f"{seen}; the machine is too noisy to tell: stop what else runs, or take more --rounds"
+    return f"{seen}; ratios beyond that are the runtimes'"
 
 
 def _bound(run: Run, images: Tensor) -> Callable[[], Any]:

@@ -50,6 +50,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     ),
     "export": {
         "onnx": ("intvit.commands.export_onnx", "a checkpoint as one ONNX file of standard integer operators"),
+        "plan": ("intvit.commands.export_plan", "a checkpoint for the native runtime in C, C++ or Rust programs"),
     },
     "certify": ("intvit.commands.certify", "what every operator of a checkpoint may reach; is an accumulator enough?"),
     "golden": ("intvit.commands.golden", "golden vectors of chosen images for test benches: .npy and hex memory files"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from intvit.data.finding import PATTERNS
 from intvit.data.index import SPLITS
 from intvit.errors import IntVitError
+from intvit.processors import usable_processors
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -92,7 +93,7 @@ def image_size_option(parser: argparse.ArgumentParser) -> None:
 
 def workers_option(parser: argparse.ArgumentParser) -> None:
     """--workers N."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = usable_processors()
     parser.add_argument(
         "--workers", type=positive, default=count, help=f"processes (default {count}, one for each CPU)"
     )

@@ -2,9 +2,11 @@
 
 All run the same weights on the same images: native the integer program of `--quant`, peers the float model of timm, or
 their own 8-bit form of it. Calls are interleaved; the figures are medians, a ratio is the median of the ratios of calls
-that are neighbours in time. With one thread time is the process's CPU time, with more it is wall time. Every peer's
-logits are compared with the float model's; `cosine` is the least similarity of an image's centered logits. Peers that
-are not installed are left out (`pip install intvit[bench]`).
+that are neighbours in time, its spread how far the middle 80 % of them reach. Native against itself, first and last in
+every round, says what differences the machine makes. `ceiling`: the multiply-adds that native's inner product does
+alone, on data in the first-level cache. `--isa avx2` holds all to an instruction set. With one thread time is the
+process's CPU time, with more it is wall time. Every peer's logits are compared with the float model's; `cosine` is the
+least similarity of an image's centered logits. Peers that are not installed are left out (`pip install intvit[bench]`).
 
 With `--device cuda` the cuda runtime is measured by CUDA events beside torch and TensorRT on the GPU; `roofline` is the
 share of the time that the plan's bytes and int8 operations need at the measured copy bandwidth and the card's peak.
@@ -13,14 +15,16 @@ share of the time that the plan's bytes and int8 operations need at the measured
 from __future__ import annotations
 
 import argparse
+import os
 from collections import defaultdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from intvit.bench.peers import PEERS
-from intvit.bench.runtime import RuntimeSettings, measure, models, step_macs
+from intvit.bench.fresh_process import in_fresh_process
+from intvit.bench.peers import HELD, ISAS, PEERS
+from intvit.bench.runtime import RuntimeSettings, measure, models, step_macs, verdict
 from intvit.commands.argument_types import new_file, positive, threads
 from intvit.commands.console_table import print_table
 from intvit.errors import IntVitError
@@ -41,7 +45,8 @@ def _parser() -> argparse.ArgumentParser:
         "--batch", type=positive, nargs="+", help="images of a call; with cuda several (default: 1; 1 8 32 128)"
     )
     parser.add_argument("--threads", type=threads, default=1)
-    parser.add_argument("--path", choices=PATHS, help="of the native runtime (default: the fastest)")
+    parser.add_argument("--path", choices=PATHS, help="of the native runtime (default: that of --isa, or the fastest)")
+    parser.add_argument("--isa", choices=ISAS, help="instruction set that native, torch and OpenVINO are held to")
     parser.add_argument(
         "--peers",
         nargs="*",
@@ -59,16 +64,27 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     """Measure, print the table, optionally write JSON."""
     options = _parser().parse_args(arguments)
-    torch.set_num_threads(options.threads)
     if options.device == "cuda":
+        torch.set_num_threads(options.threads)
         return _on_gpu(options)
     if options.batch and len(options.batch) > 1:
         raise IntVitError("--batch takes one number with --device cpu")
+    if options.isa:
+        os.environ.update(ISAS[options.isa])
+        return int(in_fresh_process(_on_cpu, options))  # the libraries read it when they are imported
+    return _on_cpu(options)
+
+
+def _on_cpu(options: argparse.Namespace) -> int:
+    torch.set_num_threads(options.threads)
     (batch,) = options.batch or [1]
     settings = RuntimeSettings(options.model, options.quant, batch, options.threads, options.rounds)
     model, program, pixels = models(settings)
-    native = NativeRuntime(program, options.threads, options.path)
-    figures = measure(settings, options.peers, model, program, native, pixels)
+    native = NativeRuntime(program, options.threads, options.path or options.isa)
+    held = [name for name in options.peers if not options.isa or name.startswith(HELD)]
+    figures = measure(settings, held, model, program, native, pixels)
+    figures["isa"] = options.isa
+    figures["missing"] |= {name: f"cannot be held to {options.isa}" for name in options.peers if name not in held}
     _print(figures)
     if options.operators:
         _print_operators(native, pixels)
@@ -100,12 +116,15 @@ def _print(figures: dict[str, Any]) -> None:
         f"{settings['rounds']} interleaved rounds, {figures['clock']} time; {figures['machine']}; "
         f"native path {figures['path']}, {figures['memory_mib']:.1f} MiB"
     )
-    print(f"{'':<22}{'ms':>9}{'ratio':>8}{'cosine':>9}  version")
-    print(f"{'native':<22}{figures['native_ms']:>9.1f}{1:>8.2f}{figures['native_cosine']:>9.4f}")
+    print(f"{'':<22}{'ms':>9}{'ratio':>8}{'spread':>8}{'cosine':>9}  version")
+    share = f"  {100 * figures['share_of_ceiling']:.0f} % of the ceiling"
+    print(f"{'native':<22}{figures['native_ms']:>9.1f}{1:>8.2f}{'':>8}{figures['native_cosine']:>9.4f}{share}")
     for name, row in figures["peers"].items():
-        print(f"{name:<22}{row['ms']:>9.1f}{row['ratio']:>8.2f}{row['cosine']:>9.4f}  {row['version']}")
+        spread = f"{100 * row['spread']:>7.0f}%"
+        print(f"{name:<22}{row['ms']:>9.1f}{row['ratio']:>8.2f}{spread}{row['cosine']:>9.4f}  {row['version']}")
     for name, reason in figures["missing"].items():
         print(f"{name:<22}{reason}")
+    print(verdict(figures["control"]))
 
 
 def _print_operators(native: NativeRuntime, pixels: Tensor) -> None:

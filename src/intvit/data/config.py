@@ -7,7 +7,6 @@ Nothing is opened here.
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -16,6 +15,7 @@ from pydantic import Field
 from intvit.arguments import sides_text
 from intvit.config.values import Count, Share, Sides, TypedConfig
 from intvit.errors import IntVitError
+from intvit.processors import usable_processors
 
 IMAGENET_CLASSES = 1000
 
@@ -119,4 +119,4 @@ class DataConfig(TypedConfig):
         """Worker processes of one loader."""
         if self.workers is not None:
             return self.workers
-        return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        return min(8, usable_processors())

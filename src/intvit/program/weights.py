@@ -18,6 +18,7 @@ from intvit.program.program import Constant, ProgramError, container
 
 FILE = "weights.safetensors"
 PACKED_BITS = 4  # constants up to this width are packed
+LEAST_MAPPED = 1 << 16  # bytes of a constant that stays in the file, mapped, until it is used
 _NAMES = {
     np.dtype(f"{kind}int{size}"): f"{kind.upper() or 'I'}{size}" for kind in ("", "u") for size in (8, 16, 32, 64)
 }
@@ -55,7 +56,11 @@ def write(constants: dict[str, Constant], path: Path) -> dict[str, Any]:
 
 
 def read(path: Path, declarations: dict[str, Declaration], entry: dict[str, Any]) -> dict[str, Constant]:
-    """The constants that program.json declares. `entry`: the file's entry there. Raises ProgramError."""
+    """The constants that program.json declares. `entry`: the file's entry there. Raises ProgramError.
+
+    Large ones are read-only views of the file, which must stay as it is while they are used; replacing it, as
+    `save_checkpoint` does, leaves them whole.
+    """
     size = path.stat().st_size
     if entry.get("file") != FILE or type(entry.get("bytes")) is not int or type(entry.get("sha256")) is not str:
         raise ProgramError(f"program.json: 'weights' must give file ({FILE!r}), bytes and sha256; export again")
@@ -70,14 +75,17 @@ def read(path: Path, declarations: dict[str, Declaration], entry: dict[str, Any]
             f"{FILE} does not have the sha256 that program.json states: it was changed; copy or export it again"
         )
     constants = {}
-    with path.open("rb") as file:
-        for name, declared in declarations.items():
-            file.seek(start + spans[name][0])
-            dtype, stored = _storage(declared)
-            array = np.fromfile(file, dtype.newbyteorder("<"), prod(stored)).astype(dtype, copy=False)
-            if declared.bits <= PACKED_BITS:
-                array = unpack(array, declared.shape, declared.signed)
-            constants[name] = Constant(array.reshape(declared.shape), declared.bits, declared.signed)
+    mapped = np.memmap(path, np.uint8, "r")
+    for name, declared in declarations.items():
+        first, stop = (start + place for place in spans[name])
+        data = np.asarray(mapped[first:stop])
+        dtype, _ = _storage(declared)
+        if len(data) < LEAST_MAPPED or first % dtype.itemsize:
+            data = data.copy()
+        array = data.view(dtype.newbyteorder("<")).astype(dtype, copy=False)
+        if declared.bits <= PACKED_BITS:
+            array = unpack(array, declared.shape, declared.signed)
+        constants[name] = Constant(array.reshape(declared.shape), declared.bits, declared.signed)
     return constants
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from intvit.arguments import described
 from intvit.errors import IntVitError
+from intvit.processors import usable_processors
 from intvit.program.checkpoint import load_checkpoint
 from intvit.program.program import Program, ProgramError
 
@@ -89,9 +90,12 @@ def fastest_runtime(program: Program, threads: int = 1) -> Runtime:
 
 
 def usual_threads() -> int:
-    """OMP_NUM_THREADS, or else the number of processors that this process may use."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else len(os.sched_getaffinity(0))
+    """The first number of OMP_NUM_THREADS (`4`, or `4,2` for nested teams), or else the processors that may be used.
+
+    Like OpenMP, what is empty or not a positive number counts for nothing.
+    """
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(wanted) if wanted.isascii() and wanted.isdecimal() and int(wanted) > 0 else usable_processors()
 
 
 def check_images(program: Program, images: np.ndarray) -> None:

@@ -26,10 +26,10 @@ def test_a_few_hundred_cases() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", ["scalar", "avx2", "avx512", "amx"])
+@pytest.mark.parametrize("path", ["scalar", "avx2", "avxvnni", "avx512", "amx"])
 def test_thousands_of_cases(path: str) -> None:
     from intvit.runtime.native.runtime import supported
 
-    if ("avx512" if path == "amx" else path) not in supported():  # amx: its tiles are emulated
+    if ("avx512" if path in ("amx", "avxvnni") else path) not in supported():  # stand-ins for their instructions
         pytest.skip(f"the path {path} does not run here")
     _fuzz(3000, path)

@@ -70,8 +70,11 @@ def test_the_path_is_chosen_by_variable(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv(native_runtime.VARIABLE, "scalar")
     assert NativeRuntime(random_program(0)).path == "scalar"
     monkeypatch.setenv(native_runtime.VARIABLE, "sse9")
-    with pytest.raises(IntVitError, match="unknown path 'sse9'"):
+    with pytest.raises(IntVitError, match=r"unknown path 'sse9'.*of which .*scalar run here"):
         NativeRuntime(random_program(0))
+    foreign = next(path for path in native_runtime.PATHS if path not in PATHS)
+    with pytest.raises(IntVitError, match=rf"'{foreign}' of the native runtime does not run.*there are .*scalar"):
+        NativeRuntime(random_program(0), path=foreign)
 
 
 def test_without_a_library_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -89,6 +92,6 @@ def test_the_amx_path_is_equal_with_emulated_tiles(emulated_amx: str) -> None:
         assert_equal(program, runtime, seed)
 
 
-@pytest.mark.skipif("avx512" not in PATHS, reason="the AMX path uses AVX-512 around its tiles")
-def test_the_amx_path_compiles() -> None:
-    assert "amx" in native_runtime.available()
+@pytest.mark.skipif("avx512" not in PATHS, reason="not an x86 machine of today")
+def test_paths_that_this_machine_lacks_compile() -> None:
+    assert {"amx", "avxvnni"} <= native_runtime.available().keys()

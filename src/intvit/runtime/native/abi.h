@@ -1,12 +1,13 @@
-// The C interface between runtime.py and this library: plain structures and a few functions.
+// The plan as plain structures, and what runtime.py calls besides intvit.h.
 //
-// A plan is a list of steps on buffers. It is lowered from an integer program in Python (runtime/lowering.py), where every
-// function of few arguments has become a table. The library trusts none of it: `intvit_create` checks every index,
+// A plan is a list of steps on buffers. It is lowered from an integer program in Python (lowering.py), where every
+// function of few arguments has become a table. The library trusts none of it: it checks every index,
 // extent, shift and table before anything is computed.
 #pragma once
 #include <cstdint>
 
-enum { ABI = 1 };  // counts changes of this file; runtime.py expects the same number
+#include "intvit.h"
+
 enum { MAX_RANK = 16, MAX_INPUTS = 5, MAX_CONSTANTS = 8, MAX_ATTRIBUTES = 12 };
 
 enum Type : int32_t { I8, U8, I16, U16, I32, U32, I64 };
@@ -42,26 +43,23 @@ struct BufferDescription {
     const void* data;
 };
 
+// A plan file (plan_file.py writes it): this, then the buffers and the steps, then what they refer to. In place of a pointer
+// stands the distance from the start of the file; 0: null.
+struct PlanHeader {
+    char magic[8];  // "intvit\n" and a zero
+    int32_t abi, input, output, padding;
+    int64_t buffer_count, step_count;
+};
+
 extern "C" {
-int32_t intvit_abi();
-// Name of the instruction set that the library is compiled for, and whether this machine has it.
-const char* intvit_path();
-int32_t intvit_supported();
-
 // An engine, or null with one line in `error`. The image is the uint8 buffer `input`, the scores the int32 buffer `output`.
-void* intvit_create(const BufferDescription* buffers, int64_t buffer_count, const StepDescription* steps,
-                    int64_t step_count, int32_t input, int32_t output, int32_t threads, char* error, int64_t error_size);
-void intvit_destroy(void* engine);
-
-// images [batch, bytes of input] -> scores [batch, entries of output]. 0, or 1 with one line in `error`.
-int32_t intvit_run(void* engine, const uint8_t* images, int64_t batch, int32_t* scores, char* error, int64_t error_size);
-
+intvit_engine* intvit_create(const BufferDescription* buffers, int64_t buffer_count, const StepDescription* steps,
+                             int64_t step_count, int32_t input, int32_t output, int32_t threads, char* error,
+                             int64_t error_size);
 // Memory of the image that ran last on the calling thread, where buffers lie at their offsets.
-const void* intvit_memory(void* engine);
-// Bytes that the engine holds: packed constants, and memory of images and threads.
-int64_t intvit_bytes(void* engine);
+const void* intvit_memory(const intvit_engine* engine);
 // Nanoseconds that each step took in all images since the last call, on one thread.
-void intvit_times(void* engine, int64_t* nanoseconds);
+void intvit_times(intvit_engine* engine, int64_t* nanoseconds);
 // Multiply-adds a second of the tile on data in the first-level cache.
 double intvit_ceiling();
 }

@@ -18,6 +18,8 @@ const View& require_rows(const View& view) {
     return view;
 }
 
+enum { UNSIGNED = zero_point_of(false) };  // of the probabilities
+
 class Attention : public Step {
 public:
     explicit Attention(const Plan& plan)
@@ -83,23 +85,28 @@ private:
         key_panels = take(packed_bytes(length, depth));
         key_offset = take(keys * 4);
         value_panels = take(packed_bytes(width, length));
-        rows = take(TILE_ROWS * padded_depth(depth));
+        value_offset = take(panel_count(width) * COLUMNS * 4);
+        rows = take(TILE_ROWS * padded_depth(depth) * int64_t(sizeof(Row)));
         sums = take(2 * TILE_ROWS * COLUMNS * 4);
         logit_rows = take(TILE_ROWS * keys * size_of(logit_type));
         probabilities = take(length * 4);
-        planes = take(2 * TILE_ROWS * padded_depth(length));
+        bytes = take(padded_depth(length));
+        planes = take(2 * TILE_ROWS * padded_depth(length) * int64_t(sizeof(Row)));
     }
 
     template <class Logit> void run_rows(int64_t head, int64_t first, int64_t stop, const Memory& memory) const {
         uint8_t* const base = memory.scratch;
-        int8_t *const keys = reinterpret_cast<int8_t*>(base + key_panels), *const values = reinterpret_cast<int8_t*>(base + value_panels);
-        pack_transposed(at<int8_t>(memory, key, head), key.strides[key.rank - 2], length, depth, 128, nullptr, keys,
+        Column *const keys = reinterpret_cast<Column*>(base + key_panels), *const values = reinterpret_cast<Column*>(base + value_panels);
+        pack_transposed(at<int8_t>(memory, key, head), key.strides[key.rank - 2], length, depth, zero_point_of(true), nullptr, keys,
                         reinterpret_cast<int32_t*>(base + key_offset));
         pack_rows(at<int8_t>(memory, value, head), value.strides[value.rank - 2], width, length, values);
+        if constexpr (UNSIGNED != 0)
+            offsets_of_rows(at<int8_t>(memory, value, head), value.strides[value.rank - 2], width, length,
+                            byte_planes == 2 ? 257 * UNSIGNED : UNSIGNED, reinterpret_cast<int32_t*>(base + value_offset));
         const int64_t stride = query.strides[query.rank - 2];
         for (int64_t row = first; row < stop; row += TILE_ROWS) {
             const int count = int(std::min<int64_t>(TILE_ROWS, stop - row));
-            copy_rows(at<uint8_t>(memory, query, head) + row * stride, stride, count, depth, 0x80, base + rows);
+            copy_rows(at<uint8_t>(memory, query, head) + row * stride, stride, count, depth, true, reinterpret_cast<Row*>(base + rows));
             Logit* x = reinterpret_cast<Logit*>(base + logit_rows);
             switch (mode == Epilogue::ADDED ? bias.type : int32_t(I8)) {
                 case I8: compute_logits<Logit, int8_t>(head, row, count, memory, x); break;
@@ -123,10 +130,11 @@ private:
         WaitingRows<Logit, Bias> waiting(logits, offset, panel_count(length) * COLUMNS, stride);
         for (int64_t start = 0; start < length; start += COLUMNS) {
             const int columns = int(std::min<int64_t>(COLUMNS, length - start));
-            const int8_t* panel = reinterpret_cast<const int8_t*>(memory.scratch + key_panels) + start * padded;
-            tile_beside(memory.scratch + rows, padded, count, panel, (columns + 15) / 16, accumulators,
+            const Column* panel = reinterpret_cast<const Column*>(memory.scratch + key_panels) + start * padded;
+            const Row* a = reinterpret_cast<const Row*>(memory.scratch + rows);
+            tile_beside(a, padded, count, panel, (columns + 15) / 16, accumulators,
                         [&](int most) { waiting.finish(most); });
-            require_exact(memory.scratch + rows, padded, count, panel, columns, 128, offset + start);
+            require_exact(a, padded, count, panel, columns, zero_point_of(true), offset + start);
             waiting.start(accumulators, count, start, columns, added ? other + start : nullptr, x + start);
             std::swap(accumulators, spare);
         }
@@ -137,34 +145,45 @@ private:
     template <class Logit> int64_t weigh(const Logit* x, int64_t head, int64_t row, int r, const Memory& memory) const {
         const int64_t padded = padded_depth(length);
         const uint8_t* excluded = mask.buffer < 0 ? nullptr : at<uint8_t>(memory, mask, head) + row * mask.strides[mask.rank - 2];
-        uint8_t *low = memory.scratch + planes + r * padded, *high = low + TILE_ROWS * padded;
-        if (sizeof(Logit) == 1 && softmax.bytes_suffice())
-            return softmax.run_bytes(reinterpret_cast<const int8_t*>(x), excluded, length, padded, low);
-        memset(low + length, 0, padded - length);
+        Row *low = reinterpret_cast<Row*>(memory.scratch + planes) + r * padded, *high = low + TILE_ROWS * padded;
+        if (sizeof(Logit) == 1 && softmax.bytes_suffice()) {
+            const int8_t* logits = reinterpret_cast<const int8_t*>(x);
+            if constexpr (std::is_same_v<Row, uint8_t>) 
+                return softmax.run_bytes(logits, excluded, length, padded, reinterpret_cast<uint8_t*>(low));
+            uint8_t* p = memory.scratch + bytes;
+            const int64_t total = softmax.run_bytes(logits, excluded, length, padded, p);
+            fill_plane(low, [&](int64_t i) { return p[i]; });
+            return total;
+        }
         uint32_t* p = reinterpret_cast<uint32_t*>(memory.scratch + probabilities);
         const int64_t total = softmax.run(x, excluded, length, p);
-        for (int64_t i = 0; i < length; i++) low[i] = uint8_t(p[i]);
-        if (byte_planes == 2) {
-            memset(high + length, 0, padded - length);
-            for (int64_t i = 0; i < length; i++) high[i] = uint8_t(p[i] >> 8);
-        }
+        fill_plane(low, [&](int64_t i) { return uint8_t(p[i]); });
+        if (byte_planes == 2) fill_plane(high, [&](int64_t i) { return uint8_t(p[i] >> 8); });
         return total;
+    }
+
+    template <class Byte> void fill_plane(Row* plane, const Byte& byte) const {
+        for (int64_t i = 0; i < length; i++) plane[i] = Row(byte(i) + UNSIGNED);
+        memset(plane + length, 0, (padded_depth(length) - length) * sizeof(Row));
     }
 
     void finish_rows(int64_t head, int64_t row, int count, const int64_t* totals, const Memory& memory) const {
         static const int32_t none[COLUMNS] = {};
+        [[maybe_unused]] const int32_t* const offsets = reinterpret_cast<const int32_t*>(memory.scratch + value_offset);
         const int64_t padded = padded_depth(length), stride = out.strides[out.rank - 2];
         int32_t *const low = reinterpret_cast<int32_t*>(memory.scratch + sums), *const high = low + TILE_ROWS * COLUMNS;
-        const uint8_t* const p = memory.scratch + planes;
+        const Row* const p = reinterpret_cast<const Row*>(memory.scratch + planes);
         int8_t* target = const_cast<int8_t*>(at<int8_t>(memory, out, head)) + row * stride;
         for (int64_t start = 0; start < width; start += COLUMNS) {
             const int columns = int(std::min<int64_t>(COLUMNS, width - start));
-            const int8_t* panel = reinterpret_cast<const int8_t*>(memory.scratch + value_panels) + start * padded;
+            const Column* panel = reinterpret_cast<const Column*>(memory.scratch + value_panels) + start * padded;
             tile(p, padded, count, panel, (columns + 15) / 16, low);
             if (byte_planes == 2) {
                 tile(p + TILE_ROWS * padded, padded, count, panel, (columns + 15) / 16, high);
                 for (int i = 0; i < count * COLUMNS; i++) low[i] = int32_t(uint32_t(low[i]) + (uint32_t(high[i]) << 8));
             }
+            if constexpr (UNSIGNED != 0)
+                for (int i = 0; i < count * COLUMNS; i++) low[i] = int32_t(uint32_t(low[i]) + uint32_t(offsets[start + i % COLUMNS]));
             if (averaged)
                 for (int r = 0; r < count; r++) mean->run(low + r * COLUMNS, columns, totals[r], target + r * stride + start);
             else
@@ -186,7 +205,7 @@ private:
     const bool averaged;
     const std::unique_ptr<WeightedMean> mean;
     const Epilogue finish;
-    int64_t parts = 1, key_panels = 0, key_offset = 0, value_panels = 0, rows = 0, sums = 0, logit_rows = 0, probabilities = 0, planes = 0;
+    int64_t parts = 1, key_panels = 0, key_offset = 0, value_panels = 0, value_offset = 0, rows = 0, bytes = 0, sums = 0, logit_rows = 0, probabilities = 0, planes = 0;
 };
 
 }  // namespace

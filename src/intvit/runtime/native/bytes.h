@@ -1,57 +1,48 @@
-// Rows of bytes: their maximum, and tables of 256 bytes, which four registers hold and vpermi2b reads.
+// Rows of bytes: their maximum, and tables of 256 bytes.
 #pragma once
-#include <algorithm>
-#include <cstdint>
-
 #include "lanes.h"
 
-#ifdef INTVIT_AVX512
-
-inline __mmask64 first_bytes(int64_t count) { return count >= 64 ? ~__mmask64(0) : (__mmask64(1) << count) - 1; }
-
-struct ByteTable {
-    __m512i part[4];
-    explicit ByteTable(const uint8_t* table) {
-        for (int i = 0; i < 4; i++) part[i] = _mm512_loadu_si512(table + 64 * i);
-    }
-    __m512i at(__m512i index) const {
-        const __m512i low = _mm512_permutex2var_epi8(part[0], index, part[1]);
-        const __m512i high = _mm512_permutex2var_epi8(part[2], index, part[3]);
-        return _mm512_mask_blend_epi8(_mm512_movepi8_mask(index), low, high);
-    }
-};
-
 inline int8_t row_maximum(const int8_t* x, int64_t n) {
-    const __m512i least = _mm512_set1_epi8(-128);
-    __m512i most = least;
-    for (int64_t i = 0; i < n; i += 64) most = _mm512_max_epi8(most, _mm512_mask_loadu_epi8(least, first_bytes(n - i), x + i));
-    const __m256i half = _mm256_max_epi8(_mm512_castsi512_si256(most), _mm512_extracti64x4_epi64(most, 1));
-    // unsigned minima of 255 - (x + 128), by the one instruction that searches horizontally (on words)
-    __m128i rest = _mm_xor_si128(_mm_max_epi8(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)), _mm_set1_epi8(0x7F));
-    rest = _mm_minpos_epu16(_mm_min_epu8(_mm_srli_epi16(rest, 8), _mm_and_si128(rest, _mm_set1_epi16(0xFF))));
-    return int8_t(_mm_cvtsi128_si32(rest) ^ 0x7F);
+    const Bytes least = spread(0x80);
+    Bytes most = least;
+    int64_t i = 0;
+    for (; i + BYTES <= n; i += BYTES) most = larger(most, load_bytes(x + i, BYTES));
+    if (i < n) most = larger(most, select(first_bytes(n - i), load_bytes(x + i, n - i), least));
+    return largest(most);
 }
 
-// out[i] = table[x[i] ^ flip]
-inline void look_up(const uint8_t* x, int64_t n, uint8_t flip, const uint8_t* table, uint8_t* out) {
+// out[i] = table[x[i] ^ flipped]
+inline void look_up(const uint8_t* x, int64_t n, uint8_t flipped, const uint8_t* table, uint8_t* out) {
     const ByteTable bytes(table);
-    const __m512i turn = _mm512_set1_epi8(char(flip));
-    for (int64_t i = 0; i < n; i += 64) {
-        const __mmask64 part = first_bytes(n - i);
-        _mm512_mask_storeu_epi8(out + i, part, bytes.at(_mm512_xor_si512(_mm512_maskz_loadu_epi8(part, x + i), turn)));
+    const Bytes turn = spread(flipped);
+    int64_t i = 0;
+    for (; i + BYTES <= n; i += BYTES) store_bytes(out + i, bytes.at(flip(load_bytes(x + i, BYTES), turn)), BYTES);
+    if (i < n) store_bytes(out + i, bytes.at(flip(load_bytes(x + i, n - i), turn)), n - i);
+}
+
+// p[i] = table[maximum - x[i]], or 0 where mask, which may be null, is not 0. p has `room` entries, at least n; the others become
+// 0. Returns the sum of p.
+inline int64_t weigh_by_distance(const int8_t* x, const uint8_t* mask, int64_t n, int64_t room, const uint8_t* table, uint8_t* p) {
+    const ByteTable weights(table);
+    const Bytes least = spread(0x80), none = spread(0);
+    const auto kept = [&](int64_t i, int64_t count) {
+        const ByteMask there = first_bytes(count);
+        return mask ? both(there, zero_bytes(load_bytes(mask + i, count))) : there;
+    };
+    Bytes most = least;
+    for (int64_t i = 0; i < n; i += BYTES) {
+        const int64_t count = std::min<int64_t>(n - i, BYTES);
+        most = larger(most, select(kept(i, count), load_bytes(x + i, count), least));
     }
+    const Bytes top = spread(uint8_t(largest(most)));
+    ByteSum sum;
+    int64_t i = 0;
+    for (; i < n; i += BYTES) {
+        const int64_t count = std::min<int64_t>(n - i, BYTES);
+        const Bytes weight = select(kept(i, count), weights.at(subtract(top, load_bytes(x + i, count))), none);
+        sum.add(weight);
+        store_bytes(p + i, weight, std::min<int64_t>(room - i, BYTES));
+    }
+    for (; i < room; i++) p[i] = 0;
+    return sum.total();
 }
-
-#else
-
-inline int8_t row_maximum(const int8_t* x, int64_t n) {
-    int8_t most = -128;
-    for (int64_t i = 0; i < n; i++) most = std::max(most, x[i]);
-    return most;
-}
-
-inline void look_up(const uint8_t* x, int64_t n, uint8_t flip, const uint8_t* table, uint8_t* out) {
-    for (int64_t i = 0; i < n; i++) out[i] = table[x[i] ^ flip];
-}
-
-#endif

@@ -1,13 +1,12 @@
-// The engine: a checked plan, memory for images, and threads. See abi.h for the interface.
+// The engine: a checked plan, memory for images, and threads. See intvit.h and abi.h for the interface.
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdio>
-#include <functional>
-#include <mutex>
-#include <thread>
+#include <ctime>
 
+#include "plan_file.h"
 #include "step.h"
+#include "team.h"
 #include "tile.h"
 
 const View& Plan::checked(const View& view) const {
@@ -45,95 +44,11 @@ std::unique_ptr<Step> make_step(const Plan& plan) {
     }
 }
 
-// Threads that wait for work together with the caller.
-class Team {
-public:
-    explicit Team(int size) : size(size) {
-        for (int i = 1; i < size; i++) threads.emplace_back([this, i] { serve(i); });
-    }
-    ~Team() {
-        start([](int) {}, true);
-        for (std::thread& thread : threads) thread.join();
-    }
+}  // namespace
 
-    // work(0) here and work(1) .. work(size - 1) on the others; returns when all are done. Throws what one of them threw.
-    void run(const std::function<void(int)>& work) {
-        if (size == 1) {
-            [[maybe_unused]] const ThreadState state;
-            return work(0);
-        }
-        failure = nullptr;
-        start(work, false);
-        attempt(0);
-        std::unique_lock<std::mutex> lock(mutex);
-        done.wait(lock, [this] { return finished == size - 1; });
-        if (failure) std::rethrow_exception(failure);
-    }
-
-    // Every thread calls it; returns when all have.
-    void barrier() {
-        if (size == 1) return;
-        const int64_t round = rounds.load();
-        if (arrived.fetch_add(1) == size - 1) {
-            arrived = 0;
-            rounds.fetch_add(1);
-        } else {
-            for (int spins = 0; rounds.load(std::memory_order_acquire) == round; spins++)
-                if (spins > 2000) std::this_thread::yield();
-        }
-    }
-
-private:
-    void start(const std::function<void(int)>& work, bool last) {
-        const std::lock_guard<std::mutex> lock(mutex);
-        job = work;
-        stopping = last;
-        finished = 0;
-        generation++;
-        begin.notify_all();
-    }
-
-    void attempt(int index) {
-        try {
-            [[maybe_unused]] const ThreadState state;
-            job(index);
-        } catch (...) {
-            const std::lock_guard<std::mutex> lock(mutex);
-            failure = std::current_exception();
-        }
-    }
-
-    void serve(int index) {
-        for (int64_t seen = 0;;) {
-            {
-                std::unique_lock<std::mutex> lock(mutex);
-                begin.wait(lock, [&] { return generation != seen; });
-                seen = generation;
-                if (stopping) return;
-            }
-            attempt(index);
-            const std::lock_guard<std::mutex> lock(mutex);
-            if (++finished == size - 1) done.notify_one();
-        }
-    }
-
-    const int size;
-    vector<std::thread> threads;
-    std::mutex mutex;
-    std::condition_variable begin, done;
-    std::function<void(int)> job;
-    std::exception_ptr failure;
-    int64_t generation = 0;
-    int finished = 0;
-    bool stopping = false;
-    std::atomic<int> arrived{0};
-    std::atomic<int64_t> rounds{0};
-};
-
-class Engine {
-public:
-    Engine(const BufferDescription* descriptions, int64_t buffer_count, const StepDescription* list, int64_t step_count,
-           int32_t input, int32_t output, int32_t threads)
+struct intvit_engine {
+    intvit_engine(const BufferDescription* descriptions, int64_t buffer_count, const StepDescription* list, int64_t step_count,
+                  int32_t input, int32_t output, int32_t threads)
         : threads(threads), input(input), output(output), team(checked_threads(threads)) {
         require(0 <= buffer_count && 0 <= step_count && buffer_count < (1 << 24), "a plan of impossible size");
         buffers.assign(descriptions, descriptions + buffer_count);
@@ -160,7 +75,7 @@ public:
     }
 
     void run(const uint8_t* pixels, int64_t batch, int32_t* scores) {
-        const std::lock_guard<std::mutex> lock(mutex);
+        const std::unique_lock<std::mutex> turn = team.turn();
         if (batch >= threads)
             run_images(pixels, batch, scores);
         else
@@ -169,6 +84,8 @@ public:
 
     const void* memory() const { return images[0]->data(); }
     int64_t bytes() const { return held; }
+    int64_t image_size() const { return buffers[input].bytes; }
+    int64_t classes() const { return buffers[output].bytes / 4; }
     void take_times(int64_t* nanoseconds) {
         for (size_t i = 0; i < times.size(); i++) nanoseconds[i] = times[i];
         times.assign(times.size(), 0);
@@ -254,22 +171,31 @@ private:
     vector<std::atomic<int64_t>> counters;
     vector<int64_t> times;
     int64_t image_bytes = 0, held = 0;
-    std::mutex mutex;
     Team team;
 };
 
-// The best of a few runs: others may be using the processor.
+namespace {
+
+double processor_seconds() {
+    timespec time;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return double(time.tv_sec) + 1e-9 * double(time.tv_nsec);
+}
+
+// The best of a few runs: others may be using the caches.
 double tile_speed() {
     [[maybe_unused]] const ThreadState state;
-    const int64_t depth = 256, calls = 2000;
-    Aligned a(TILE_ROWS * depth), panel(COLUMNS * depth), sums(TILE_ROWS * COLUMNS * 4);
+    const volatile int64_t unknown = 256 / sizeof(Column);  // a panel of 16 KiB; a constant would have code of its own
+    const int64_t depth = unknown, calls = 2000;
+    Aligned a(TILE_ROWS * depth * sizeof(Row)), panel(COLUMNS * depth * sizeof(Column)), sums(TILE_ROWS * COLUMNS * 4);
+    for (Aligned* memory : {&a, &panel}) memset(memory->data(), 1, memory->bytes());  // else all pages are one page of zeros
     double least = 1e9;
     for (int run = 0; run < 10; run++) {
-        const auto start = std::chrono::steady_clock::now();
+        const double start = processor_seconds();
         for (int64_t i = 0; i < calls; i++)
-            tile(a.data(), depth, TILE_ROWS, reinterpret_cast<int8_t*>(panel.data()), COLUMNS / 16,
+            tile(reinterpret_cast<Row*>(a.data()), depth, TILE_ROWS, reinterpret_cast<Column*>(panel.data()), COLUMNS / 16,
                  reinterpret_cast<int32_t*>(sums.data()));
-        least = std::min(least, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+        least = std::min(least, processor_seconds() - start);
     }
     return double(calls) * TILE_ROWS * COLUMNS * depth / least;
 }
@@ -289,24 +215,37 @@ template <class Work> int32_t guarded(char* error, int64_t size, Work work) {
 #pragma GCC visibility push(default)  // everything else is hidden, which lets the compiler inline it
 extern "C" {
 
-int32_t intvit_abi() { return ABI; }
+int32_t intvit_abi() { return INTVIT_ABI; }
 const char* intvit_path() { return INTVIT_PATH; }
 int32_t intvit_supported() { return path_supported(); }
 
-void* intvit_create(const BufferDescription* buffers, int64_t buffer_count, const StepDescription* steps, int64_t step_count,
-                    int32_t input, int32_t output, int32_t threads, char* error, int64_t error_size) {
-    Engine* engine = nullptr;
-    guarded(error, error_size,
-            [&] { engine = new Engine(buffers, buffer_count, steps, step_count, input, output, threads); });
+intvit_engine* intvit_create(const BufferDescription* buffers, int64_t buffer_count, const StepDescription* steps,
+                             int64_t step_count, int32_t input, int32_t output, int32_t threads, char* error,
+                             int64_t error_size) {
+    intvit_engine* engine = nullptr;
+    guarded(error, error_size, [&] {
+        engine = new intvit_engine(buffers, buffer_count, steps, step_count, input, output, threads);
+    });
     return engine;
 }
-void intvit_destroy(void* engine) { delete static_cast<Engine*>(engine); }
-int32_t intvit_run(void* engine, const uint8_t* images, int64_t batch, int32_t* scores, char* error, int64_t error_size) {
-    return guarded(error, error_size, [&] { static_cast<Engine*>(engine)->run(images, batch, scores); });
+intvit_engine* intvit_open(const void* plan, int64_t size, int32_t threads, char* error, int64_t error_size) {
+    intvit_engine* engine = nullptr;
+    guarded(error, error_size, [&] {
+        const PlanFile file(static_cast<const uint8_t*>(plan), size);
+        engine = new intvit_engine(file.buffers.data(), int64_t(file.buffers.size()), file.steps.data(),
+                                   int64_t(file.steps.size()), file.header.input, file.header.output, threads);
+    });
+    return engine;
 }
-const void* intvit_memory(void* engine) { return static_cast<Engine*>(engine)->memory(); }
-int64_t intvit_bytes(void* engine) { return static_cast<Engine*>(engine)->bytes(); }
-void intvit_times(void* engine, int64_t* nanoseconds) { static_cast<Engine*>(engine)->take_times(nanoseconds); }
+void intvit_destroy(intvit_engine* engine) { delete engine; }
+int32_t intvit_run(intvit_engine* engine, const uint8_t* images, int64_t batch, int32_t* scores, char* error, int64_t error_size) {
+    return guarded(error, error_size, [&] { engine->run(images, batch, scores); });
+}
+int64_t intvit_image_bytes(const intvit_engine* engine) { return engine->image_size(); }
+int64_t intvit_classes(const intvit_engine* engine) { return engine->classes(); }
+const void* intvit_memory(const intvit_engine* engine) { return engine->memory(); }
+int64_t intvit_bytes(const intvit_engine* engine) { return engine->bytes(); }
+void intvit_times(intvit_engine* engine, int64_t* nanoseconds) { engine->take_times(nanoseconds); }
 double intvit_ceiling() { return tile_speed(); }
 
 }

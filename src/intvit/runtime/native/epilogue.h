@@ -13,10 +13,10 @@ public:
 
     // constants first..first+2 of the plan: multipliers, multipliers of the residual, shifts, [columns] int64 each.
     Epilogue(const Plan& plan, Mode mode, int32_t low, int32_t high, int first, int64_t columns) : mode(mode), low(low), high(high) {
-        groups.resize(round_up(columns, COLUMNS) / LANES);
         if (mode == ACCUMULATORS) return;
         const vector<int64_t> x = plan.copy<int64_t>(first, I64, columns), shift = plan.copy<int64_t>(first + 2, I64, columns);
         const vector<int64_t> y = mode == ADDED ? plan.copy<int64_t>(first + 1, I64, columns) : vector<int64_t>(columns);
+        groups.resize(round_up(columns, COLUMNS) / LANES);
         for (int64_t c = 0; c < int64_t(groups.size()) * LANES; c++) {
             const bool real = c < columns;
             if (real) {
@@ -38,16 +38,14 @@ public:
     template <class Out, class Residual>
     void apply(const int32_t* sums, int rows, const int32_t* offset, int64_t start, int columns, const Residual* residual,
                int64_t residual_stride, Out* out, int64_t stride) const {
-#ifdef INTVIT_AVX512
+        const Multipliers* m = groups.data() + start / LANES;
         if constexpr (sizeof(Out) <= 2)
             if (fast) {
-                const Multipliers* m = groups.data() + start / LANES;
                 if (mode == ADDED) return all_rows<true>(sums, rows, offset, m, columns, residual, residual_stride, out, stride);
                 return all_rows<false>(sums, rows, offset, m, columns, residual, residual_stride, out, stride);
             }
-#endif
         for (int r = 0; r < rows; r++, sums += COLUMNS, out += stride) {
-            apply_row(sums, offset, start, columns, residual, out);
+            any_row(sums, offset, m, columns, residual, out);
             if (mode == ADDED) residual += residual_stride;
         }
     }
@@ -56,20 +54,17 @@ public:
 
 private:
     template <class Out, class Residual>
-    void apply_row(const int32_t* sums, const int32_t* offset, int64_t start, int columns, const Residual* residual,
-                   Out* out) const {
-        const Multipliers* m = groups.data() + start / LANES;
-        const Clamp clamp(low, high);
+    void any_row(const int32_t* sums, const int32_t* offset, const Multipliers* m, int columns, const Residual* residual,
+                 Out* out) const {
         for (int c = 0; c < columns; c += LANES, m++) {
             const int count = columns - c < LANES ? columns - c : LANES;
             Lanes x = add(load(sums + c), load(offset + c));
-            if (mode == REQUANTIZED) x = multiply_shift<false>(x, zero(), *m, clamp);
-            if (mode == ADDED) x = multiply_shift<true>(x, load(residual + c, count), *m, clamp);
+            if (mode == REQUANTIZED) x = multiply_shift<false>(x, zero(), *m, low, high);
+            if (mode == ADDED) x = multiply_shift<true>(x, load(residual + c, count), *m, low, high);
             store(out + c, x, count);
         }
     }
 
-#ifdef INTVIT_AVX512
     template <bool TWO, class Out, class Residual>
     void all_rows(const int32_t* sums, int rows, const int32_t* offset, const Multipliers* m, int columns,
                   const Residual* residual, int64_t residual_stride, Out* out, int64_t stride) const {
@@ -79,10 +74,12 @@ private:
             out += count * stride;
             if (TWO) residual += count * residual_stride;
         };
-        for (; rows >= 4; rows -= 4) part(std::integral_constant<int, 4>());
-        if (rows == 3) part(std::integral_constant<int, 3>());
-        if (rows == 2) part(std::integral_constant<int, 2>());
-        if (rows == 1) part(std::integral_constant<int, 1>());
+        for (; rows >= EPILOGUE_ROWS; rows -= EPILOGUE_ROWS) part(std::integral_constant<int, EPILOGUE_ROWS>());
+        if constexpr (EPILOGUE_ROWS > 1) {
+            if (rows == 3) part(std::integral_constant<int, 3>());
+            if (rows == 2) part(std::integral_constant<int, 2>());
+            if (rows == 1) part(std::integral_constant<int, 1>());
+        }
     }
 
     // A few rows at once, which share what they load of the multipliers.
@@ -94,19 +91,18 @@ private:
         for (int i = 0; i < COLUMNS / LANES; i++) {
             const int count = std::min<int>(columns - i * LANES, LANES);
             if (count <= 0) break;
-            const Multipliers group = m[i];
+            const Multipliers& group = m[i];
             const Lanes bias = load(offset + i * LANES);
 #pragma GCC unroll 4
             for (int r = 0; r < ROWS; r++) {
                 const Lanes other = TWO ? load(residual + r * residual_stride + i * LANES, count) : zero();
                 const Lanes sum = add(load(sums + r * COLUMNS + i * LANES), bias);
-                x[r][i] = TWO ? multiply_shift<true>(sum, other, group, NoClamp()) : multiply_shift_high(sum, group);
+                x[r][i] = TWO ? multiply_shift_fitting<true>(sum, other, group) : multiply_shift_high(sum, group);
             }
         }
 #pragma GCC unroll 4
         for (int r = 0; r < ROWS; r++) store_row(out + r * stride, x[r], columns, low, high);
     }
-#endif
 
     Mode mode;
     int32_t low, high;

@@ -120,7 +120,7 @@ private:
     const vector<int64_t> multiplier;
     vector<int64_t> bias;
     const vector<int64_t> shift, channel_shift;
-    std::unique_ptr<LayerNormLanes> lanes;  // null where the values do not fit them, or the machine has none
+    std::unique_ptr<LayerNormLanes> lanes;  // null where the values do not fit them
 };
 
 }  // namespace

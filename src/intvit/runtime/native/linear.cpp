@@ -7,7 +7,7 @@
 
 namespace {
 
-enum { CHUNK = 6 << 16 };  // bytes of rows that are copied at once, for all panels: a part of the second-level cache
+enum { CHUNK = 6 << 16 };  // bytes of the rows that are copied at once, for all panels: a part of the second-level cache
 
 class Linear : public Step {
 public:
@@ -15,6 +15,7 @@ public:
         : x(require_dense(plan.input(0))), out(require_dense(plan.output())), residual(plan.step.inputs[1]),
           depth(last(x)), columns(last(out)), rows(entries(x) / depth),
           mode(Epilogue::Mode(plan.attribute(0, 0, 2))), epilogue(plan, mode, clamp(plan, 1), clamp(plan, 2), 2, columns),
+          weight(static_cast<const int8_t*>(plan.constant(0, I8, columns * depth).data)),
           panels(packed_bytes(columns, depth)), offset(panel_count(columns) * COLUMNS) {
         require(x.type == I8 || x.type == U8, "the rows of a linear layer are not bytes");
         require(entries(out) == rows * columns, "the output of a linear layer has another number of rows");
@@ -22,11 +23,10 @@ public:
         if (mode == Epilogue::ACCUMULATORS) require(out.type == I32, "accumulators are not int32");
         if (mode == Epilogue::ADDED)
             require(same_shape(require_dense(plan.checked(residual)), out) && residual.type <= U16, "the residual does not fit");
-        const vector<int8_t> weight = plan.copy<int8_t>(0, I8, columns * depth);
         const vector<int32_t> bias = plan.copy<int32_t>(1, I32, columns);
-        pack_transposed(weight.data(), depth, columns, depth, zero_point(), bias.data(), packed(), offset.data());
+        pack_transposed(weight, depth, columns, depth, zero_point(), bias.data(), packed(), offset.data());
         divide(plan.threads);
-        scratch = chunk * padded_depth(depth) + 64 + 2 * TILE_ROWS * COLUMNS * 4;
+        scratch = chunk * padded_depth(depth) * int64_t(sizeof(Row)) + 64 + 2 * TILE_ROWS * COLUMNS * 4;
         constants = panels.bytes() + int64_t(offset.size()) * 4 + epilogue.bytes();
     }
 
@@ -45,12 +45,12 @@ private:
         require(out.type == I8 || out.type == U8 || out.type == I16 || out.type == I32, "unknown output of a linear layer");
         return int32_t(plan.attribute(index, INT32_MIN, INT32_MAX));
     }
-    int zero_point() const { return x.type == I8 ? 128 : 0; }
-    int8_t* packed() { return reinterpret_cast<int8_t*>(panels.data()); }
+    int zero_point() const { return zero_point_of(x.type == I8); }
+    Column* packed() { return reinterpret_cast<Column*>(panels.data()); }
 
     // A unit is a chunk of rows times a group of panels; groups are only there to keep all threads busy.
     void divide(int32_t threads) {
-        chunk = std::max<int64_t>(TILE_ROWS, CHUNK / padded_depth(depth) / TILE_ROWS * TILE_ROWS);
+        chunk = std::max<int64_t>(TILE_ROWS, CHUNK / (padded_depth(depth) * int64_t(sizeof(Row))) / TILE_ROWS * TILE_ROWS);
         chunk = std::min(chunk, round_up(rows, TILE_ROWS));
         const int64_t chunks = (rows + chunk - 1) / chunk, wanted = threads == 1 ? 1 : 4 * threads;
         groups = std::min((wanted + chunks - 1) / chunks, panel_count(columns));
@@ -68,27 +68,27 @@ private:
     }
 
     template <class Out, class Residual> void run_with(int64_t begin, int64_t end, const Memory& memory) const {
-        const int64_t padded = padded_depth(depth), count = panel_count(columns), panel_bytes = COLUMNS * padded;
-        uint8_t* a = memory.scratch;
-        int32_t *sums = reinterpret_cast<int32_t*>(a + round_up(chunk * padded, 64)), *spare = sums + TILE_ROWS * COLUMNS;
+        const int64_t padded = padded_depth(depth), count = panel_count(columns), panel_size = COLUMNS * padded;
+        Row* a = reinterpret_cast<Row*>(memory.scratch);
+        int32_t *sums = reinterpret_cast<int32_t*>(memory.scratch + round_up(chunk * padded * int64_t(sizeof(Row)), 64)), *spare = sums + TILE_ROWS * COLUMNS;
         const uint8_t* source = memory.at(x);
         const Residual* other = mode == Epilogue::ADDED ? reinterpret_cast<const Residual*>(memory.at(residual)) : nullptr;
         Out* target = reinterpret_cast<Out*>(memory.at(out));
         WaitingRows<Out, Residual> waiting(epilogue, offset.data(), columns, columns);
         for (int64_t unit = begin; unit < end; unit++) {
             const int64_t first = unit / groups * chunk, size = std::min(chunk, rows - first), group = unit % groups;
-            const int64_t part = round_up(panel_bytes * TILE_ROWS / round_up(size, TILE_ROWS), 64);
+            const int64_t part = round_up(panel_size * TILE_ROWS / round_up(size, TILE_ROWS), 64);
             const int64_t first_panel = group * count / groups;
-            const int8_t* panel = reinterpret_cast<const int8_t*>(panels.data()) + first_panel * panel_bytes;
+            const Column* panel = reinterpret_cast<const Column*>(panels.data()) + first_panel * panel_size;
             for (int64_t r = 0; r < size; r += TILE_ROWS) {
                 prefetch_beside(panel + r / TILE_ROWS * part, part);
                 copy_rows(source + (first + r) * depth, depth, std::min<int64_t>(TILE_ROWS, size - r), depth,
-                          x.type == I8 ? 0x80 : 0, a + r * padded);
+                          x.type == I8, a + r * padded);
             }
-            for (int64_t p = first_panel; p < (group + 1) * count / groups; p++, panel += panel_bytes) {
+            for (int64_t p = first_panel; p < (group + 1) * count / groups; p++, panel += panel_size) {
                 const int width = int(std::min<int64_t>(COLUMNS, columns - p * COLUMNS));
                 for (int64_t r = 0; r < size; r += TILE_ROWS) {
-                    if (p + 1 < count) prefetch_beside(panel + panel_bytes + r / TILE_ROWS * part, part);
+                    if (p + 1 < count) prefetch_beside(panel + panel_size + r / TILE_ROWS * part, part);
                     const int count_rows = int(std::min<int64_t>(TILE_ROWS, size - r));
                     tile_beside(a + r * padded, padded, count_rows, panel, (width + 15) / 16, sums,
                                 [&](int most) { waiting.finish(most); });
@@ -106,6 +106,7 @@ private:
     const int64_t depth, columns, rows;
     const Epilogue::Mode mode;
     const Epilogue epilogue;
+    const int8_t* const weight;  // the caller's, until it is packed
     Aligned panels;
     vector<int32_t> offset;
     int64_t chunk = 0, groups = 1;

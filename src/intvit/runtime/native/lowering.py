@@ -85,7 +85,7 @@ class Lowering(Base[Step]):
 
     def packed(self, linear: Operator) -> list[np.ndarray | None]:
         constants = self.program.constants_of(linear)
-        return [constants["weight"].astype(np.int8), constants["bias"].astype(np.int32)]
+        return [constants["weight"].astype(np.int8, copy=False), constants["bias"].astype(np.int32, copy=False)]
 
     def multiply_shift(self, operator: Operator) -> tuple[list[int], list[np.ndarray | None]]:
         """Limits of a requantize's or add's output; multiplier, that of the residual, and shift for every channel."""

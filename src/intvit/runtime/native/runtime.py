@@ -22,50 +22,13 @@ from intvit.program.program import Program
 from intvit.runtime import check_images, usual_threads
 from intvit.runtime.native.lowering import lower
 from intvit.runtime.native.steps import Step
+from intvit.runtime.native.structures import ABI, describe
 from intvit.runtime.plan import ExecutionPlan, Tensor
 
 FOLDER = Path(__file__).parent
-PATHS = ("amx", "avx512", "avx2", "scalar")  # fastest first
+PATHS = ("amx", "avx512", "avxvnni", "avx2", "neon-i8mm", "neon", "scalar")  # fastest first
 VARIABLE = "INTVIT_NATIVE_PATH"
 MAX_THREADS = 1024  # engine.cpp
-_ABI, _RANK, _INPUTS, _CONSTANTS, _ATTRIBUTES = 1, 16, 5, 8, 12  # abi.h
-_TYPES = {np.dtype(name): i for i, name in enumerate(("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64"))}
-
-
-class _View(ctypes.Structure):
-    _fields_ = (
-        ("buffer", ctypes.c_int32),
-        ("type", ctypes.c_int32),
-        ("rank", ctypes.c_int32),
-        ("padding", ctypes.c_int32),
-        ("offset", ctypes.c_int64),
-        ("shape", ctypes.c_int64 * _RANK),
-        ("strides", ctypes.c_int64 * _RANK),
-    )
-
-
-class _Array(ctypes.Structure):
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("count", ctypes.c_int64),
-        ("type", ctypes.c_int32),
-        ("padding", ctypes.c_int32),
-    )
-
-
-class _Step(ctypes.Structure):
-    _fields_ = (
-        ("kind", ctypes.c_int32),
-        ("padding", ctypes.c_int32),
-        ("inputs", _View * _INPUTS),
-        ("output", _View),
-        ("attributes", ctypes.c_int64 * _ATTRIBUTES),
-        ("constants", _Array * _CONSTANTS),
-    )
-
-
-class _Buffer(ctypes.Structure):
-    _fields_ = (("offset", ctypes.c_int64), ("bytes", ctypes.c_int64), ("data", ctypes.c_void_p))
 
 
 class NativeRuntime:
@@ -73,13 +36,15 @@ class NativeRuntime:
 
     threads: of one call, by default OMP_NUM_THREADS or else the processors that this process may use. The scores are
     the same for any number. A call with fewer images than threads shares the work of each image among them.
-    path: "amx", "avx512", "avx2" or "scalar"; by default $INTVIT_NATIVE_PATH or else the fastest that this machine has.
+    path: one of PATHS; by default $INTVIT_NATIVE_PATH or else the fastest that this machine has.
     Raises IntVitError where the library was not compiled, the path does not run here, or threads are not 1..1024.
     """
 
     def __init__(self, program: Program, threads: int | None = None, path: str | None = None) -> None:
-        self.program = program
-        self.threads = usual_threads() if threads is None else whole_number("threads", threads, 1, MAX_THREADS)
+        self.program, self._wanted = program, (threads, path)
+        self.threads = (
+            min(usual_threads(), MAX_THREADS) if threads is None else whole_number("threads", threads, 1, MAX_THREADS)
+        )
         self._compiled = load_library(path or os.environ.get(VARIABLE) or None)
         self.path: str = self._compiled.intvit_path().decode()
         self._engine = Engine(self._compiled, lower(program, fuse=True), self.threads)
@@ -88,6 +53,10 @@ class NativeRuntime:
         """uint8 [B, C, H, W] -> int32 scores [B, classes]. Raises ProgramError for other images."""
         check_images(self.program, images)
         return self._engine.run(images)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as what it was made from: where it is read, it is lowered and packed for the machine there."""
+        return NativeRuntime, (self.program, *self._wanted)
 
     def trace(self, images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         """Yields (operator name, its output as int64 [B, ...]) in program order, each operator run on its own."""
@@ -164,40 +133,12 @@ class Engine:
         return [(step, time / 1e6) for step, time in zip(self.plan.steps, nanoseconds, strict=True)]
 
 
-def describe(plan: ExecutionPlan[Step]) -> tuple[Any, Any, list[np.ndarray]]:
-    """The plan as C structures, and the arrays that they point to."""
-    buffers, steps = (_Buffer * len(plan.buffers))(), (_Step * len(plan.steps))()
-    kept: list[np.ndarray] = []
-    for target, buffer in zip(buffers, plan.buffers, strict=True):
-        data = None if buffer.data is None else buffer.data.ctypes.data
-        target.offset, target.bytes, target.data = buffer.offset, buffer.size, data
-    for target, step in zip(steps, plan.steps, strict=True):
-        target.kind = step.kind
-        inputs = step.inputs + [None] * (_INPUTS - len(step.inputs))
-        for view, tensor in zip((*target.inputs, target.output), (*inputs, step.output), strict=True):
-            _fill_view(view, tensor)
-        target.attributes[: len(step.attributes)] = step.attributes
-        for slot, array in zip(target.constants, step.constants, strict=False):
-            if array is not None:
-                kept.append(np.ascontiguousarray(array))
-                slot.data, slot.count, slot.type = kept[-1].ctypes.data, array.size, _TYPES[array.dtype]
-    return buffers, steps, kept
-
-
-def _fill_view(view: _View, tensor: Tensor | None) -> None:
-    if tensor is None:
-        view.buffer = -1
-        return
-    rank = tensor.entries.ndim
-    view.buffer, view.type, view.rank, view.offset = tensor.buffer, _TYPES[tensor.dtype], rank, tensor.offset
-    view.shape[:rank], view.strides[:rank] = tensor.entries.shape, tensor.entries.strides
-
-
 def load_library(path: str | None) -> ctypes.CDLL:
     """The library for `path`, or for the fastest path that this machine has. Raises IntVitError where there is none."""
-    if path is not None and path not in PATHS:
-        raise IntVitError(f"unknown path {path!r} of the native runtime; there are {', '.join(PATHS)}")
     compiled = available()
+    if path is not None and path not in PATHS:
+        there = f"there are {', '.join(PATHS)}, of which {', '.join(supported()) or 'none'} run here"
+        raise IntVitError(f"unknown path {path!r} of the native runtime; {there}")
     if not compiled:
         raise IntVitError(
             "runtime=native was not compiled when intvit was installed: install a C++17 compiler (g++ or clang++) and "
@@ -206,7 +147,8 @@ def load_library(path: str | None) -> ctypes.CDLL:
     for name in (path,) if path else PATHS:
         if name in compiled and (loaded := _open(compiled[name])).intvit_supported():
             return loaded
-    raise IntVitError(f"the path {path!r} of the native runtime does not run here; there are {', '.join(supported())}")
+    there = ", ".join(supported())
+    raise IntVitError(f"the path {path!r} of the native runtime does not run on this machine; there are {there}")
 
 
 def available() -> dict[str, Path]:
@@ -224,16 +166,18 @@ def supported() -> list[str]:
 @cache
 def _open(file: Path) -> ctypes.CDLL:
     loaded = ctypes.CDLL(str(file))
-    if not hasattr(loaded, "intvit_abi") or loaded.intvit_abi() != _ABI:
+    if not hasattr(loaded, "intvit_abi") or loaded.intvit_abi() != ABI:
         raise IntVitError(f"{file} was compiled from other sources than these: install intvit again")
     pointer, size, text = ctypes.c_void_p, ctypes.c_int64, ctypes.c_char_p
     loaded.intvit_path.restype = text
     loaded.intvit_create.restype = pointer
     loaded.intvit_create.argtypes = [pointer, size, pointer, size, *[ctypes.c_int32] * 3, text, size]
+    loaded.intvit_open.argtypes, loaded.intvit_open.restype = [text, size, ctypes.c_int32, text, size], pointer
     loaded.intvit_destroy.argtypes = [pointer]
+    for number in (loaded.intvit_image_bytes, loaded.intvit_classes, loaded.intvit_bytes):
+        number.argtypes, number.restype = [pointer], size
     loaded.intvit_run.argtypes = [pointer, pointer, size, pointer, text, size]
     loaded.intvit_memory.argtypes, loaded.intvit_memory.restype = [pointer], pointer
-    loaded.intvit_bytes.argtypes, loaded.intvit_bytes.restype = [pointer], size
     loaded.intvit_ceiling.restype = ctypes.c_double
     loaded.intvit_times.argtypes = [pointer, pointer]
     return loaded

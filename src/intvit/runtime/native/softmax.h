@@ -45,8 +45,10 @@ public:
         return sum;
     }
 
-    // The same where bytes suffice. p has `room` entries, at most n rounded up to 64; the others become 0.
-    int64_t run_bytes(const int8_t* x, const uint8_t* mask, int64_t n, int64_t room, uint8_t* p) const;
+    // The same where bytes suffice. p has `room` entries, at least n; the others become 0.
+    int64_t run_bytes(const int8_t* x, const uint8_t* mask, int64_t n, int64_t room, uint8_t* p) const {
+        return weigh_by_distance(x, mask, n, room, byte_table.data(), p);
+    }
 
 private:
     const Normalization normalization;
@@ -54,46 +56,3 @@ private:
     const vector<uint32_t> table;
     vector<uint8_t> byte_table;
 };
-
-#ifdef INTVIT_AVX512
-
-inline int64_t SoftmaxRow::run_bytes(const int8_t* x, const uint8_t* mask, int64_t n, int64_t room, uint8_t* p) const {
-    const ByteTable weights(byte_table.data());
-    __m512i most = _mm512_set1_epi8(-128);
-    if (mask)
-        for (int64_t i = 0; i < n; i += 64) {
-            const __mmask64 part = first_bytes(n - i);
-            const __mmask64 kept = _mm512_mask_testn_epi8_mask(part, _mm512_maskz_loadu_epi8(part, mask + i), _mm512_set1_epi8(1));
-            most = _mm512_max_epi8(most, _mm512_mask_loadu_epi8(most, kept, x + i));
-        }
-    int8_t lanes[64];
-    _mm512_storeu_si512(lanes, most);
-    const __m512i top = _mm512_set1_epi8(mask ? row_maximum(lanes, 64) : row_maximum(x, n));
-    __m512i total = _mm512_setzero_si512();
-    for (int64_t i = 0; i < n; i += 64) {
-        __mmask64 kept = first_bytes(n - i);
-        const __m512i distance = _mm512_sub_epi8(top, _mm512_maskz_loadu_epi8(kept, x + i));
-        if (mask) kept = _mm512_mask_testn_epi8_mask(kept, _mm512_maskz_loadu_epi8(kept, mask + i), _mm512_set1_epi8(1));
-        const __m512i weight = _mm512_maskz_mov_epi8(kept, weights.at(distance));
-        total = _mm512_add_epi64(total, _mm512_sad_epu8(weight, _mm512_setzero_si512()));
-        _mm512_mask_storeu_epi8(p + i, first_bytes(room - i), weight);
-    }
-    return _mm512_reduce_add_epi64(total);
-}
-
-#else
-
-inline int64_t SoftmaxRow::run_bytes(const int8_t* x, const uint8_t* mask, int64_t n, int64_t room, uint8_t* p) const {
-    int most = -128;
-    for (int64_t i = 0; i < n; i++)
-        if (!mask || !mask[i]) most = std::max<int>(most, x[i]);
-    int64_t total = 0;
-    for (int64_t i = 0; i < n; i++) {
-        p[i] = mask && mask[i] ? 0 : byte_table[most - x[i]];
-        total += p[i];
-    }
-    for (int64_t i = n; i < room; i++) p[i] = 0;
-    return total;
-}
-
-#endif

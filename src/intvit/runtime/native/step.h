@@ -1,5 +1,7 @@
 // What a step of a plan is to the engine, and the checks that its constructor makes with.
 #pragma once
+#include <sys/mman.h>
+
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -129,13 +131,23 @@ inline int64_t row_offset(const View& view, int64_t row, int axes) {
 
 inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// 64-byte aligned memory, zero. Pages that nobody writes take no place.
+// 64-byte aligned memory, zero. Pages that nobody writes take no place. Large pieces come from the system and go back to it, which
+// free() may not do.
 class Aligned {
 public:
-    explicit Aligned(int64_t bytes = 0) : size(bytes), storage(calloc(bytes + 64, 1)) {
-        if (!storage) throw PlanError("not enough memory");
+    explicit Aligned(int64_t bytes = 0) : size(bytes), mapped(bytes >= 1 << 20) {
+        if (mapped)
+            storage = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
+        else
+            storage = calloc(size + 64, 1);
+        if (!storage || storage == MAP_FAILED) throw PlanError("not enough memory");
     }
-    ~Aligned() { free(storage); }
+    ~Aligned() {
+        if (mapped)
+            munmap(storage, size);
+        else
+            free(storage);
+    }
     Aligned(const Aligned&) = delete;
     Aligned& operator=(const Aligned&) = delete;
     uint8_t* data() { return reinterpret_cast<uint8_t*>(round_up(reinterpret_cast<intptr_t>(storage), 64)); }
@@ -144,6 +156,7 @@ public:
 
 private:
     int64_t size;
+    bool mapped;
     void* storage;
 };
 

@@ -4,11 +4,17 @@
 // rows by 64 columns where no more than 16 are left. With INTVIT_EMULATE_AMX the instructions are plain C++ of the same
 // names, for tests on machines without them.
 #pragma once
-#include <cstring>
 #include <immintrin.h>
 
 #define INTVIT_PATH "amx"
 enum { TILE_ROWS = 32, DEPTH = 64 };  // rows are read, and sums of the groups written, 16 at a time
+using Row = uint8_t;
+using Column = int8_t;
+
+// As the instructions load them: [depth / 64][64 / 16][64 / 4][16][4].
+inline int64_t place_in_panel(int64_t k, int64_t c, int64_t) {
+    return k / 64 * 4096 + c / 16 * 1024 + k % 64 / 4 * 64 + c % 16 * 4 + k % 4;
+}
 
 #ifdef INTVIT_EMULATE_AMX
 
@@ -198,7 +204,7 @@ inline bool tile_is_exact() {
         tile(a, 2 * DEPTH, rows, panel, COLUMNS / 16, sums);
         for (int i = 0; i < rows * COLUMNS; i++) {
             int32_t sum = 0;
-            for (int k = 0; k < 2 * DEPTH; k++) sum += a[i / COLUMNS * 2 * DEPTH + k] * panel[place_in_panel(k, i % COLUMNS)];
+            for (int k = 0; k < 2 * DEPTH; k++) sum += a[i / COLUMNS * 2 * DEPTH + k] * panel[place_in_panel(k, i % COLUMNS, 2 * DEPTH)];
             if (sum != sums[i]) return false;
         }
     }

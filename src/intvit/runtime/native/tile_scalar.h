@@ -2,15 +2,17 @@
 #pragma once
 
 #define INTVIT_PATH "scalar"
-enum { TILE_ROWS = 4, DEPTH = 4 };  // rows of a tile; the depth is padded to a multiple of DEPTH
+enum { TILE_ROWS = 4, DEPTH = 4 };
+using Row = uint8_t;
+using Column = int8_t;
 
 inline bool path_supported() { return true; }
-struct ThreadState {};  // what a thread needs to call `tile`
+struct ThreadState {};
+inline int64_t place_in_panel(int64_t k, int64_t c, int64_t) { return k / 4 * 256 + c * 4 + k % 4; }
 
-// a: rows of `depth` bytes. groups: of 16 columns, 1 to 4; the others of `sums` are left alone.
-inline void tile(const uint8_t* a, int64_t depth, int rows, const int8_t* panel, int groups, int32_t* sums) {
+inline void tile(const Row* a, int64_t depth, int rows, const Column* panel, int groups, int32_t* sums) {
     for (int r = 0; r < rows; r++) {
-        const uint8_t* row = a + r * depth;
+        const Row* row = a + r * depth;
         for (int c = 0; c < 16 * groups; c++) {
             uint32_t sum = 0;
             for (int64_t k = 0; k < depth; k += 4)

@@ -1,28 +1,24 @@
 // The tile with AVX-512 VNNI: vpdpbusd multiplies four bytes by four bytes in each of 16 lanes.
 #pragma once
-#include <cstring>
 #include <immintrin.h>
-#include <type_traits>
+
+#include "tile_blocks.h"
 
 #define INTVIT_PATH "avx512"
 enum { TILE_ROWS = 6, DEPTH = 4 };  // 6 x 4 accumulators, 4 columns and a row: 29 of 32 registers
+using Row = uint8_t;
+using Column = int8_t;
 
 inline bool path_supported() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
 }
-struct ThreadState {};  // what a thread needs to call `tile`
+struct ThreadState {};
+// [depth / 4][64][4]
+inline int64_t place_in_panel(int64_t k, int64_t c, int64_t) { return k / 4 * 256 + c * 4 + k % 4; }
 
 // In assembly, because gcc 12 copies the accumulators of the intrinsic through memory.
 inline void dot(__m512i& sum, __m512i a, __m512i b) { asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b)); }
-
-#define INLINE __attribute__((always_inline))
-
-// body(0), .., body(N - 1) with constants, not a loop: only then do the accumulators stay in registers.
-template <int N, class Body> inline INLINE void repeat(const Body& body) {
-    if constexpr (N > 1) repeat<N - 1>(body);
-    body(std::integral_constant<int, N - 1>());
-}
 
 template <int ROWS, int GROUPS>
 __attribute__((noinline)) void tile_of(const uint8_t* a, int64_t depth, const int8_t* panel, int32_t* sums) {
