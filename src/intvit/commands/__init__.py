@@ -51,6 +51,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "export": {
         "onnx": ("intvit.commands.export_onnx", "a checkpoint as one ONNX file of standard integer operators"),
         "c": ("intvit.commands.export_c", "a checkpoint as portable C99 for processors of any size: no float, no heap"),
+        "rtl": ("intvit.commands.export_rtl", "the units of a model's blocks in SystemVerilog, with test benches"),
     },
     "certify": ("intvit.commands.certify", "what every operator of a checkpoint may reach; is an accumulator enough?"),
     "golden": ("intvit.commands.golden", "golden vectors of chosen images for test benches: .npy and hex memory files"),
