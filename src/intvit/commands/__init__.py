@@ -20,6 +20,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "analyze": {
         "operators": ("intvit.commands.analyze_operators", "every family of every operator against float, as a page"),
         "model": ("intvit.commands.analyze_model", "where a model loses accuracy to integers, and at what cost"),
+        "silicon": ("intvit.commands.analyze_silicon", "what a model's operators take on an FPGA, beside its accuracy"),
     },
     "bench": {
         "train": ("intvit.commands.bench_train", "time and memory of a training step, quantized against float"),
@@ -51,6 +52,8 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "export": {
         "onnx": ("intvit.commands.export_onnx", "a checkpoint as one ONNX file of standard integer operators"),
         "plan": ("intvit.commands.export_plan", "a checkpoint for the native runtime in C, C++ or Rust programs"),
+        "c": ("intvit.commands.export_c", "a checkpoint as portable C99 for processors of any size: no float, no heap"),
+        "rtl": ("intvit.commands.export_rtl", "the units of a model's blocks in SystemVerilog, with test benches"),
     },
     "certify": ("intvit.commands.certify", "what every operator of a checkpoint may reach; is an accumulator enough?"),
     "golden": ("intvit.commands.golden", "golden vectors of chosen images for test benches: .npy and hex memory files"),

@@ -1,0 +1,173 @@
+"""`write_rtl`: units of a program's blocks in SystemVerilog, each with vectors, a test bench and a synthesis script."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from intvit.errors import IntVitError
+from intvit.export.rtl.operators import UNITS, Site
+from intvit.export.rtl.unit import Unit, Words
+from intvit.files import write_text
+from intvit.program.bounds import bounds
+from intvit.program.program import Program
+from intvit.runtime.numpy import NumpyRuntime
+
+FormOf = Literal["table", "computed", "as-trained"]
+MOVES = ("quantize_input", "patches", "constant", "concat", "reshape", "transpose", "slice", "gather", "matmul")
+
+
+def write_rtl(
+    program: Program,
+    folder: Path,
+    images: np.ndarray,
+    *,
+    blocks: Sequence[int] = (0,),
+    form: FormOf = "as-trained",
+    rows: int = 8,
+) -> list[Unit]:
+    """Writes a unit for every operator that computes in the blocks into a new or empty folder; returns the units.
+
+    images: uint8 [B, C, H, W], whose values are the vectors of row units (`rows` rows of each). form: "table" makes
+    every exponential and GELU of one small argument a table; "computed" and "as-trained" compute what the family
+    computes, and "computed" refuses an operator that is trained as a table.
+
+    Raises IntVitError if the folder is not empty, for a block that is not there, and for an operator without a unit.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise IntVitError(f"{folder} exists and is not an empty folder; give a new one, nothing was written")
+    units = units_of(program, images, blocks=blocks, form=form, rows=rows)
+    write_units(folder, units)
+    return units
+
+
+def write_units(folder: Path, units: Sequence[Unit]) -> None:
+    """The library, a folder for every unit, and a Makefile."""
+    for source in resources.files("intvit.export.rtl").joinpath("units").iterdir():
+        if source.name.endswith(".sv"):
+            write_text(folder / "units" / source.name, source.read_text())
+    for unit in units:
+        place = folder / unit.name
+        write_text(place / f"{unit.name}.sv", unit.wrapper())
+        write_text(place / "bench.sv", _bench(unit))
+        write_text(place / "synth.ys", _synthesis(unit))
+        vectors = {"inputs.hex": (unit.inputs, unit.in_bits), "outputs.hex": (unit.outputs, unit.out_bits)}
+        for name, (content, bits) in {**unit.memories, **vectors}.items():
+            write_text(place / name, _hex(content, bits))
+    write_text(folder / "Makefile", _MAKEFILE.replace("UNITS", " ".join(unit.name for unit in units)))
+
+
+def units_of(program: Program, images: np.ndarray, *, blocks: Sequence[int], form: FormOf, rows: int) -> list[Unit]:
+    """The units, not written."""
+    chosen = [o for o in program.operators if _in_blocks(o.name, blocks) and o.op not in MOVES]
+    for block in blocks:
+        if not any(_in_blocks(operator.name, [block]) for operator in program.operators):
+            raise IntVitError(f"--blocks {block}: the program has no such block")
+    for operator in chosen:
+        if operator.op not in UNITS:
+            raise IntVitError(f"{operator}: no RTL unit for it; there are units for {', '.join(UNITS)}")
+        if form == "computed" and operator.attributes.get("kind") == "table":
+            raise IntVitError(f"{operator} is trained as a table; --form as-trained takes it, or train another family")
+    proven = bounds(program)
+    wanted = {name for operator in chosen for name in operator.inputs}
+    values: dict[str, np.ndarray] = {}
+    for name, value in NumpyRuntime(program).trace(images):
+        if name in wanted:
+            values[name] = value
+    return [UNITS[o.op](Site(program, o, proven, [values[n] for n in o.inputs], rows, form)) for o in chosen]
+
+
+def _in_blocks(name: str, blocks: Sequence[int]) -> bool:
+    return any(int(found) in blocks for found in re.findall(r"(?:^|\.)blocks\.(\d+)\.", name))
+
+
+def _hex(content: Words, bits: int) -> str:
+    return "".join(f"{word:0{-(-bits // 4)}x}\n" for word in content)
+
+
+def _bench(unit: Unit) -> str:
+    values = {"NAME": unit.name, "IW": unit.in_bits, "OW": unit.out_bits, "N": len(unit.inputs), "M": len(unit.outputs)}
+    text = _BENCH
+    for mark, value in values.items():
+        text = re.sub(rf"\${mark}\b", str(value), text)
+    return text
+
+
+def _synthesis(unit: Unit) -> str:
+    names = " ".join(f"../units/{name}.sv" for name in ("arithmetic", "functions", "rows", "layernorm"))
+    names = " ".join(f"../units/{name}.sv" for name in ("arithmetic", "functions", "rows", "layernorm"))
+    read = f"read_verilog -sv -defer {names} {unit.name}.sv"
+    return f"{read}\nsynth_xilinx -family xc7 -noiopad -noclkbuf -flatten -top {unit.name}\ntee -o xc7.txt stat\n"
+
+
+_BENCH = """\
+// Feeds inputs.hex to $NAME and compares what comes out with outputs.hex, the numpy runtime's integers.
+`timescale 1ns / 1ps
+module bench;
+    logic clk = 0, rst = 1, in_valid = 0;
+    logic [$IW-1:0] in, inputs [0:$N-1];
+    logic [$OW-1:0] outputs [0:$M-1];
+    wire in_ready, out_valid;
+    wire [$OW-1:0] out;
+    integer sent = 0, seen = 0, wrong = 0, clocks = 0, idle = 0;
+    $NAME unit (
+        .clk(clk), .rst(rst), .in_valid(in_valid), .in(in), .in_ready(in_ready), .out_valid(out_valid), .out(out));
+    always #5 clk = ~clk;
+    initial begin
+        $readmemh("inputs.hex", inputs);
+        $readmemh("outputs.hex", outputs);
+        repeat (4) @(negedge clk);
+        rst = 0;
+        repeat (200) @(negedge clk);
+        while (seen < $M && idle < 20000) begin
+            if (out_valid) begin
+                if (out !== outputs[seen]) begin
+                    wrong = wrong + 1;
+                    if (wrong <= 5) $display("output %0d is %h, expected %h", seen, out, outputs[seen]);
+                end
+                seen = seen + 1;
+                idle = 0;
+            end else idle = idle + 1;
+            in_valid = in_ready && sent < $N;
+            in = inputs[sent < $N ? sent : 0];
+            if (in_valid) sent = sent + 1;
+            clocks = clocks + 1;
+            @(negedge clk);
+        end
+        if (seen == $M && wrong == 0) $display("PASS $NAME: %0d outputs in %0d clocks", seen, clocks);
+        else $display("FAIL $NAME: %0d of %0d outputs, %0d differ", seen, $M, wrong);
+        $finish;
+    end
+endmodule
+"""
+_MAKEFILE = """\
+# make icarus, make verilator: every unit against its vectors; make synth: its size on a 7-series FPGA, NAME/xc7.txt
+NAMES = UNITS
+SOURCES = $(wildcard units/*.sv)
+
+icarus: $(NAMES:%=%/icarus.log)
+\t@cat $^; ! grep -L PASS $^ | grep .
+
+verilator: $(NAMES:%=%/verilator.log)
+\t@cat $^; ! grep -L PASS $^ | grep .
+
+synth: $(NAMES:%=%/xc7.txt)
+
+%/icarus.log: $(SOURCES)
+\tcd $* && iverilog -g2012 -s bench -o icarus.sim ../units/*.sv $*.sv bench.sv && vvp -n icarus.sim > icarus.log
+
+%/verilator.log: $(SOURCES)
+\tcd $* && verilator --binary -Wno-fatal -Wno-lint --top-module bench ../units/*.sv $*.sv bench.sv > build.log
+\tcd $* && obj_dir/Vbench > verilator.log
+
+%/xc7.txt: $(SOURCES)
+\tcd $* && yosys -q -s synth.ys
+
+.PHONY: icarus verilator synth
+.SECONDARY:
+"""

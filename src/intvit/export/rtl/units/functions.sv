@@ -1,0 +1,120 @@
+// The families of exponentials and GELUs: functions of one code. Constants come in as parameters. Distances are max - x >= 0.
+
+// Shiftmax's mantissa and halvings of a distance, QW + 3 clocks later: E = mantissa << (N - halvings)
+module shift_parts #(parameter DW = 8, F = 0, X0 = 16, N = 15, XW = 5, QW = 4) (
+    input logic clk, input logic [DW-1:0] distance, output logic [XW-1:0] mantissa, output logic [QW-1:0] halvings);
+    localparam PW = DW + F + 1 > XW + QW ? DW + F + 1 : XW + QW;
+    wire [PW-1:0] long_distance = PW'(distance) << F;
+    logic [PW-1:0] steps, capped;
+    wire [XW-1:0] rest;
+    wire [QW-1:0] quotient;
+    divide #(.NW(PW), .DW(XW), .QW(QW)) halve (.clk(clk), .a(capped), .b(XW'(X0)), .q(quotient), .r(rest));
+    always_ff @(posedge clk) begin
+        steps <= long_distance + ((long_distance + 1'b1) >> 1) - ((long_distance + PW'(15)) >> 4);
+        capped <= steps > PW'(N * X0) ? PW'(N * X0) : steps;
+        mantissa <= XW'(X0) - XW'(({1'b0, rest} + 1'b1) >> 1);
+        halvings <= quotient;
+    end
+endmodule
+
+// I-BERT's exponential of a distance, QW + 8 clocks later
+module polynomial_exponential #(parameter DW = 8, F = 0, X0 = 12, N = 31, XW = 4, QW = 5, B = 21, C = 245, U = 19,
+    VW = 6, SW = 12, EW = 31) ( // VW: bits of B - rest, SW: of its square plus C
+    input logic clk, input logic [DW-1:0] distance, output logic [EW-1:0] value);
+    localparam PW = DW + F > XW + QW ? DW + F : XW + QW;
+    wire [PW-1:0] steps = PW'(distance) << F;
+    logic [PW-1:0] capped;
+    wire [XW-1:0] rest;
+    wire [QW-1:0] quotient, later;
+    logic signed [VW-1:0] v;
+    wire signed [2*VW-1:0] square;
+    logic signed [SW-1:0] total;
+    wire signed [8:0] more = 9'(U) - $signed({1'b0, 8'(later)}); // doublings; halvings, if negative
+    logic [7:0] amount;
+    logic left;
+    logic [SW+EW-1:0] shifted;
+    divide #(.NW(PW), .DW(XW), .QW(QW)) halve (.clk(clk), .a(capped), .b(XW'(X0)), .q(quotient), .r(rest));
+    multiply #(.AW(VW), .BW(VW)) squarer (.clk(clk), .a(v), .b(v), .p(square));
+    delay #(.W(QW), .N(4)) wait_quotient (.clk(clk), .d(quotient), .q(later));
+    always_ff @(posedge clk) begin
+        capped <= steps > PW'(N * X0) ? PW'(N * X0) : steps;
+        v <= VW'(B) - VW'($signed({1'b0, rest}));
+        total <= SW'(square) + SW'(C);
+        left <= more >= 0;
+        amount <= 8'(more >= 0 ? more : -more);
+        // twice the value, so that the rounded half is there: (P >> (k - 1)) + 1 >> 1
+        shifted <= left ? {{EW{1'b0}}, total} << amount << 1 : ({{EW{1'b0}}, total} << 1) >> amount;
+        value <= EW'((shifted + 1'b1) >> 1);
+    end
+endmodule
+
+// Piecewise polynomials of degree D, 4 D + 2 clocks later. Packed constants, the first one in the low bits.
+module piecewise #(parameter S = 2, D = 2, XW = 9, CW = 32, VW = 34, G = 4,
+    BOUNDS = 0, ORIGINS = 0, COEFFICIENTS = 0) (
+    input logic clk, input logic signed [XW-1:0] x, output logic signed [VW-1:0] value);
+    localparam IB = S > 1 ? $clog2(S) : 1;
+    wire [(S > 1 ? S - 1 : 1)*XW-1:0] bounds = BOUNDS;
+    wire [S*XW-1:0] origins = ORIGINS;
+    wire [S*(D+1)*CW-1:0] coefficients = COEFFICIENTS;
+    wire [IB:0] passed [0:S-1];
+    assign passed[0] = 0;
+    genvar i;
+    generate
+        for (i = 0; i < S - 1; i = i + 1) begin : segment
+            assign passed[i+1] = passed[i] + (IB + 1)'($signed(bounds[XW*i +: XW]) <= x);
+        end
+    endgenerate
+    logic [IB-1:0] index;
+    logic signed [XW-1:0] held;
+    logic signed [XW:0] t;
+    logic [(D+1)*CW-1:0] chosen;
+    always_ff @(posedge clk) begin
+        index <= passed[S-1][IB-1:0];
+        held <= x;
+        t <= (XW + 1)'(held) - (XW + 1)'($signed(origins[XW*index +: XW]));
+        chosen <= coefficients[(D+1)*CW*index +: (D+1)*CW];
+    end
+    wire signed [VW-1:0] values [0:D];
+    assign values[D] = VW'($signed(chosen[D*CW +: CW]));
+    generate
+        for (i = D - 1; i >= 0; i = i - 1) begin : horner
+            localparam LATE = 4 * (D - 1 - i);
+            wire signed [XW:0] factor;
+            wire signed [CW-1:0] constant;
+            wire signed [VW+XW:0] product;
+            logic signed [VW-1:0] sum;
+            delay #(.W(XW + 1), .N(LATE)) wait_t (.clk(clk), .d(t), .q(factor));
+            delay #(.W(CW), .N(LATE + 3)) wait_c (.clk(clk), .d(chosen[i*CW +: CW]), .q(constant));
+            multiply #(.AW(VW), .BW(XW + 1)) multiplier (.clk(clk), .a(values[i+1]), .b(factor), .p(product));
+            wire signed [VW+XW:0] rounded = ((product >>> (G - 1)) + (VW + XW + 1)'(2'sd1)) >>> 1;
+            always_ff @(posedge clk) sum <= VW'(rounded) + VW'(constant);
+            assign values[i] = sum;
+        end
+    endgenerate
+    assign value = values[0];
+endmodule
+
+// I-BERT's GELU before its multiplier, y * (L + one), 10 clocks later
+module polynomial_gelu #(parameter XW = 8, F = 4, B = 41, C = 1773, ONE = 1773, AW = 12, EW = 40) ( // magnitudes
+    input logic clk, input logic signed [XW-1:0] x, output logic signed [XW+F+EW-1:0] value);
+    localparam YW = XW + F;
+    logic signed [YW-1:0] y;
+    logic [YW-1:0] magnitude;
+    logic signed [AW:0] a;
+    wire signed [2*AW+1:0] square;
+    wire [1:0] sign; // of y: zero, negative
+    wire signed [YW-1:0] factor;
+    logic signed [EW-1:0] erf, sum;
+    wire signed [EW-1:0] poly = EW'(square) - EW'(C);
+    multiply #(.AW(AW + 1), .BW(AW + 1)) squarer (.clk(clk), .a(a), .b(a), .p(square));
+    delay #(.W(2), .N(5)) wait_sign (.clk(clk), .d({y == 0, y < 0}), .q(sign));
+    delay #(.W(YW), .N(7)) wait_y (.clk(clk), .d(y), .q(factor));
+    multiply #(.AW(YW), .BW(EW)) multiplier (.clk(clk), .a(factor), .b(sum), .p(value));
+    always_ff @(posedge clk) begin
+        y <= YW'(x) <<< F;
+        magnitude <= y < 0 ? YW'(-y) : YW'(y);
+        a <= magnitude > YW'(B) ? 0 : (AW + 1)'($signed({1'b0, magnitude})) - (AW + 1)'(B);
+        erf <= sign[1] ? 0 : sign[0] ? -poly : poly;
+        sum <= erf - EW'(ONE);
+    end
+endmodule

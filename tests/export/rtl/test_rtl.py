@@ -1,0 +1,119 @@
+"""`intvit export rtl`: every unit gives the numpy runtime's integers in a simulator, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from intvit.commands import main
+from intvit.errors import IntVitError
+from intvit.export.rtl.files import FormOf, units_of, write_rtl
+from intvit.export.rtl.unit import joined, packed, signed_bits
+from intvit.program import save_checkpoint
+from tests.support.c_programs import need
+from tests.support.random_programs import images_for, random_program
+
+LIBRARY = Path(__file__).parents[3] / "src" / "intvit" / "export" / "rtl" / "units"
+
+
+def simulate(seed: int, form: FormOf, folder: Path, simulator: str) -> None:
+    program = random_program(seed)
+    units = write_rtl(program, folder, images_for(program, 6, seed)[4:6], form=form, rows=4)
+    done = subprocess.run(["make", "-C", str(folder), simulator], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert done.stdout.count("PASS") == len(units)
+
+
+@pytest.mark.parametrize("seed", [1, 7])
+def test_every_unit_passes_its_bench(seed: int, tmp_path: Path) -> None:
+    need("iverilog", "make")
+    simulate(seed, "as-trained", tmp_path, "icarus")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["as-trained", "table"])
+@pytest.mark.parametrize("seed", [*range(16), 20, 23])
+def test_units_of_every_family_pass(seed: int, form: FormOf, tmp_path: Path) -> None:
+    need("iverilog", "make")
+    simulate(seed, form, tmp_path, "icarus")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 5, 15])
+def test_a_second_simulator_agrees(seed: int, tmp_path: Path) -> None:
+    need("verilator", "make")
+    simulate(seed, "as-trained", tmp_path, "verilator")
+
+
+def test_a_wrong_output_is_found(tmp_path: Path) -> None:
+    need("iverilog", "make")
+    program = random_program(2)
+    unit = next(u for u in write_rtl(program, tmp_path, images_for(program, 2)) if u.kind == "requantize")
+    file = tmp_path / unit.name / "outputs.hex"
+    lines = file.read_text().splitlines()
+    lines[1] = f"{int(lines[1], 16) ^ 1:x}"
+    file.write_text("\n".join(lines) + "\n")
+    done = subprocess.run(["make", f"{unit.name}/icarus.log"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "FAIL" in (tmp_path / unit.name / "icarus.log").read_text()
+
+
+def test_the_library_has_no_lint(tmp_path: Path) -> None:
+    need("verilator")
+    quiet = ["-Wno-DECLFILENAME", "-Wno-MULTITOP", "-Wno-UNUSEDSIGNAL", "-Wno-UNOPTFLAT"]
+    command = ["verilator", "--lint-only", "-Wall", *quiet, *map(str, sorted(LIBRARY.glob("*.sv")))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_functions_are_tested_on_every_argument() -> None:
+    for seed in range(6):
+        program = random_program(seed)
+        for unit in units_of(program, images_for(program, 1), blocks=[0], form="as-trained", rows=1):
+            operator = next(o for o in program.operators if o.name == unit.operator)
+            bits = program.values[operator.inputs[0]].bits
+            if unit.kind.startswith("gelu") and unit.kind != "gelu shift":
+                assert set(unit.inputs) == set(range(2**bits))
+            if unit.kind.startswith(("softmax", "exponential")) and bits <= 8:
+                top = 2 ** (bits - 1) - 1
+                assert {word & (2**bits - 1) for word in unit.inputs} == set(range(2**bits))
+                assert sum(word == top for word in unit.inputs) >= 1
+
+
+def test_words_are_twos_complement_with_the_first_field_low() -> None:
+    assert joined((np.array([-1, 2]), 4), (np.array([1, 0]), 1)) == [0b1_1111, 0b0_0010]
+    assert packed([1, -1], 4) == "8'hf1"
+    assert [signed_bits(v) for v in (0, 1, -1, -128, 127, 128)] == [1, 2, 1, 8, 8, 9]
+
+
+def test_what_has_no_unit_is_refused_in_one_line(tmp_path: Path) -> None:
+    program = random_program(0)
+    images = images_for(program, 1)
+    with pytest.raises(IntVitError, match=r"--blocks 7: the program has no such block"):
+        write_rtl(program, tmp_path / "a", images, blocks=[7])
+    with pytest.raises(IntVitError, match=r"is trained as a table; --form as-trained takes it"):
+        write_rtl(program, tmp_path / "a", images, form="computed")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("")
+    with pytest.raises(IntVitError, match=r"exists and is not an empty folder"):
+        write_rtl(program, tmp_path / "full", images)
+    foreign = random_program(0)
+    index = next(i for i, o in enumerate(foreign.operators) if o.name.startswith("blocks.0") and o.op == "gelu")
+    foreign.operators[index] = replace(foreign.operators[index], op="blur")
+    with pytest.raises(IntVitError, match=r"\(blur\): no RTL unit for it"):
+        write_rtl(foreign, tmp_path / "b", images)
+    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "b").exists()
+
+
+def test_the_command_writes_units_of_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_checkpoint(random_program(5), tmp_path / "integer")
+    assert not main(
+        ["export", "rtl", str(tmp_path / "integer"), str(tmp_path / "rtl"), "--form", "table", "--rows", "2"]
+    )
+    assert "14 units" in capsys.readouterr().out
+    assert (tmp_path / "rtl" / "units" / "arithmetic.sv").exists()
