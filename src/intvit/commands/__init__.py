@@ -20,6 +20,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "analyze": {
         "operators": ("intvit.commands.analyze_operators", "every family of every operator against float, as a page"),
         "model": ("intvit.commands.analyze_model", "where a model loses accuracy to integers, and at what cost"),
+        "silicon": ("intvit.commands.analyze_silicon", "what a model's operators take on an FPGA, beside its accuracy"),
     },
     "bench": {
         "train": ("intvit.commands.bench_train", "time and memory of a training step, quantized against float"),

@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 
 from intvit.errors import IntVitError
-from intvit.export.rtl.operators import UNITS, Site
+from intvit.export.rtl.operators import UNITS
+from intvit.export.rtl.site import Site
 from intvit.export.rtl.unit import Unit, Words
 from intvit.files import write_text
 from intvit.program.bounds import bounds
@@ -42,6 +43,12 @@ def write_rtl(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise IntVitError(f"{folder} exists and is not an empty folder; give a new one, nothing was written")
     units = units_of(program, images, blocks=blocks, form=form, rows=rows)
+    write_units(folder, units)
+    return units
+
+
+def write_units(folder: Path, units: Sequence[Unit]) -> None:
+    """The library, a folder for every unit, and a Makefile."""
     for source in resources.files("intvit.export.rtl").joinpath("units").iterdir():
         if source.name.endswith(".sv"):
             write_text(folder / "units" / source.name, source.read_text())
@@ -50,14 +57,10 @@ def write_rtl(
         write_text(place / f"{unit.name}.sv", unit.wrapper())
         write_text(place / "bench.sv", _bench(unit))
         write_text(place / "synth.ys", _synthesis(unit))
-        for name, (content, bits) in {
-            **unit.memories,
-            "inputs.hex": (unit.inputs, unit.in_bits),
-            "outputs.hex": (unit.outputs, unit.out_bits),
-        }.items():
+        vectors = {"inputs.hex": (unit.inputs, unit.in_bits), "outputs.hex": (unit.outputs, unit.out_bits)}
+        for name, (content, bits) in {**unit.memories, **vectors}.items():
             write_text(place / name, _hex(content, bits))
     write_text(folder / "Makefile", _MAKEFILE.replace("UNITS", " ".join(unit.name for unit in units)))
-    return units
 
 
 def units_of(program: Program, images: np.ndarray, *, blocks: Sequence[int], form: FormOf, rows: int) -> list[Unit]:

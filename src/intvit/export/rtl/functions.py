@@ -30,7 +30,11 @@ def exponential_unit(attributes: Attributes, constants: Constants, bits: int, la
     xw, qw = unsigned_bits(x0), unsigned_bits(n)
     shape = {"DW": bits, "F": f, "X0": x0, "N": n, "XW": xw, "QW": qw}
     if kind == "polynomial":
-        shape |= {"B": attributes["b"], "C": attributes["c"], "U": attributes["u"], "EW": width}
+        b, c = attributes["b"], attributes["c"]
+        farthest = max(b * b, (b - x0) ** 2)
+        square = signed_bits(farthest, c, farthest + c)
+        shape |= {"B": b, "C": f"{square}'sd{c}" if c >= 0 else f"-{square}'sd{-c}", "U": attributes["u"]}
+        shape |= {"VW": signed_bits(b, b - x0), "SW": square, "EW": width}
         text = f"    wire [{width - 1}:0] value;\n"
         text += instance(
             "polynomial_exponential", "family", shape, {"clk": "clk", "distance": "distance", "value": "value"}

@@ -18,15 +18,16 @@ module shift_parts #(parameter DW = 8, F = 0, X0 = 16, N = 15, XW = 5, QW = 4) (
 endmodule
 
 // I-BERT's exponential of a distance, QW + 8 clocks later
-module polynomial_exponential #(parameter DW = 8, F = 0, X0 = 12, N = 31, XW = 4, QW = 5, B = 21, C = 245, U = 19, EW = 31) (
+module polynomial_exponential #(parameter DW = 8, F = 0, X0 = 12, N = 31, XW = 4, QW = 5, B = 21, C = 245, U = 19,
+    VW = 6, SW = 12, EW = 31) ( // VW: bits of B - rest, SW: of its square plus C
     input logic clk, input logic [DW-1:0] distance, output logic [EW-1:0] value);
-    localparam PW = DW + F > XW + QW ? DW + F : XW + QW, VW = 27, SW = 2 * VW;
+    localparam PW = DW + F > XW + QW ? DW + F : XW + QW;
     wire [PW-1:0] steps = PW'(distance) << F;
     logic [PW-1:0] capped;
     wire [XW-1:0] rest;
     wire [QW-1:0] quotient, later;
     logic signed [VW-1:0] v;
-    wire signed [SW-1:0] square;
+    wire signed [2*VW-1:0] square;
     logic signed [SW-1:0] total;
     wire signed [8:0] more = 9'(U) - $signed({1'b0, 8'(later)}); // doublings; halvings, if negative
     logic [7:0] amount;
@@ -38,7 +39,7 @@ module polynomial_exponential #(parameter DW = 8, F = 0, X0 = 12, N = 31, XW = 4
     always_ff @(posedge clk) begin
         capped <= steps > PW'(N * X0) ? PW'(N * X0) : steps;
         v <= VW'(B) - VW'($signed({1'b0, rest}));
-        total <= square + SW'(C);
+        total <= SW'(square) + SW'(C);
         left <= more >= 0;
         amount <= 8'(more >= 0 ? more : -more);
         // twice the value, so that the rounded half is there: (P >> (k - 1)) + 1 >> 1

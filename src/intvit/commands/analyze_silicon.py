@@ -1,0 +1,76 @@
+"""`intvit analyze silicon FOLDER ...`: what the operators of integer checkpoints take on an FPGA.
+
+For every kind of operator the size of a unit of `intvit export rtl` (LUTs, registers, multipliers and memories of a
+7-series FPGA) and the lanes that a frame rate needs, as trained and with small functions as tables. Sizes come from a
+table that ships with the package; --synthesize makes them anew with yosys, from the first checkpoint. With the file
+that `intvit bench presets --json` wrote, checkpoints whose folders bear the name of a preset stand beside its accuracy.
+Writes report.html with all tables and plots.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+from intvit.analysis.silicon import Key, Size, needs, synthesize
+from intvit.analysis.silicon_sizes import SIZES
+from intvit.commands.argument_types import positive
+from intvit.commands.model_options import out_option
+from intvit.errors import IntVitError
+from intvit.program import load_checkpoint
+from intvit.reports.report import Report
+from intvit.reports.silicon_page import Model, findings, parts
+from intvit.runtime.onnx.engine_check import extreme_images
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="intvit analyze silicon", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path, help="integer checkpoints")
+    out_option(parser, "folder of the report")
+    parser.add_argument("--frames", type=positive, default=100, metavar="N", help="images a second (default 100)")
+    parser.add_argument("--clock", type=positive, default=150, metavar="MHZ", help="of the units (default 150)")
+    parser.add_argument("--accuracy", type=Path, metavar="FILE", help="of intvit bench presets --json")
+    parser.add_argument("--synthesize", action="store_true", help="sizes anew, with yosys; minutes")
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """Writes the page and says what it found."""
+    options, began = _parser().parse_args(arguments), time.perf_counter()
+    programs = {_name(folder): load_checkpoint(folder) for folder in options.folders}
+    accuracy = _accuracy(options.accuracy) if options.accuracy else {}
+    sizes: dict[Key, Size] = dict(SIZES)
+    if options.synthesize:
+        first = next(iter(programs.values()))
+        sizes |= synthesize(first, extreme_images(first, 1))
+    models = []
+    for name, program in programs.items():
+        for table in (False, True):
+            found = needs(program, sizes, table=table, frames=options.frames, clock=options.clock * 1e6)
+            models.append(Model(name, table, found, accuracy.get(name, {})))
+    report = Report("Operators on silicon", shlex.join(["intvit", "analyze", "silicon", *arguments]))
+    report.facts["rate"] = f"{options.frames} images a second, {options.clock} MHz"
+    report.findings, report.parts = findings(models), parts(models, sizes)
+    print(report.finish(options.out, None, began))
+    return 0
+
+
+def _name(folder: Path) -> str:
+    """Of a checkpoint: its folder's, or, of RUN/integer, the run's."""
+    whole = folder.absolute()
+    return whole.parent.name if whole.name == "integer" else whole.name
+
+
+def _accuracy(file: Path) -> dict[str, dict[str, Any]]:
+    """Preset -> figures of the first image set."""
+    try:
+        rows = json.loads(file.read_text())["rows"]
+        return {row["preset"]: next(iter(row["sets"].values())) for row in rows}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise IntVitError(f"--accuracy {file} is no file of intvit bench presets --json: {error}") from error

@@ -1,0 +1,121 @@
+"""The page of `intvit analyze silicon`: units, lanes, and area beside accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from intvit.analysis.silicon import Key, Need, Size, total
+from intvit.reports.report import Column, Plot, Table
+from intvit.reports.style import family_color, legend_below, plot
+
+
+@dataclass(frozen=True)
+class Model:
+    """One checkpoint. table: its small functions are tables. accuracy: top1 and divergence, where they are known."""
+
+    name: str
+    table: bool
+    needs: list[Need]
+    accuracy: Mapping[str, Any]
+
+    @property
+    def form(self) -> str:
+        return "tables" if self.table else "as trained"
+
+    @property
+    def functions(self) -> list[Need]:
+        """What families differ in: everything but the MACs, whose size every model shares."""
+        return [need for need in self.needs if need.kind != "mac column"]
+
+    @property
+    def size(self) -> Size:
+        return total(self.functions)
+
+
+_SIZE = (
+    Column("lut", "LUT", "d"),
+    Column("ff", "registers", "d"),
+    Column("dsp", "DSP", "d"),
+    Column("ram18", "RAM18", "d", "block memories of 18 Kb"),
+    Column("lut_memory", "LUT memories", "d", "distributed memories and shift registers"),
+)
+_UNITS = (Column("kind", "operator"), Column("form", "form"), *_SIZE)
+_LANES = (
+    Column("model", "model"),
+    Column("functions", "functions"),
+    Column("kind", "operator"),
+    Column("elements", "elements of an image", ",d"),
+    Column("lanes", "lanes", "d"),
+    *_SIZE,
+)
+_MODELS = (
+    Column("model", "model"),
+    Column("functions", "functions"),
+    Column("top1", "top-1 %", ".1f"),
+    Column("divergence", "divergence", ".3f", "mean KL divergence from float, bits"),
+    *_SIZE,
+)
+_TEXT_UNITS = (
+    "One lane of each unit of `intvit export rtl`, an element a clock, with a layer's constants tied; softmax and "
+    "ShiftGELU with the row buffer that finds the maximum. yosys for the 7 series, not placed. LUTs of one input, "
+    "carries and multiplexers are left out."
+)
+_TEXT_MODELS = (
+    "All lanes but the MACs', which all models share. “tables”: every exponential and GELU of one small argument is "
+    "looked up, with equal integers. An operator without a size in the table counts as nothing, and is “–” below."
+)
+
+
+def parts(models: Sequence[Model], sizes: Mapping[Key, Size]) -> list[Table | Plot]:
+    units = [{"kind": kind, "form": form, **vars(size)} for (kind, form), size in sorted(sizes.items())]
+    lanes = []
+    rows = []
+    for model in models:
+        head = {"model": model.name, "functions": model.form}
+        top1, divergence = (model.accuracy.get(key) for key in ("top1", "divergence"))
+        rows.append({**head, "top1": top1, "divergence": divergence, **vars(model.size)})
+        for need in model.needs:
+            size = vars(need.size) if need.size else dict.fromkeys(("lut", "ff", "dsp", "ram18", "lut_memory"))
+            lanes.append({**head, "kind": need.kind, "elements": need.elements, "lanes": need.lanes, **size})
+    result: list[Table | Plot] = [Plot("area", "Accuracy against area", _area(models), _TEXT_MODELS, "models")]
+    result.append(Table("models", "Models", _MODELS, rows, _TEXT_MODELS, plot="area"))
+    result.append(Table("units", "Units", _UNITS, units, _TEXT_UNITS))
+    return [*result, Table("lanes", "Lanes", _LANES, lanes, "Sizes are of one lane.")]
+
+
+def _area(models: Sequence[Model]) -> Figure:
+    """LUTs against top-1 where it is known; against the models' order where it is not."""
+    with plot(height=4.2) as (figure, axis):
+        known = all(model.accuracy for model in models)
+        names = list(dict.fromkeys(model.name for model in models))
+        for model in models:
+            y = model.accuracy["top1"] if known else names.index(model.name)
+            look = {"marker": "s" if model.table else "o", "color": family_color(model.name)}
+            label = model.name if not model.table else None
+            axis.plot([model.size.lut], [y], linestyle="none", label=label, **look)
+        axis.set_xlabel("LUTs of all functions (circles: as trained, squares: as tables)")
+        if known:
+            axis.set_ylabel("top-1, %")
+        else:
+            axis.set_yticks(range(len(names)), names)
+        legend_below(figure, *axis.get_legend_handles_labels())
+    return figure
+
+
+def findings(models: Sequence[Model]) -> list[str]:
+    """One sentence for each model: what tables save; and what has no size."""
+    sentences = []
+    for own, tables in zip(models[::2], models[1::2], strict=True):
+        a, b = own.size, tables.size
+        sentences.append(
+            f"{own.name}: {a.lut:,} LUT and {a.dsp} DSP as trained, {b.lut:,} LUT and {b.dsp} DSP with tables, "
+            "beside the MACs."
+        )
+    unknown = sorted({f"{need.kind} ({need.form})" for model in models for need in model.needs if need.size is None})
+    if unknown:
+        sentences.append(f"No size in the table, counted as nothing: {', '.join(unknown)}; --synthesize finds it.")
+    return sentences
