@@ -21,7 +21,7 @@ def means(model: nn.Module, images: torch.Tensor, mode: str) -> dict[str, torch.
         if mode == "float":
             found[layer.name] = output.flatten(0, -2).double().mean(0)
         else:
-            codes = layer.accumulate(layer.patches(*inputs) if hasattr(layer, "patches") else inputs[0])
+            codes = layer.accumulate(layer.operand(inputs[0]))
             found[layer.name] = codes.values.flatten(0, -2).double().mean(0) * codes.scale
 
     hooks = [layer.register_forward_hook(keep) for layer in linears(model)]

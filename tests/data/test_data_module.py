@@ -7,7 +7,7 @@ import torch
 
 from intvit.data.config import DataError
 from intvit.data.data_module import ShardDataModule
-from intvit.data.loading import train_loader
+from intvit.data.loading import calibration_loader, train_loader
 from tests.support.synthetic_shards import config, number_of, write_split
 
 import pytorch_lightning as lightning  # isort: skip, after the module has seen to torchvision
@@ -87,6 +87,13 @@ def test_the_module_serves_every_loader_without_a_trainer(tmp_path):
         module.calibration_dataloader(9),
     ]
     assert [len(loader) for loader in loaders] == [4, 1, 1, 3]
+
+
+def test_calibration_is_that_of_the_config(tmp_path):
+    write_split(tmp_path, "train", [9, 8])
+    data = config(tmp_path, calibration_photos="mixed")
+    pairs = zip(ShardDataModule(data).calibration_dataloader(9), calibration_loader(data, 9), strict=True)
+    assert all(torch.equal(left, right) for (left, _), (right, _) in pairs)
 
 
 def test_preparing_finds_a_missing_root():

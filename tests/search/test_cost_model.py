@@ -19,7 +19,9 @@ def test_bytes_and_bit_operations_are_those_of_the_recorded_program(name: str) -
     def program(overrides: dict[str, Any]):
         return record(small.variant(overrides))
 
-    widths = [choice for choice in choices(small, [3, 5], widest=8) if choice.is_width]
+    widths = [
+        choice for choice in choices(small, {"weight": [3, 5], "activation": [3, 5]}, widest=8) if choice.is_width
+    ]
     base = usage(program({}), prove=False)
     cost_model = CostModel(program, widths, base)
     assert cost_model.bytes([choice.base for choice in widths]) == base.bytes
@@ -36,3 +38,18 @@ def test_bytes_and_bit_operations_are_those_of_the_recorded_program(name: str) -
     feeding = {(choice.site, choice.key) for i, choice in enumerate(widths) if cost_model.matters(i, products)}
     assert any(site.startswith("head") and key == "weight" for site, key in feeding)
     assert not any(site.endswith("mlp.fc1") and key == "activation" for site, key in feeding)  # only the GELU reads it
+
+
+@pytest.mark.parametrize("name", ["deit_t", "swin_t"])
+def test_four_bit_activations_are_choices_of_every_product_where_they_are_asked_for(name: str) -> None:
+    small = small_model(name, "lut8")
+    for asked, widest in (([4], 4), ([6, 7], 6)):
+        found = [choice for choice in choices(small, {"weight": [3], "activation": asked}, 16) if choice.is_width]
+        assert {value for choice in found if choice.key == "activation" for value in choice.options} == set(asked)
+        assert {value for choice in found if choice.key == "weight" for value in choice.options} == {3}
+        program = record(small.variant(merged(choice.options[min(choice.options)] for choice in found)))
+        products = [operator for operator in program.operators if operator.op in ("linear", "matmul")]
+        operands = [program.values[name] for operator in products for name in operator.inputs]
+        signed = [value.bits for value in operands if value.signed]  # softmax weights are no activations
+        assert max(signed) == widest
+        assert len(signed) >= len(products)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from intvit.commands import main
 from intvit.commands import search as command
 from intvit.config.presets import config_directory
 from intvit.data.digits import digits_root
+from intvit.data.loading import calibration_loader, first_images
 from intvit.errors import IntVitError
 from intvit.export.record import record
 from intvit.files import write_text
@@ -26,7 +28,7 @@ from intvit.search.budget import Usage, usage
 from intvit.search.cached_evaluator import CachedEvaluator, workers
 from intvit.search.evaluator import Candidate, Evaluator, program_hash
 from intvit.search.held_out import held_out_images
-from intvit.search.preset_file import compact
+from intvit.search.preset_file import compact, preset_text
 from intvit.training.entry import train
 from intvit.training.restore import build_model, restore_run
 from tests.support.shared import shared_folder
@@ -80,15 +82,19 @@ def test_one_collection_of_statistics_gives_the_program_of_every_preset(run: Pat
     assert program_hash(record(analyzed.calibrated(compose_quant(preset)))) == program_hash(record(whole))
 
 
-def test_images_of_the_search_are_never_those_of_calibration(run: Path) -> None:
+@pytest.mark.parametrize("photos", ["center", "mixed"])
+def test_images_of_the_search_are_never_of_photos_that_calibration_saw(run: Path, photos: str) -> None:
     """Also where --search names the folder that calibration reads, by whatever path."""
-    analyzed = read_model(ModelSource(str(run), calibration_images=32))
+    analyzed = read_model(ModelSource(str(run), calibration_images=32, photos=photos))
+    kept = replace(analyzed.data, calibration_photos="center")
+    calibrated, _ = first_images(calibration_loader(kept), 64 if photos == "mixed" else 32)
+    assert torch.equal(analyzed.calibration, calibrated) == (photos == "center")
     root = digits_root()
     behind = held_out_images(analyzed, None, None, 16)
     for folder in (str(root), f"{root}/../{root.name}"):
         images = held_out_images(analyzed, folder, None, 16)
         assert len(images) == 16
-        assert not any((image == seen).all() for image in images[::2] for seen in analyzed.calibration)
+        assert not any((image == seen).all() for image in images[::2] for seen in calibrated)
         assert torch.equal(images, behind)
 
 
@@ -222,6 +228,20 @@ def test_patterns_give_every_site_what_the_candidate_gives_it() -> None:
     assert compact(base, alike, sites) == {"blocks.*.attn.qkv": {"bits": {"weight": 4}}}
     alike["blocks.3.attn.qkv"] = {"bits": {"weight": 6}}
     assert list(compact(base, alike, sites)) == ["blocks.*.attn.qkv", "blocks.3.attn.qkv"]
+
+
+def test_a_candidate_with_every_step_of_calibration_is_written_as_such(tmp_path: Path) -> None:
+    overrides = {"blocks.0.attn.qkv": {"bits": {"weight": 4}}}
+    candidate = Candidate("lut8", overrides).with_every_step()
+    assert candidate.quant().calibration == compose_quant("w4a4").calibration
+    (tmp_path / "quant").mkdir()
+    (tmp_path / "quant" / "found.yaml").write_text(preset_text(candidate, ["blocks.0.attn.qkv"], ["a note"]))
+    assert compose_quant("found", [], tmp_path) == replace(candidate.quant(), name="found")
+
+
+def test_the_best_candidates_come_again_with_every_step_of_calibration(found: Path) -> None:
+    rows = (found / "candidates.csv").read_text().splitlines()
+    assert sum("quant/calibration=full" in row for row in rows) >= 1
 
 
 def test_a_journal_is_whole_or_shorter(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from intvit.calibration import (
     Known,
+    Progress,
     adopt_ranges,
     calibrate,
     collect_statistics,
@@ -43,7 +45,8 @@ class ModelSource:
 
     checkpoint: a run folder or .ckpt file of train.py, or weights as docs/weights.md lists them. model, quant: of a
     weights file, its architecture and the preset with overrides after commas. calibration: folder with train-*.tar;
-    None for the run's own data. calibration_images: how many of them. data: folder with val-*.tar instead of the run's.
+    None for the run's own data. calibration_images: how many of them; photos: of which kind, as data.calibration_photos
+    says it, None for the run's own or that of data=imagenet. data: folder with val-*.tar instead of the run's.
     """
 
     checkpoint: str
@@ -52,6 +55,7 @@ class ModelSource:
     calibration: str | None = None
     calibration_images: int = 64
     data: str | None = None
+    photos: str | None = None
 
     @property
     def is_weights(self) -> bool:
@@ -64,6 +68,7 @@ class AnalyzedModel:
     """A model in eval mode, and how to make it again with other quantization.
 
     calibration_batch: images at once in calibration; train.py's data.eval_batch_size gives its integers to the bit.
+    collecting_cpu: CPU seconds that `collect` took.
     """
 
     name: str
@@ -75,6 +80,7 @@ class AnalyzedModel:
     calibration_batch: int = BATCH
     statistics: dict[str, list[Collected]] | None = None
     known: Known = field(default_factory=dict)
+    collecting_cpu: float = 0.0
 
     def collect(self) -> dict[str, list[Collected]]:
         """What calibration collects for every quantization, once."""
@@ -84,21 +90,25 @@ class AnalyzedModel:
                 every["bits"] = _FACTORS
             collecting = self._build({"*": every})
             collecting.load_state_dict(self.model.state_dict(), strict=False)
+            start = time.process_time()
             self.statistics = collect_statistics(collecting, torch.split(self.calibration, self.calibration_batch))
+            self.collecting_cpu = time.process_time() - start
         return self.statistics
 
-    def calibrated(self, quant: QuantConfig) -> nn.Module:
-        """The weights under another quantization, in integer mode, with the ranges that `calibrate` would find for it.
+    def calibrated(self, quant: QuantConfig, progress: Progress = lambda *_: None) -> nn.Module:
+        """The weights under another quantization, in integer mode, as `calibrate` would make them.
 
-        They are found from one collection of statistics, bias correction included: the same integers in a fraction of
-        the time.
+        Where it looks for ranges alone, these are found from one collection of statistics, bias correction included:
+        the same integers in a fraction of the time. progress: of the other steps, as `calibrate` takes it.
         """
-        statistics = self.collect()
         model = build_model(self.config, quant, load=False)
         model.load_state_dict(dict(self.model.named_parameters()), strict=False)
-        find_ranges(model, statistics, self.known)
+        batches = torch.split(self.calibration, self.calibration_batch)
+        if not quant.calibration.ranges_alone:
+            return calibrate(model, batches, progress=progress)
+        find_ranges(model, self.collect(), self.known)
         kept: list[Tensor] = []
-        for images in torch.split(self.calibration, self.calibration_batch):
+        for images in batches:
             if wants_correction(kept):
                 kept.append(images)
         correct_biases(model, kept)
@@ -166,7 +176,7 @@ def _of_run(source: ModelSource) -> AnalyzedModel:
     if not trained.quant.enabled or not state["calibrated"]:
         raise IntVitError(f"{folder} has no integer ranges: train with quant=ivit8, or give its weights file")
     reading = without_absent_cache(trained.data)
-    data = replace(reading, root=source.data or trained.data.root, eval_batch_size=BATCH)
+    data = replace(reading, root=source.data or trained.data.root, eval_batch_size=BATCH, **_photos(source))
     if source.data is not None and (classes := state.get("classes")):
         compare_classes(data, classes, str(folder))
     images = _calibration_images(data, source.calibration or trained.data.root, source.calibration_images)
@@ -178,7 +188,7 @@ def _of_weights(source: ModelSource) -> AnalyzedModel:
     if source.calibration is None:
         raise IntVitError(f"{source.checkpoint} is a weights file: say --calibration DIR, a folder of shards")
     preset = photo_config()
-    data = replace(preset, eval_batch_size=BATCH, root=source.data)
+    data = replace(preset, eval_batch_size=BATCH, root=source.data, **_photos(source))
     config = photo_model_config(source.model, weights=source.checkpoint)
     name, *overrides = source.quant.split(",")
     quant = compose_quant(name, overrides)
@@ -187,6 +197,10 @@ def _of_weights(source: ModelSource) -> AnalyzedModel:
     images = _calibration_images(data, source.calibration, source.calibration_images)
     model = build_model(config, quant)
     return AnalyzedModel(f"{source.model} {source.quant}", config, quant, model, data, images, preset.eval_batch_size)
+
+
+def _photos(source: ModelSource) -> dict[str, Any]:
+    return {} if source.photos is None else {"calibration_photos": source.photos}
 
 
 def _calibration_images(data: DataConfig, root: str | None, count: int) -> Tensor:

@@ -28,7 +28,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +36,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from intvit.arithmetic.dyadic import round_to
 from intvit.arithmetic.elementary import reals
 from intvit.errors import IntVitError
 
@@ -61,6 +62,7 @@ class Family:
         `options`.
     real: of an activation, the float function that it stands for, which float mode computes and gradients follow.
     grid: options -> c where the family rounds 1 / (c * scale) up to an integer, or None (`Quantizer`).
+    exact: of an activation of ours that is a table, its function in float64, of IEEE-exact operations alone.
     function: whether it is a plain function on integers, which a program holds as a table under this name.
     foreign: whether it is a user's or another package's, which may change under a trained run.
     """
@@ -70,6 +72,7 @@ class Family:
     derive: Callable[..., Any]
     real: Real | None = None
     grid: Grid = lambda options: None
+    exact: Real | None = None
     function: bool = False
     foreign: bool = False
 
@@ -148,6 +151,21 @@ class Families(Mapping[str, Family]):
         def add(function: Function) -> Function:
             self._families[name] = self._of_function(name, function, real)
             return function
+
+        return add
+
+    def register_exact(self, name: str, *, real: Real | None = None) -> Callable[[Real], Real]:
+        """Decorator for an activation: float64 of codes * scale -> float64, rounded to a table in steps of the output.
+
+        real: as in `register_function`.
+        """
+
+        def add(exact: Real) -> Real:
+            def table(codes: Tensor, scale: Tensor, output_scale: Tensor) -> Tensor:
+                return round_to(exact(codes.double() * scale), output_scale)
+
+            self._families[name] = replace(self._of_function(name, table, real), exact=exact)
+            return exact
 
         return add
 

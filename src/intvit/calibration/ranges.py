@@ -1,22 +1,19 @@
-"""From float to integers without training: ranges from calibration images, and the bias correction behind them."""
+"""Ranges from calibration images, and the bias correction behind them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from intvit.arguments import described, is_array, whole_number
 from intvit.errors import IntVitError
 from intvit.quant.control import quant_layers, set_mode
 from intvit.quant.layers import Linear
-from intvit.quant.observer import all_reduce, broadcast, world_size
+from intvit.quant.observer import broadcast, world_size
 from intvit.quant.quantizer import Collected, Quantizer
 
-CALIBRATION_BATCH = 64
 CORRECTION_IMAGES = 128  # means need fewer images than ranges
 
 
@@ -31,70 +28,6 @@ def finish_calibration(model: nn.Module) -> None:
             # Clip limits come from sums of floats, which differ between unlike processors: the first rank's count.
             for buffer in layer.buffers(recurse=False):
                 broadcast(buffer)
-
-
-Model = TypeVar("Model", bound=nn.Module)
-Images = Tensor | np.ndarray
-
-
-@torch.no_grad()
-def calibrate(
-    model: Model, images: Images | Iterable[Images | Sequence[Images]], *, batch_size: int = CALIBRATION_BATCH
-) -> Model:
-    """Find the ranges from all images, correct the biases on the first; returns the model, in eval and integer mode.
-
-    model: of this package, with float weights. images: uint8 (N, C, H, W), numpy or torch; or batches of such, alone or
-    first of a tuple, as loaders give images with labels. A hundred or two of the training set suffice. batch_size: of
-    the pieces that an array is split into; it changes the last bits of the ranges.
-
-    Raises IntVitError for images of another size or type, for none, and for a model that is not this package's.
-
-    >>> model = calibrate(intvit.create_model("deit_t", image_size=32, num_classes=10, depth=1), images32)
-    >>> model.integer_scores(torch.from_numpy(images32)).dtype
-    torch.int32
-    """
-    if not isinstance(model, nn.Module) or next(quant_layers(model), None) is None:
-        raise IntVitError(f"{type(model).__name__} is not a model of intvit; intvit.quantize(model) makes one")
-    device = next(model.parameters()).device
-    model.eval()
-    set_mode(model, "calibrate")
-    kept: list[Tensor] = []
-    for batch in _batches(images, whole_number("batch_size", batch_size)):
-        batch = batch.to(device)
-        model(batch)
-        if wants_correction(kept):
-            kept.append(batch)
-    finish_calibration(model)
-    # Every rank corrects with as many batches as the rank that has fewest.
-    count = -int(all_reduce(torch.tensor(-len(kept)), "max"))
-    correct_biases(model, kept[:count])
-    return model
-
-
-def _batches(images: Images | Iterable[Images | Sequence[Images]], size: int) -> Iterator[Tensor]:
-    if is_array(images):
-        yield from _tensor(images).split(size)
-        return
-    if isinstance(images, str) or not isinstance(images, Iterable):
-        raise IntVitError(f"images are {described(images)}; expected uint8 (N, C, H, W), or batches of such")
-    for index, batch in enumerate(images):
-        first = batch[0] if isinstance(batch, Sequence) and len(batch) else batch
-        if not is_array(first):
-            raise IntVitError(
-                f"batch {index} is {described(first)}; expected uint8 (B, C, H, W), alone or first of a tuple"
-            )
-        yield _tensor(first)
-
-
-def _tensor(images: Any) -> Tensor:
-    if not images.ndim:
-        raise IntVitError(f"images are {described(images)}; expected uint8 (N, C, H, W)")
-    if isinstance(images, Tensor):
-        return images
-    try:
-        return torch.from_numpy(np.ascontiguousarray(images))
-    except TypeError:  # a type that torch does not have
-        raise IntVitError(f"images are {described(images)}; expected uint8 (N, C, H, W)") from None
 
 
 def wants_correction(kept: list[Tensor]) -> bool:

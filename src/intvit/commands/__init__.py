@@ -35,7 +35,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
             "the cuda runtime's kernels, compiled without a GPU: registers, spills",
         ),
         "gpu": ("intvit.commands.bench_gpu", "the check of a GPU: integers equal, a step's time and memory, inference"),
-        "presets": ("intvit.commands.bench_presets", "top-1 of every quant preset on a model without training"),
+        "presets": ("intvit.commands.bench_presets", "how near every quant preset comes to float without training"),
     },
     "shards": {
         "create": ("intvit.commands.shards_create", "images -> shuffled webdataset shards with index.json"),

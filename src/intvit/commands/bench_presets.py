@@ -1,32 +1,40 @@
-"""`intvit bench presets`: top-1 of every quantization preset on given weights, after calibration, without training.
+"""`intvit bench presets`: how near every quantization preset comes to float on given weights, without training.
 
-Calibration images come from training shards with the evaluation transform; accuracy is measured on validation shards
-of one or more folders. `agreement` is the share of images whose first class is the float model's, `divergence` the mean
-KL divergence of the class probabilities from the float model's, in bits. The first `--check` images of every set also
-run through the model and its program on torch and numpy, and differing scores are counted. `--config-dir DIR` adds the
-presets of DIR/quant, such as those of `intvit search`; `--against PRESET` tests how much better it is than each other
-one on the same images. With `--json` every row is written as it is measured, and the same command goes on after the
-rows that the file holds.
+Calibration images are made of photos of training shards, as `--photos` says; figures are measured on validation shards
+of one or more folders, each with its 95 % bootstrap interval over the images. `divergence` is the mean KL divergence of
+the class probabilities from the float model's, in bits, `agreement` the share of images whose first class is the float
+model's; both are steadier than top-1, which on hundreds of photos is within points of noise. Where a folder has images
+of classes that the calibration photos hold and of others, both are said: photos of few classes calibrate for these. The
+first `--check` images of every set also run through the model and its program on torch and numpy, and differing scores
+are counted.
+`--config-dir DIR` adds the presets of DIR/quant, such as those of `intvit search`; `--against PRESET` tests how much
+better it is than each other one on the same images. `--ablate PRESET` measures one preset with calibration's steps all
+off and then added one after the other, a row for each, and draws what each takes off the divergence. With `--json`
+every row is written as it is measured, and the same command goes on after the rows that the file holds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from intvit.analysis.analyzed_model import ModelSource, read_model
-from intvit.bench.paired import paired
-from intvit.bench.presets import BATCH, ImageSet, float_row, load_images, row_of
+from intvit.bench.ablation import Measured, cumulative, named
+from intvit.bench.presets import BATCH, float_row, load_images, row_of
+from intvit.calibration import ABLATION
 from intvit.commands.argument_types import at_least, new_file, positive
+from intvit.commands.presets_table import print_header, print_paired, print_row
 from intvit.config.presets import presets
-from intvit.data.presets import photo_config
+from intvit.data.calibration_photos import PHOTOS_OF
+from intvit.data.loading import calibration_labels
 from intvit.errors import IntVitError
-from intvit.files import write_json
+from intvit.files import write_bytes, write_json
 from intvit.models import MODELS
+
+FORM = 2  # of the file of --json: since there are intervals
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,8 +47,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="deit_t", choices=MODELS)
     parser.add_argument("--calibration", required=True, metavar="DIR", help="folder with train-*.tar")
     parser.add_argument("--images", type=positive, default=256, help="calibration images")
+    parser.add_argument("--photos", default="center", choices=list(PHOTOS_OF), help="as data.calibration_photos")
     parser.add_argument("--data", required=True, nargs="+", metavar="NAME=DIR", help="folders with val-*.tar")
-    parser.add_argument("--quant", nargs="+", help="presets, with overrides after commas: ivit8_true8,quant/gelu=lut")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--quant", nargs="+", help="presets, with overrides after commas: ivit8_true8,quant/gelu=lut")
+    which.add_argument("--ablate", metavar="PRESET", help="this one alone, calibration's steps one after the other")
     parser.add_argument("--config-dir", type=Path, metavar="DIR", help="with more presets in its folder quant/")
     parser.add_argument(
         "--against", nargs="+", default=[], metavar="PRESET", help="test how much better these are than every other one"
@@ -50,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
         "--check", type=at_least(0), default=8, help="images of each set that both runtimes execute too"
     )
     parser.add_argument("--json", type=new_file, help="also write the figures to this file, and resume from it")
+    parser.add_argument(
+        "--plot", type=new_file, metavar="FILE.png", help="picture of --ablate (default: beside the file of --json)"
+    )
     return parser
 
 
@@ -57,31 +71,61 @@ def main(arguments: list[str]) -> int:
     """Evaluate the presets, print the table; exit code 1 when a runtime's scores differ."""
     options = _parser().parse_args(arguments)
     done = _resumed(options)
-    own = _own_presets(options.config_dir)
     names = [_named(text)[0] for text in options.data]
     if len(set(names)) < len(names):
         raise IntVitError(f"--data: the names {', '.join(names)} are not unique")
-    chosen = options.quant or [*(name for name in presets("quant") if name != "fp32"), *own]
-    for name in options.against:
-        if name not in chosen:
-            raise IntVitError(f"--against {name}: not among the presets {', '.join(chosen)}")
-    data = replace(photo_config(), eval_batch_size=BATCH)
-    analyzed = read_model(
-        ModelSource(options.weights, options.model, calibration=options.calibration, calibration_images=options.images)
+    chosen = _chosen(options)
+    if plot := _plot_file(options):
+        from intvit.reports.ablation_plot import waterfall  # before anything is measured: it may not be installed
+    source = ModelSource(
+        options.weights,
+        options.model,
+        calibration=options.calibration,
+        calibration_images=options.images,
+        photos=options.photos,
     )
-    sets = [load_images(*_named(text), data, options.limit, analyzed.model) for text in options.data]
+    analyzed = read_model(source)
+    data = replace(analyzed.data, eval_batch_size=BATCH)
+    classes = sorted(set(calibration_labels(replace(data, root=options.calibration), options.images).tolist()))
+    sets = [load_images(*_named(text), data, options.limit, analyzed.model, classes) for text in options.data]
     rows = [float_row(sets)]
-    _print_header(sets, len(analyzed.calibration))
-    _print_row(rows[0])
-    for preset in chosen:
-        row = done.get(preset) or row_of(analyzed, preset, sets, check=options.check, config_dir=options.config_dir)
-        rows.append(row)
-        _print_row(rows[-1])
+    print_header(f"{len(analyzed.calibration)} images ({options.photos}) of {len(classes)} classes")
+    print_row(rows[0])
+    for each in chosen:
+        how: dict[str, Any] = {"check": options.check, "config_dir": options.config_dir}
+        row = done.get(each.preset) or row_of(analyzed, each.name, each.overrides, sets, **how)
+        rows.append({**row, "step": each.label} if options.ablate else row)
+        print_row(rows[-1])
         if options.json:
-            write_json(options.json, {"settings": _settings(options), "rows": rows})
+            write_json(options.json, {"form": FORM, "settings": _settings(options), "rows": rows})
+    if plot:
+        write_bytes(plot, waterfall(options.ablate, rows[1:]))
     for name in options.against:
-        print_paired(rows[1:], name, [images.name for images in sets])
+        print_paired(rows[1:], name, names)
     return 1 if any(row["mismatches"] for row in rows) else 0
+
+
+def _chosen(options: argparse.Namespace) -> list[Measured]:
+    """What to measure, in order. Raises IntVitError for options that do not go together."""
+    if options.ablate:
+        if options.against:
+            raise IntVitError("--against compares presets, --ablate measures one; leave one of them out")
+        return cumulative(options.ablate, ABLATION)
+    if options.plot:
+        raise IntVitError(f"--plot {options.plot} draws the steps of --ablate PRESET; say which preset")
+    own = _own_presets(options.config_dir)
+    presets_named = options.quant or [*(name for name in presets("quant") if name != "fp32"), *own]
+    for name in options.against:
+        if name not in presets_named:
+            raise IntVitError(f"--against {name}: not among the presets {', '.join(presets_named)}")
+    return [named(preset) for preset in presets_named]
+
+
+def _plot_file(options: argparse.Namespace) -> Path | None:
+    if not options.ablate:
+        return None
+    beside: Path | None = options.json and options.json.with_suffix(".png")
+    return options.plot or beside
 
 
 def _own_presets(folder: Path | None) -> list[str]:
@@ -95,9 +139,8 @@ def _own_presets(folder: Path | None) -> list[str]:
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """What makes figures comparable."""
-    return {
-        key: getattr(options, key) for key in ("model", "weights", "calibration", "images", "data", "limit", "check")
-    }
+    keys = ("model", "weights", "calibration", "images", "photos", "data", "limit", "check", "ablate")
+    return {key: getattr(options, key) for key in keys}
 
 
 def _resumed(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -106,9 +149,14 @@ def _resumed(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
         return {}
     try:
         held = json.loads(options.json.read_text())
-        settings, rows = dict(held["settings"]), {row["preset"]: row for row in held["rows"]}
-    except (ValueError, LookupError, TypeError) as error:
+        form, settings = held.get("form"), dict(held["settings"])
+        rows = {row["preset"]: row for row in held["rows"]}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise IntVitError(f"--json {options.json} holds no figures of this command; name another file") from error
+    if form != FORM:
+        raise IntVitError(
+            f"--json {options.json} holds figures of an older form, without intervals; name another file or delete it"
+        )
     for key, value in _settings(options).items():
         if settings.get(key) != value:
             raise IntVitError(
@@ -124,39 +172,3 @@ def _named(text: str) -> tuple[str, str]:
     if not separator:
         raise IntVitError(f"--data {text}: expected NAME=DIR, such as sample=/data/imagenet")
     return name, folder
-
-
-def _print_header(sets: list[ImageSet], calibration: int) -> None:
-    print(f"calibrated on {calibration} images; {', '.join(f'{s.name}: {len(s.labels)} images' for s in sets)}")
-    columns = "".join(f"{images.name + ' top-1':>20}{'agreement':>11}{'divergence':>12}" for images in sets)
-    print(f"{'preset':<32}{columns}{'mean change':>13}{'mismatches':>12}{'minutes':>9}", flush=True)
-
-
-def _print_row(row: dict[str, Any]) -> None:
-    columns = "".join(
-        f"{figures['top1']:>20.2f}{figures['agreement']:>11.2f}{figures['divergence']:>12.4f}"
-        for figures in row["sets"].values()
-    )
-    checked = f"{row['mismatches']}/{row['checked']}"
-    print(
-        f"{row['preset']:<32}{columns}{row['mean_change']:>13.2f}{checked:>12}{row['seconds'] / 60:>9.1f}", flush=True
-    )
-
-
-def print_paired(rows: Sequence[Mapping[str, Any]], against: str, sets: Sequence[str]) -> None:
-    """For every set a line for each row: how much better `against` is, with standard errors and p.
-
-    rows: presets of `intvit bench presets`.
-    """
-    base = next(row for row in rows if row["preset"] == against)
-    for name in sets:
-        print(f"\n{against} minus another preset on {name}; p of McNemar's exact test, and of the sign test")
-        print(f"{'preset':<32}{'top-1':>16}{'p':>9}{'agreement':>16}{'p':>9}{'divergence':>20}{'p':>9}")
-        for row in rows:
-            if row is base:
-                continue
-            cells = []
-            for key, width, form in (("top1", 16, "+.2f"), ("agreement", 16, "+.2f"), ("divergence", 20, "+.4f")):
-                mean, error, p = paired(base["sets"][name], row["sets"][name], key)
-                cells.append(f"{f'{mean:{form}} ± {error:{form[1:]}}':>{width}}{p:>9.2g}")
-            print(f"{row['preset']:<32}{''.join(cells)}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from intvit.analysis.analyzed_model import ModelSource
 from intvit.commands.argument_types import at_least, new_folder, positive
+from intvit.data.calibration_photos import PHOTOS_OF
 from intvit.errors import IntVitError
 from intvit.models import MODELS
 from intvit.quant.config import OPERAND_BITS
@@ -22,6 +23,12 @@ def model_options(parser: argparse.ArgumentParser, calibration_images: int = 64)
         default=calibration_images,
         metavar="N",
         help=f"default {calibration_images}",
+    )
+
+    parser.add_argument(
+        "--photos",
+        choices=list(PHOTOS_OF),
+        help="for calibration, as data.calibration_photos (default: as the run; of a weights file: center)",
     )
 
 
@@ -42,6 +49,7 @@ def model_source(options: argparse.Namespace, quant: str | None, data: str | Non
         options.calibration,
         options.calibration_images,
         data,
+        options.photos,
     )
     given = [option for option in ("model", "quant") if getattr(options, option, None) is not None]
     if given and not source.is_weights and Path(options.checkpoint).exists():

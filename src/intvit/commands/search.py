@@ -68,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--bits", type=width, nargs="+", default=[3, 4, 5, 6, 7], metavar="B", help="widths to try (3 4 5 6 7)"
     )
+    parser.add_argument(
+        "--activation-bits", type=width, nargs="+", metavar="B", help="of activations, where others than of weights"
+    )
     family_option(parser)
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes (1); changes no result")
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of Optuna (0)")
@@ -135,7 +138,7 @@ def _search_settings(options: argparse.Namespace) -> SearchSettings:
         search_images=options.search_images,
         final_images=options.final_images,
         trials=options.trials,
-        bits=tuple(options.bits),
+        bits={"weight": tuple(options.bits), "activation": tuple(options.activation_bits or options.bits)},
         seed=options.seed,
     )
 
@@ -148,7 +151,7 @@ def _settings(
     for tensor in (*analyzed.model.parameters(), analyzed.calibration, images):
         digest.update(tensor.detach().numpy().tobytes())
     presets = repr([(name, compose_quant(name)) for name in integer_presets()])
-    kept = ("budget", "alone_images", "search_images", "final_images", "trials", "bits", "seed")
+    kept = ("budget", "alone_images", "search_images", "final_images", "trials", "bits", "activation_bits", "seed")
     return {
         **{key: getattr(options, key) for key in kept},
         **({"families": families} if families else {}),

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -51,6 +51,7 @@ YOUNGER: dict[str, dict[str, Any]] = {
         "label_field": None,
         "split": None,
         "orientation": "ignore",
+        "calibration_photos": "center",
     },
     "trainer": {
         "wait_minutes": 10,
@@ -62,6 +63,19 @@ YOUNGER: dict[str, dict[str, Any]] = {
         "detect_anomaly": None,
         "max_time": None,
     },
+    "quant": {
+        "calibration": {
+            "rotation": "none",
+            "centering": False,
+            "heads": "none",
+            "offsets": False,
+            "equalization": "none",
+            "rounding": "nearest",
+            "damping": 0.01,
+            "images": 128,
+        },
+    },
+    "quant.bits": {"gelu_input": None, "gelu_output": None, "edges": None},
 }
 
 
@@ -105,10 +119,21 @@ def overrides_at_home(overrides: Iterable[str]) -> list[str]:
 
 def with_younger(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of a run folder with the keys that came after it, at the values that mean what it did."""
-    return {
-        group: {**YOUNGER[group], **values} if group in YOUNGER and isinstance(values, Mapping) else values
-        for group, values in config.items()
-    }
+    return _each_group(config, lambda values, usual: {**usual, **values})
+
+
+def _each_group(
+    config: Mapping[str, Any], change: Callable[[Mapping[str, Any], dict[str, Any]], dict[str, Any]], path: str = ""
+) -> dict[str, Any]:
+    """The config with `change` of every group of YOUNGER that it has, and of the usual values there."""
+    result: dict[str, Any] = {}
+    for key, values in config.items():
+        group = f"{path}{key}"
+        if isinstance(values, Mapping) and any(f"{name}.".startswith(f"{group}.") for name in YOUNGER):
+            values = _each_group(values, change, f"{group}.")
+            values = change(values, YOUNGER[group]) if group in YOUNGER else values
+        result[key] = values
+    return result
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,9 +141,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     parts = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
     if isinstance(parts.get("data"), Mapping):
         parts["data"] = {key: value for key, value in parts["data"].items() if key not in DATA_NOT_IDENTITY}
-    for group, usual in YOUNGER.items():
-        if isinstance(parts.get(group), Mapping):
-            parts[group] = {k: v for k, v in parts[group].items() if k not in usual or v != usual[k]}
+    parts = _each_group(parts, lambda values, usual: {k: v for k, v in values.items() if usual.get(k, ...) != v})
     trainer = config.get("trainer") or {}
     given = {key: value for key, value in trainer.items() if value is not None and key not in TRAINER_WATCHES}
     parts["trainer"] = {**{key: trainer.get(key) for key in TRAINER_IDENTITY}, **given}

@@ -47,18 +47,22 @@ def validation_batches(samples: int, batch_size: int, *, rank: int = 0, world_si
     return [np.arange(first, min(first + batch_size, end)) for first in range(begin, end, batch_size)]
 
 
-def calibration_batches(
-    counts: np.ndarray, batch_size: int, *, images: int | None = None, rank: int = 0, world_size: int = 1
-) -> list[np.ndarray]:
-    """Positions of one rank's calibration batches: every sample once, in a fixed order whose beginning is spread out.
+def calibration_order(counts: np.ndarray) -> np.ndarray:
+    """Positions of all samples in a fixed order whose beginning is spread out, int64.
 
     `counts`: samples of each group of neighbours. Groups come one after the other, spread, and so do the samples of a
     group: the first n of them, for any n, lie almost evenly over the group, and therefore, where it is a whole split
-    sorted by class, over all shards and classes. `images`: only so many. The ranks share every batch of `batch_size`.
+    sorted by class, over all shards and classes.
     """
     starts = np.cumsum(counts) - counts
-    order = np.concatenate([starts[group] + _spread(int(counts[group])) for group in _spread(len(counts))])[:images]
-    batches = [order[first : first + batch_size][rank::world_size] for first in range(0, len(order), batch_size)]
+    return np.concatenate([starts[group] + _spread(int(counts[group])) for group in _spread(len(counts))])
+
+
+def calibration_batches(images: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> list[np.ndarray]:
+    """Numbers of one rank's images of calibration: the ranks share every batch of `batch_size`."""
+    batches = [
+        np.arange(first, min(first + batch_size, images))[rank::world_size] for first in range(0, images, batch_size)
+    ]
     return [batch for batch in batches if len(batch)]
 
 

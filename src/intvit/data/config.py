@@ -82,6 +82,7 @@ class DataConfig(TypedConfig):
     crop_pct: Annotated[float, Field(gt=0, le=1)]  # evaluation keeps this share of the resized shorter side
     interpolation: Interpolation  # of the evaluation resize
     orientation: Literal["ignore", "apply"]  # the mark by which a camera says how it was held, wherever photos are read
+    calibration_photos: Literal["center", "crops", "mixed"]  # what calibration sees of training photos
     shuffle_buffer: Count  # samples mixed across neighbouring shards; it costs locality of reading, no memory
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)]  # of the training order and the random transforms
     on_bad_sample: Literal["raise", "skip"]  # `skip` goes on without broken images and labels, counts and names them

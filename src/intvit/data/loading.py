@@ -14,7 +14,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from intvit.data.batches import calibration_batches, training_batches, training_steps, validation_batches
+from intvit.data.batches import (
+    calibration_batches,
+    calibration_order,
+    training_batches,
+    training_steps,
+    validation_batches,
+)
+from intvit.data.calibration_photos import CalibrationPhotos, photo_places
 from intvit.data.config import DataConfig, DataError
 from intvit.data.reader import ShardDataset
 from intvit.data.shards import Samples, open_split
@@ -44,7 +51,7 @@ class ShardLoader:
 
     def __init__(
         self,
-        dataset: ShardDataset,
+        dataset: ShardDataset | CalibrationPhotos,
         batches: Callable[[int], Batches],
         length: int,
         config: DataConfig,
@@ -167,37 +174,48 @@ def validation_loader(config: DataConfig, *, rank: int = 0, world_size: int = 1)
     """Validation batches of one rank in a fixed order: over all ranks every image exactly once, no padding."""
     index = open_split(config, "val")
     batches = validation_batches(len(index), config.eval_batch_size, rank=rank, world_size=world_size)
-    return _fixed(config, index, batches)
+    dataset = ShardDataset(index, eval_transform(config), skip=config.on_bad_sample == "skip")
+    return ShardLoader(dataset, lambda epoch: batches, len(batches), config, {})
 
 
 def calibration_loader(
     config: DataConfig, images: int | None = None, *, rank: int = 0, world_size: int = 1
 ) -> ShardLoader:
-    """Training images under the evaluation transform, in a fixed order that soon has touched all classes.
+    """Images of training photos as data.calibration_photos makes them, in an order that soon has touched all classes.
 
     `images`: only so many, shared by the ranks. Of shards that `intvit shards create` has shuffled a few suffice, and
     remote ones are not all fetched.
     """
     index = open_split(config, "train")
-    return _fixed(config, index, _spread(config, index, images, rank, world_size))
+    order = _order(index)
+    count = len(order) if images is None else min(images, len(order))
+    batches = calibration_batches(count, config.eval_batch_size, rank=rank, world_size=world_size)
+    return ShardLoader(CalibrationPhotos(config, index, order), lambda epoch: batches, len(batches), config, {})
+
+
+def calibration_labels(config: DataConfig, images: int | None = None) -> np.ndarray:
+    """The labels of all photos in the images of `calibration_loader`, int64 (N,). No photo is read."""
+    index = open_split(config, "train")
+    return index.labels[_order(index)[: photo_count(config, len(index) if images is None else images)]]
+
+
+def photo_count(config: DataConfig, images: int) -> int:
+    """How many photos so many images of `calibration_loader` are made of, the first of the order."""
+    return photo_places(config.calibration_photos, images).start
 
 
 def augmented_loader(config: DataConfig, images: int) -> ShardLoader:
-    """The same images as `calibration_loader` under the random transform of training, alike at every call."""
+    """The first photos of calibration's order under the random transform of training, alike at every call."""
     index = open_split(config, "train")
-    batches = _spread(config, index, images, 0, 1)
+    order = _order(index)[:images]
+    batches = [order[batch] for batch in calibration_batches(len(order), config.eval_batch_size)]
     dataset = ShardDataset(index, train_transform(config), config.seed, config.on_bad_sample == "skip")
     return ShardLoader(dataset, lambda epoch: batches, len(batches), config, {})
 
 
-def _spread(config: DataConfig, index: Samples, images: int | None, rank: int, world_size: int) -> Batches:
-    groups = index.counts if index.shuffled else np.array([len(index)])
-    return calibration_batches(groups, config.eval_batch_size, images=images, rank=rank, world_size=world_size)
-
-
-def _fixed(config: DataConfig, index: Samples, batches: Batches) -> ShardLoader:
-    dataset = ShardDataset(index, eval_transform(config), skip=config.on_bad_sample == "skip")
-    return ShardLoader(dataset, lambda epoch: batches, len(batches), config, {})
+def _order(index: Samples) -> np.ndarray:
+    """Of calibration: positions of all photos of the split."""
+    return calibration_order(index.counts if index.shuffled else np.array([len(index)]))
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ def patch_grid(image_size: tuple[int, int], patch: int) -> tuple[int, int]:
 
 
 class ImageModel(nn.Module):
-    """Images uint8 (B, C, H, W) -> logits float32 (B, classes). An architecture gives `features` and `scores_layer`.
+    """Images uint8 (B, C, H, W) -> logits float32 (B, classes). An architecture gives `stages` and `scores_layer`.
 
     image_size: (H, W).
     """
@@ -49,9 +49,20 @@ class ImageModel(nn.Module):
         """The classifier, or what makes an output of features."""
         raise NotImplementedError
 
+    def stages(self) -> list[Callable[[AnyTensor], AnyTensor]]:
+        """The way from images to the classifier's input, one after the other: embedding, blocks, end."""
+        raise NotImplementedError
+
+    def stream_constants(self) -> list[nn.Parameter]:
+        """Parameters (1, n, C) that join the residual stream as constants."""
+        return []
+
     def features(self, images: AnyTensor) -> AnyTensor:
         """Classifier input (B, C)."""
-        raise NotImplementedError
+        x = images
+        for stage in self.stages():
+            x = stage(x)
+        return x
 
     def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A state dict with the key names of timm's model as one of this; of the same names where nothing is folded."""

@@ -129,6 +129,9 @@ class BitsConfig(QuantPart):
     probabilities: WideBits
     residual: WideBits
     residual_factors: bool  # power-of-two factor per channel on an 8-bit residual stream
+    gelu_input: OperandBits | None  # of GELU's input, which only its table reads; None: as activations
+    gelu_output: OperandBits | None  # of GELU's output, the widest product's operand; None: as activations
+    edges: OperandBits | None  # of pixels, patch embedding, classifier and its input; None: as everywhere
 
     def __post_init__(self) -> None:
         if self.residual_factors and self.residual > 8:
@@ -136,6 +139,10 @@ class BitsConfig(QuantPart):
                 f"quant.bits.residual_factors=true with residual={self.residual}: "
                 "factors serve a stream of at most 8 bits; set residual_factors=false"
             )
+
+    def at_edge(self) -> BitsConfig:
+        """Widths of pixels, patch embedding and classifier."""
+        return self if self.edges is None else dataclasses.replace(self, weight=self.edges, activation=self.edges)
 
 
 @dataclass(frozen=True)
@@ -149,6 +156,34 @@ class ObserverConfig(QuantPart):
     percentile: Annotated[float, Field(gt=50, le=100)]  # of |x|, for `percentile`
     bias_correction: bool  # keeps the means of float outputs: for approximations that shift them
     momentum: Annotated[float, Field(ge=0, lt=1)]  # of the running range while training
+
+
+@dataclass(frozen=True)
+class CalibrationConfig(QuantPart):
+    """What calibration does beside finding ranges; every step folds into integers that a program has anyway.
+
+    Those before `rounding` change parameters so that the float function stays what it is, and its codes get better.
+    """
+
+    rotation: Literal["none", "orthogonal"]  # of the residual stream, by a random matrix that keeps the mean
+    centering: bool  # means of keys and values into biases
+    heads: Literal["none", "hadamard"]  # queries with keys, values with their projection, turned inside each head
+    offsets: bool  # skewed ranges of GELU's input and output into biases
+    equalization: Literal["none", "search"]  # scale and offset per channel of LayerNorm outputs into their readers
+    rounding: Literal["nearest", "gptq"]  # of weights
+    damping: Annotated[float, Field(gt=0, le=1)]  # of gptq, share of the mean diagonal
+    images: Annotated[int, Field(ge=1)]  # that these steps look at: the first of calibration's
+
+    @property
+    def reparametrizes(self) -> bool:
+        """Whether a step before the ranges changes parameters."""
+        steps = self.rotation, self.heads, self.equalization
+        return self.centering or self.offsets or any(step != "none" for step in steps)
+
+    @property
+    def ranges_alone(self) -> bool:
+        """Whether nothing but ranges is looked for, for which float statistics suffice."""
+        return not self.reparametrizes and self.rounding == "nearest"
 
 
 @dataclass(frozen=True)
@@ -168,6 +203,7 @@ class QuantConfig(SiteConfig):
 
     name: str
     enabled: bool  # false: float only (preset fp32)
+    calibration: CalibrationConfig
     overrides: dict[str, Any]
     compile: bool  # training kernels by torch.compile: faster steps after a minute of compilation
 
@@ -176,10 +212,15 @@ class QuantConfig(SiteConfig):
         for pattern, parts in self.overrides.items():
             _merge(self._default_site(), parts, f"quant.overrides[{pattern}]")
 
-    def site(self, name: str) -> SiteConfig:
-        """Config of the module at path `name`: every matching override in order, later ones win."""
+    def site(self, name: str, *, edge: bool = False) -> SiteConfig:
+        """Config of the module at path `name`: every matching override in order, later ones win.
+
+        edge: it is of the pixels, the patch embedding or the classifier.
+        """
         self._sites.add(name)  # type: ignore[attr-defined]
         site = self._default_site()
+        if edge:
+            site = dataclasses.replace(site, bits=site.bits.at_edge())
         for pattern, parts in self.overrides.items():
             if fnmatchcase(name, pattern):
                 site = _merge(site, parts, f"quant.overrides[{pattern}]")

@@ -31,6 +31,7 @@ def finish_construction(model: nn.Module, config: QuantConfig) -> None:
     for name, module in model.named_modules():
         if isinstance(module, Layer):
             module.name, module.compiles, module.alone = name, config.compile, False
+    model.quant = config  # type: ignore[assignment]  # no module
     config.check_overrides()
 
 

@@ -79,10 +79,11 @@ def percentile_limit(histogram: Histogram, percentile: float) -> float:
     return (min(index, BINS - 1) + 1) * width
 
 
-def weight_clip(weight: Tensor, bits: int) -> Tensor:
+def weight_clip(weight: Tensor, bits: int, importance: Tensor | None = None) -> Tensor:
     """Per output channel the share of the largest |w| that minimizes the squared rounding error.
 
-    weight: float (N, K). Returns float32 (N,) in [0.4, 1].
+    weight: float (N, K). importance: of each column's error, (K,); None for all alike. Returns float32 (N,) in
+    [0.4, 1].
     """
     steps = 2 ** (bits - 1) - 1
     largest = weight.abs().amax(1, keepdim=True).clamp(min=1e-30)
@@ -90,7 +91,8 @@ def weight_clip(weight: Tensor, bits: int) -> Tensor:
     clip = torch.ones_like(best)
     for share in torch.linspace(1.0, 0.4, 61).tolist():
         scale = largest * (share / steps)
-        error = (weight / scale).round_().clamp_(-steps - 1, steps).mul_(scale).sub_(weight).square_().sum(1)
+        error = (weight / scale).round_().clamp_(-steps - 1, steps).mul_(scale).sub_(weight).square_()
+        error = (error if importance is None else error.mul_(importance)).sum(1)
         better = error < best
         best, clip = torch.where(better, error, best), torch.where(better, share, clip)
     return clip

@@ -25,7 +25,8 @@ _AXES = {
 
 def label(entry: Evaluated) -> str:
     """The preset, and whether a candidate changes it."""
-    return f"{entry.candidate.preset} + overrides" if entry.candidate.overrides else entry.candidate.preset
+    preset = entry.candidate.preset.replace(",quant/calibration=", ", ")
+    return f"{preset} + overrides" if entry.candidate.overrides else preset
 
 
 def pareto(outcome: Outcome, budget: Budget) -> Figure:

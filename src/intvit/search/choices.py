@@ -50,15 +50,15 @@ class Choice:
         return self.part == "bits" and self.key in WIDTHS
 
 
-def choices(analyzed: AnalyzedModel, widths: Sequence[int], widest: float) -> list[Choice]:
-    """Every choice of a model. widest: largest width of a residual stream."""
+def choices(analyzed: AnalyzedModel, widths: Mapping[str, Sequence[int]], widest: float) -> list[Choice]:
+    """Every choice of a model. widths: of WIDTHS, which to try. widest: largest width of a residual stream."""
     by_key: dict[tuple[str, str, str], Choice] = {}
-    for change in changes(analyzed, widths):
+    for change in changes(analyzed, sorted({bits for tried in widths.values() for bits in tried})):
         if change.site == EVERYWHERE:
             continue
         ((part, values),) = change.overrides[change.site].items()
         key, value = next(iter(values.items()))
-        if key == "logits" or (key == "residual" and value > widest):
+        if key == "logits" or (key == "residual" and value > widest) or (key in widths and value not in widths[key]):
             continue
         base = getattr(getattr(analyzed.quant.site(change.site), part), key)
         choice = by_key.setdefault((change.site, part, key), Choice(change.site, change.kind, part, key, base, {}))

@@ -22,25 +22,37 @@ from intvit.analysis.distances import divergence
 from intvit.export.record import record
 from intvit.program import Program
 from intvit.quant import QuantConfig, set_mode
-from intvit.quant.presets import compose_quant
+from intvit.quant.presets import quant_config
 from intvit.runtime import fastest_runtime
 from intvit.search.budget import Usage, usage
+
+EVERY_STEP = "quant/calibration=full"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A preset (of the quant group) and quant.overrides behind its own."""
+    """A preset (of the quant group), with overrides after commas, and quant.overrides behind its own."""
 
     preset: str
     overrides: dict[str, Any]
 
     def quant(self) -> QuantConfig:
         """The config that train.py would compose."""
-        base = _preset(self.preset)
+        base = _composed(self.preset)
         return replace(base, overrides=joined(base.overrides, self.overrides))
 
+    def with_every_step(self) -> Candidate:
+        """The same, calibrated with everything that few bits need."""
+        return replace(self, preset=f"{self.preset},{EVERY_STEP}")
 
-_preset = cache(compose_quant)
+    def defaults(self) -> list[str | dict[str, str]]:
+        """What the defaults list of a preset of its own begins with."""
+        name, *groups = self.preset.split(",")
+        pairs = (group.removeprefix("quant/").split("=") for group in groups)
+        return [name, *({f"override {group}": option} for group, option in pairs)]
+
+
+_composed = cache(quant_config)
 
 
 @dataclass(frozen=True)
@@ -85,11 +97,21 @@ class Evaluator:
             logits = torch.cat([analyzed.model(batch) for batch in torch.split(images, BATCH)])
         self.reference = logits.double().softmax(1)
         self._known: dict[str, Tensor] = {}
+        self._whole: dict[str, Program] = {}
         analyzed.collect()
 
     def program(self, candidate: Candidate) -> Program:
-        """The integer program of a candidate, calibrated as train.py's schedule=calibrate does it."""
-        return record(self.analyzed.calibrated(candidate.quant()))
+        """The integer program of a candidate, calibrated as train.py's schedule=calibrate does it.
+
+        Those calibrated with more than ranges are kept: each is half a minute's work, and asked for several times.
+        """
+        quant = candidate.quant()
+        if quant.calibration.ranges_alone:
+            return record(self.analyzed.calibrated(quant))
+        key = repr(candidate)
+        if key not in self._whole:
+            self._whole[key] = record(self.analyzed.calibrated(quant))
+        return self._whole[key]
 
     def used(self, candidate: Candidate) -> Usage:
         """What the program of a candidate uses; no image is run."""

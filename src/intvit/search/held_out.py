@@ -12,21 +12,23 @@ import torch
 from torch import Tensor
 
 from intvit.analysis.analyzed_model import AnalyzedModel
-from intvit.data.loading import augmented_loader, calibration_loader, first_images
+from intvit.data.loading import augmented_loader, calibration_loader, first_images, photo_count
 from intvit.errors import IntVitError
 
 
 def held_out_images(analyzed: AnalyzedModel, folder: str | None, calibration: str | None, count: int) -> Tensor:
     """uint8 (count, C, H, W) of training images, a photo as it is and another one changed in turn.
 
-    folder: with train-*.tar; None is `calibration` or the run's own data. Images of calibration are left out, wherever
-    they come from. Raises IntVitError where there are too few.
+    folder: with train-*.tar; None is `calibration` or the run's own data. Photos that calibration's images are made of
+    are left out, wherever they come from. Raises IntVitError where there are too few.
     """
     root = folder or calibration or analyzed.data.root
-    data, seen = replace(analyzed.data, root=root), {_content(image) for image in analyzed.calibration}
+    data = replace(analyzed.data, root=root, calibration_photos="center")
+    used = photo_count(analyzed.data, len(analyzed.calibration))
+    calibrated = calibration_loader(replace(data, root=calibration or analyzed.data.root))
+    seen = {_content(image) for image in first_images(calibrated, used)[0]}
     plain, changed = (
-        first_images(loader(data, len(analyzed.calibration) + count), None)[0]
-        for loader in (calibration_loader, augmented_loader)
+        first_images(loader(data, used + count), None)[0] for loader in (calibration_loader, augmented_loader)
     )
     apart = [number for number, image in enumerate(plain) if _content(image) not in seen][:count]
     if len(apart) < count:

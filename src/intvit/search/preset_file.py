@@ -11,7 +11,6 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from intvit.quant import QuantConfig
-from intvit.quant.presets import compose_quant
 from intvit.search.choices import merged
 from intvit.search.evaluator import Candidate
 
@@ -20,11 +19,11 @@ NAME = "found"
 
 def preset_text(candidate: Candidate, sites: Sequence[str], notes: Iterable[str]) -> str:
     """The YAML file. sites: every module that the model asks a config for; notes: comments above it."""
-    base = compose_quant(candidate.preset)
+    base = Candidate(candidate.preset, {}).quant()
     overrides = compact(base, candidate.overrides, sites)
     comments = "".join(f"# {note}\n" for note in notes)
-    body = OmegaConf.to_yaml(OmegaConf.create({"name": NAME, "overrides": overrides}))
-    return f"{comments}defaults:\n  - {candidate.preset}\n  - _self_\n{body}"
+    defaults = [*candidate.defaults(), "_self_"]
+    return comments + OmegaConf.to_yaml(OmegaConf.create({"defaults": defaults, "name": NAME, "overrides": overrides}))
 
 
 def compact(base: QuantConfig, overrides: Mapping[str, Any], sites: Sequence[str]) -> dict[str, Any]:

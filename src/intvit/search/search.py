@@ -80,14 +80,15 @@ class SearchSettings:
     """How thoroughly to search.
 
     alone_images, search_images, final_images: images for a single change, for a candidate, and for the last ones, which
-    are others. trials: candidates that Optuna draws, twice. bits: widths to try. seed: of Optuna.
+    are others. trials: candidates that Optuna draws, twice. bits: widths to try, by the names of WIDTHS. seed: of
+    Optuna.
     """
 
     alone_images: int
     search_images: int
     final_images: int
     trials: int
-    bits: tuple[int, ...]
+    bits: dict[str, tuple[int, ...]]
     seed: int = 0
 
 
@@ -119,6 +120,7 @@ class Search:
         if cost_model.choices and candidates:
             added = self._around(candidates[0], cost_model, phases)
             candidates = self._refine(additive.with_added(added), phases, "candidates again", candidates)
+        candidates = self._with_every_step(candidates, phases)
         curve = self._curve(additive, phases)
         finalists, winner = self._finals(presets, candidates, phases)
         return Outcome(presets, alone, candidates, curve, finalists, winner, list(cost_model.choices))
@@ -203,6 +205,19 @@ class Search:
     def _changed(candidate: Candidate, choice: Choice, bits: int) -> Candidate:
         setting = {choice.site: {choice.part: {choice.key: bits}}}
         return Candidate(candidate.preset, merged([candidate.overrides, setting]))
+
+    def _with_every_step(self, candidates: list[Evaluated], phases: Phases) -> list[Evaluated]:
+        """The best candidates once more, calibrated with every step, among the others, the best first.
+
+        Few bits need all steps, but these take half a minute where ranges alone take less than a second.
+        """
+        changed = [entry.candidate for entry in candidates if entry.candidate.overrides]
+        whole = [candidate.with_every_step() for candidate in changed[:FINALISTS]]
+        with phases.begin("every step", len(whole)) as step:
+            measured = self.cached.measure(whole, 0, self.settings.search_images, step)
+        evaluated = [Evaluated(candidate, result) for candidate, result in zip(whole, measured, strict=True)]
+        within = [entry for entry in evaluated if self.budget.fits(entry.measurement.used)]
+        return sorted([*candidates, *within], key=lambda entry: entry.measurement.divergence)
 
     def _curve(self, additive: AdditiveModel, phases: Phases) -> list[Evaluated]:
         """Candidates of the additive model as it is at other budgets, where a budget is a quantity."""

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from intvit.calibration import calibrate
+from intvit.calibration import Progress, calibrate
 from intvit.config.run_files import LAST
 from intvit.data.data_module import ShardDataModule
 from intvit.errors import IntVitError
@@ -66,6 +66,11 @@ class MeasuringModule(pl.LightningModule):
         self._teacher: tuple[nn.Module, ...] = ()
         distillation = config.schedule.loss.distillation
         if distillation.alpha and distillation.weights is not None:
+            if distillation.features and config.quant.calibration.reparametrizes:
+                raise IntVitError(
+                    "schedule.loss.distillation.weights with features: quant.calibration turns and scales what "
+                    "LayerNorms give, so that another teacher's are not comparable; set features=0 or weights=null"
+                )
             self._teacher = (build_teacher(config.model, config.quant, distillation.weights),)
 
     @torch.no_grad()
@@ -73,9 +78,6 @@ class MeasuringModule(pl.LightningModule):
         """Fix the ranges from the schedule's number of images, and keep a float copy where it is to teach."""
         schedule = self.config.schedule
         assert schedule.calibrate is not None
-        if schedule.loss.distillation.alpha and not self._teacher:
-            state = {key: value.clone() for key, value in self.model.state_dict().items()}
-            self._teacher = (build_teacher(self.config.model, self.config.quant, state),)
         self.print(f"calibrating on {schedule.calibrate.images} images")
         # All ranks together see the images that one would see: their number changes no range.
         loader = self._data().calibration_dataloader(schedule.calibrate.images)
@@ -88,8 +90,23 @@ class MeasuringModule(pl.LightningModule):
                 yield images.to(self.device)
                 done += len(images)
 
-        calibrate(self.model, batches())
+        calibrate(self.model, batches(), progress=self._tell_steps())
+        if schedule.loss.distillation.alpha and not self._teacher:
+            # Its float function is the one from before, its features are those of the parameters as they are now.
+            state = {key: value.clone() for key, value in self.model.state_dict().items()}
+            self._teacher = (build_teacher(self.config.model, self.config.quant, state),)
         self.calibrated = True
+
+    def _tell_steps(self) -> Progress:
+        """A line now and then on the steps of calibration behind the ranges."""
+        told: dict[str, Heartbeat] = {}
+
+        def tell(step: str, done: int, total: int) -> None:
+            if step not in told:
+                told[step] = Heartbeat(self.print, step, "layer", total)
+            told[step].beat(done)
+
+        return tell
 
     @torch.no_grad()
     def measure(self, mode: str) -> dict[str, float]:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from intvit.arithmetic.dyadic import encode_ratios, limits
-from intvit.arithmetic.families import Families, checked_integers
+from intvit.arithmetic.dyadic import encode_ratios, limits, round_to
+from intvit.arithmetic.families import Families, Real, checked_integers
 from intvit.arithmetic.gelu import TableGelu
 from intvit.arithmetic.scales import proven_activation
 from intvit.arithmetic.validity import require
@@ -45,6 +45,16 @@ def _as_table(name: str, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -
         return TableGelu(checked_integers(name, site, values, 2 * half).clamp(*limits(bits_out)), bits_out)
 
     return derive
+
+
+def shifted_table(
+    scale_in: Tensor, scale_out: Tensor, before: Tensor, after: Tensor, bits_in: int, bits_out: int, exact: Real
+) -> TableGelu:
+    """exact(x + before) - after as a table; before, after: real, float64 of no axis, as the scales."""
+    scale_in, scale_out = proven_activation(scale_in, bits_in, "gelu"), proven_output(scale_out, "gelu")
+    half = 1 << (bits_in - 1)
+    points = torch.arange(-half, half, device=scale_in.device).double() * scale_in + before
+    return TableGelu(round_to(exact(points) - after, scale_out).clamp(*limits(bits_out)), bits_out)
 
 
 GELU_FAMILIES = Families("gelu", __name__, _as_table, torch.nn.functional.gelu)

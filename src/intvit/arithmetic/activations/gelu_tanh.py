@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from intvit.arithmetic.activations import GELU_FAMILIES
-from intvit.arithmetic.dyadic import round_to
 from intvit.arithmetic.elementary import tanh
 
 _SQRT_2_OVER_PI = 0.7978845608028654
@@ -15,8 +14,7 @@ def real(x: Tensor) -> Tensor:
     return torch.nn.functional.gelu(x, approximate="tanh")
 
 
-@GELU_FAMILIES.register_function("gelu_tanh", real=real)
-def table(codes: Tensor, scale: Tensor, output_scale: Tensor) -> Tensor:
-    """The function of codes * scale in steps of the output."""
-    x = codes.double() * scale
-    return round_to(x * 0.5 * (tanh((x * x * x * 0.044715 + x) * _SQRT_2_OVER_PI) + 1.0), output_scale)
+@GELU_FAMILIES.register_exact("gelu_tanh", real=real)
+def exact(x: Tensor) -> Tensor:
+    """The function in float64."""
+    return x * 0.5 * (tanh((x * x * x * 0.044715 + x) * _SQRT_2_OVER_PI) + 1.0)

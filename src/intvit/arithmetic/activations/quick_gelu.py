@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from intvit.arithmetic.activations import GELU_FAMILIES
-from intvit.arithmetic.dyadic import round_to
 from intvit.arithmetic.elementary import sigmoid
 
 
@@ -13,8 +12,7 @@ def real(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
-@GELU_FAMILIES.register_function("quick_gelu", real=real)
-def table(codes: Tensor, scale: Tensor, output_scale: Tensor) -> Tensor:
-    """codes * scale * sigmoid(1.702 * codes * scale) in steps of the output."""
-    x = codes.double() * scale
-    return round_to(x * sigmoid(x * 1.702), output_scale)
+@GELU_FAMILIES.register_exact("quick_gelu", real=real)
+def exact(x: Tensor) -> Tensor:
+    """The function in float64."""
+    return x * sigmoid(x * 1.702)

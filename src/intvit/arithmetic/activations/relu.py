@@ -4,10 +4,9 @@ import torch
 from torch import Tensor
 
 from intvit.arithmetic.activations import GELU_FAMILIES
-from intvit.arithmetic.dyadic import round_to
 
 
-@GELU_FAMILIES.register_function("relu", real=torch.relu)
-def table(codes: Tensor, scale: Tensor, output_scale: Tensor) -> Tensor:
-    """max(codes * scale, 0) in steps of the output."""
-    return round_to(codes.clamp(min=0).double() * scale, output_scale)
+@GELU_FAMILIES.register_exact("relu", real=torch.relu)
+def exact(x: Tensor) -> Tensor:
+    """The function in float64."""
+    return x.clamp(min=0)

@@ -4,12 +4,10 @@ import torch
 from torch import Tensor
 
 from intvit.arithmetic.activations import GELU_FAMILIES
-from intvit.arithmetic.dyadic import round_to
 from intvit.arithmetic.elementary import sigmoid
 
 
-@GELU_FAMILIES.register_function("silu", real=torch.nn.functional.silu)
-def table(codes: Tensor, scale: Tensor, output_scale: Tensor) -> Tensor:
-    """SiLU(codes * scale) in steps of the output."""
-    x = codes.double() * scale
-    return round_to(x * sigmoid(x), output_scale)
+@GELU_FAMILIES.register_exact("silu", real=torch.nn.functional.silu)
+def exact(x: Tensor) -> Tensor:
+    """The function in float64."""
+    return x * sigmoid(x)

@@ -5,7 +5,7 @@ Windows, cyclic shifts, padding and patch merging are gathers of tokens, which s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +81,7 @@ class SwinTransformer(ImageModel):
         super().__init__(image_size, len(mean), num_classes)
         patch = size.patch if patch_size is None else patch_size
         grid, width = patch_grid(image_size, patch), size.width
-        self.input = InputQuantize(mean, std, quant.site("input"))
+        self.input = InputQuantize(mean, std, quant.site("input", edge=True))
         self.patch_embed = PatchEmbedding(len(mean), size.width, patch, quant)
         rates = torch.linspace(0, drop_path, sum(size.depths)).tolist()
         self.layers = nn.ModuleList()
@@ -91,10 +91,10 @@ class SwinTransformer(ImageModel):
             stage = Stage(width, depth, heads, grid, merged, *size.of_stage(i), quant, f"layers.{i}", rates[:depth])
             rates = rates[depth:]
             self.layers.append(stage)
-        self.norm = LayerNorm(width, quant.site("norm"), epsilon=EPSILON)
-        self.pool = MeanPool(Quantizer.of_activation(quant.site("pool")) if num_classes else None)
+        self.norm = LayerNorm(width, quant.site("norm", edge=True), epsilon=EPSILON)
+        self.pool = MeanPool(Quantizer.of_activation(quant.site("pool", edge=True)) if num_classes else None)
         self.head = nn.ModuleDict(
-            {"fc": Scores(width, num_classes, quant.site("head.fc")) if num_classes else Features()}
+            {"fc": Scores(width, num_classes, quant.site("head.fc", edge=True)) if num_classes else Features()}
         )
         finish_construction(self, quant)
 
@@ -112,12 +112,10 @@ class SwinTransformer(ImageModel):
         """See `intvit.models.swin.weights.resample`."""
         return resample(state, self, trained)
 
-    def features(self, images: AnyTensor) -> AnyTensor:
-        """Classifier input (B, C): the mean of the tokens after the last norm."""
-        x = self.patch_embed(self.input(images))
-        for stage in self.layers:
-            x = stage(x)
-        return self.pool(self.norm(x))
+    def stages(self) -> list[Callable[[AnyTensor], AnyTensor]]:
+        """See ImageModel; the end is the mean of the tokens after the last norm, (B, C)."""
+        parts = (part for stage in self.layers for part in (stage.downsample, *stage.blocks))
+        return [lambda images: self.patch_embed(self.input(images)), *parts, lambda x: self.pool(self.norm(x))]
 
 
 class PatchEmbedding(nn.Module):
@@ -125,7 +123,7 @@ class PatchEmbedding(nn.Module):
 
     def __init__(self, channels: int, width: int, patch: int, quant: QuantConfig) -> None:
         super().__init__()
-        site = quant.site("patch_embed.proj")
+        site = quant.site("patch_embed.proj", edge=True)
         self.proj = PatchEmbed(channels, width, patch, site, Quantizer.of_stream(width, site))
         self.norm = LayerNorm(width, quant.site("patch_embed.norm"), stream=True, epsilon=EPSILON)
 
@@ -156,12 +154,6 @@ class Stage(nn.Module):
             layout = Windows(grid, window, shifted=i % 2 == 1)
             block = Block(width, heads, hidden, layout, quant, f"{name}.blocks.{i}", rates[i])
             self.blocks.append(block)
-
-    def forward(self, x: AnyTensor) -> AnyTensor:
-        x = self.downsample(x)
-        for block in self.blocks:
-            x = block(x)
-        return x
 
 
 class PatchMerging(nn.Module):

@@ -6,7 +6,7 @@ Parameters have timm's names. What the members of the family differ in is a fiel
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -111,8 +111,8 @@ class VisionTransformer(ImageModel):
         super().__init__(image_size, len(mean), num_classes)
         patch = size.patch if patch_size is None else patch_size
         self.size, width, patches = size, size.width, math.prod(patch_grid(image_size, patch))
-        self.input = InputQuantize(mean, std, quant.site("input"))
-        embedding = PatchEmbed(self.channels, width, patch, quant.site("patch_embed.proj"), bias=not size.pre_norm)
+        self.input = InputQuantize(mean, std, quant.site("input", edge=True))
+        embedding = PatchEmbed(self.channels, width, patch, quant.site("patch_embed.proj", edge=True), bias=not size.pre_norm)
         self.patch_embed = nn.ModuleDict({"proj": embedding})
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if size.class_token else None
         self.dist_token = nn.Parameter(torch.zeros(1, 1, width)) if size.distilled else None
@@ -141,17 +141,17 @@ class VisionTransformer(ImageModel):
         width, classifies = size.width, num_classes > 0
         if size.norm == "before":
             last = size.pool == "token" and not classifies  # features leave as wide as a stream
-            self.norm = LayerNorm(width, quant.site("norm"), stream=last, epsilon=size.epsilon)
+            self.norm = LayerNorm(width, quant.site("norm", edge=size.pool != "map"), stream=last, epsilon=size.epsilon)
         if size.pool == "map":
-            output = Quantizer.of_activation(quant.site("attn_pool.add")) if classifies else None
+            output = Quantizer.of_activation(quant.site("attn_pool.add", edge=True)) if classifies else None
             form = size.activation, size.epsilon, output
             self.attn_pool = AttentionPool(width, size.heads, size.hidden, quant, "attn_pool", *form)
         if size.pool == "avg" and size.norm == "after":
             self.pool = MeanPool(Quantizer.of_stream(width, quant.site("pool")))
         elif size.pool == "avg":
-            self.pool = MeanPool(Quantizer.of_activation(quant.site("pool")) if classifies else None)
+            self.pool = MeanPool(Quantizer.of_activation(quant.site("pool", edge=True)) if classifies else None)
         if size.norm == "after":
-            self.fc_norm = LayerNorm(width, quant.site("fc_norm"), stream=not classifies, epsilon=size.epsilon)
+            self.fc_norm = LayerNorm(width, quant.site("fc_norm", edge=True), stream=not classifies, epsilon=size.epsilon)
         self.head: nn.Linear | Scores | Features
         if size.distilled:
             self.head = nn.Linear(width, num_classes)
@@ -159,9 +159,9 @@ class VisionTransformer(ImageModel):
             for part in (self.head, self.head_dist):
                 nn.init.trunc_normal_(part.weight, std=0.02)
                 nn.init.zeros_(part.bias)
-            self.mean_head = MeanScores((self.head, self.head_dist), quant.site("mean_head"))
+            self.mean_head = MeanScores((self.head, self.head_dist), quant.site("mean_head", edge=True))
         else:
-            self.head = Scores(width, num_classes, quant.site("head")) if classifies else Features()
+            self.head = Scores(width, num_classes, quant.site("head", edge=True)) if classifies else Features()
 
     @property
     def scores_layer(self) -> Scores | Features:
@@ -175,16 +175,18 @@ class VisionTransformer(ImageModel):
         """See `intvit.models.vit.checkpoints.resample`."""
         return resample(state, self, trained)
 
-    def features(self, images: AnyTensor) -> AnyTensor:
-        """Classifier input (B, C), or (B, 2C) with the distillation token."""
-        x = self._embedded(self.input(images))
-        for block in self.blocks:
-            x = block(x)
-        return self._pooled(x)
+    def stages(self) -> list[Callable[[AnyTensor], AnyTensor]]:
+        """See ImageModel; the end is (B, C), or (B, 2C) with the distillation token."""
+        return [self._embedded, *self.blocks, self._pooled]
 
-    def _embedded(self, pixels: AnyTensor) -> AnyTensor:
+    def stream_constants(self) -> list[nn.Parameter]:
+        """Tokens and position embeddings."""
+        parts = self.cls_token, self.dist_token, self.reg_token, self.pos_embed
+        return [part for part in parts if part is not None]
+
+    def _embedded(self, images: AnyTensor) -> AnyTensor:
         """All tokens (B, prefix + L, C) as the first block reads them."""
-        patches = self.patch_embed["proj"](pixels)  # (B, L, C)
+        patches = self.patch_embed["proj"](self.input(images))  # (B, L, C)
         positions = self.position(self.pos_embed[:, self.positioned :], patches, own_range=True)
         tokens: list[Tensor] = [
             token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None

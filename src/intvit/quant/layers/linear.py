@@ -38,14 +38,18 @@ class IntegerLinear:
 class Linear(Layer):
     """y = x W^T + b. With `output`, accumulators are requantized into that range; without, they are returned.
 
-    Weights: symmetric per output channel, s_w = clip * max|w| / (2^(bits-1) - 1). Bias: int32 of b + correction at
-    s_x * s_w; `correct_biases` (intvit.calibration) finds the correction, which the float function does not have.
+    Weights: symmetric per output channel, s_w = clip * max|w| / (2^(bits-1) - 1); `rounding`, int8 (N, K) or None, is
+    what calibration adds to the nearest codes. The layer reads x + offset, float64 () or None for 0, where the one before
+    has taken an offset out of a skewed tensor: in integers it is part of the bias. Bias: int32 of b + correction at s_x * s_w;
+    `correct_biases` (intvit.calibration) finds the correction, which the float function does not have.
     """
 
     weight: Tensor  # a parameter, but in MeanScores
     bias: Tensor | None
     clip: Tensor
     correction: Tensor
+    rounding: Tensor | None
+    offset: Tensor | None
 
     def __init__(
         self, inputs: int, outputs: int, site: SiteConfig, output: Quantizer | None = None, *, bias: bool = True
@@ -62,6 +66,8 @@ class Linear(Layer):
         self.search_clip = site.observer.weight == "mse" and self.bits < 8  # 127 steps lose nothing without it
         self.register_buffer("clip", torch.ones(outputs))
         self.register_buffer("correction", torch.zeros(outputs))
+        self.register_buffer("rounding", None)
+        self.register_buffer("offset", None)
         self.corrected = site.observer.bias_correction
         self.mean: _Mean | None = None  # while biases are corrected
         self.output = output
@@ -70,6 +76,7 @@ class Linear(Layer):
     def forward(self, x: AnyTensor) -> AnyTensor:
         """Real (B, ..., K) -> (B, ..., N); QTensor likewise; Symbol: emit `linear` (and `requantize`)."""
         if isinstance(x, Tensor):
+            x = x if self.offset is None else x + self.offset.to(x.dtype)
             y = F.linear(x, self.matrix(), self.bias)
             if self.calibrating and self.output is not None:
                 self.output.collect(y)
@@ -79,9 +86,19 @@ class Linear(Layer):
         accumulators: AnyTensor = self.record(x) if isinstance(x, Symbol) else self.accumulate(x)
         return accumulators if self.output is None else self.output(accumulators)
 
+    def operand(self, x: AnyTensor) -> AnyTensor:
+        """What the product reads of an input of `forward`."""
+        return x
+
     def matrix(self) -> Tensor:
         """The weight as (N, K)."""
         return self.weight.flatten(1)
+
+    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        for name in ("rounding", "offset"):  # of a model that has been calibrated with them
+            if f"{prefix}{name}" in state and getattr(self, name) is None:
+                setattr(self, name, torch.zeros_like(state[f"{prefix}{name}"], device=self.clip.device))
+        super()._load_from_state_dict(state, prefix, *rest)
 
     @torch.no_grad()
     def finish(self) -> None:
@@ -97,14 +114,14 @@ class Linear(Layer):
         accumulator = kernels.linear(rows, parameters.weight, parameters.bias)
         if self.mean is not None:
             accumulator, parameters = self._correct(accumulator, parameters, x.scale)
-        gradient = LinearGradient.apply(x.handle, self.weight, self.bias, x, parameters, kernels)
+        tensors = x.handle, self.weight, self.bias, self.offset
+        gradient = LinearGradient.apply(*tensors, x, parameters, kernels)
         return QTensor(accumulator.view(*x.values.shape[:-1], -1), gradient, parameters.scale, 32)
 
     def integer_parameters(self, input_scale: Tensor) -> IntegerLinear:
         """`integer_linear` of this layer."""
-        return integer_linear(
-            self.matrix(), self.bias, self.correction, self.clip, input_scale, bits=self.bits, clipped=self.search_clip
-        )
+        tensors = self.matrix(), self.bias, self.correction, self.clip, self.rounding, self.offset, input_scale
+        return integer_linear(*tensors, bits=self.bits, clipped=self.search_clip)
 
     def start_correction(self) -> None:
         """From now on float outputs are averaged, and integer ones corrected towards their means."""
@@ -132,7 +149,7 @@ class Linear(Layer):
     def record(self, x: Symbol) -> Symbol:
         """Emit `linear`."""
         bias = None if self.bias is None else self.bias.detach()
-        tensors = self.matrix().detach(), bias, self.correction, self.clip
+        tensors = self.matrix().detach(), bias, self.correction, self.clip, self.rounding, self.offset
         form = {"bits": self.bits, "clipped": self.search_clip, "rows": len(self.correction)}
         self.derived = x.builder.derive(integer_linear, *tensors, x.scale, site=self.name, **form)
 
@@ -152,6 +169,8 @@ def integer_linear(
     bias: Tensor | None,
     correction: Tensor,
     clip: Tensor,
+    rounding: Tensor | None,
+    offset: Tensor | None,
     input_scale: Tensor,
     *,
     bits: int,
@@ -159,8 +178,8 @@ def integer_linear(
 ) -> IntegerLinear:
     """Integer weight and bias; only IEEE-exact operations, so that every device finds the same integers.
 
-    weight: float32 (N, K). bias, correction, clip: float32 (N,). input_scale: float64 () or (N,). clipped: whether the
-    clip may be below 1.
+    weight: float32 (N, K). bias, correction, clip: float32 (N,). rounding: int8 (N, K), added to the nearest codes.
+    offset: of the input, float64 () or (N,). input_scale: float64 () or (N,). clipped: whether the clip may be below 1.
     """
     largest = 2 ** (bits - 1) - 1
     scale = divide(weight.abs().amax(1) * clip, largest)
@@ -170,7 +189,11 @@ def integer_linear(
     scale = torch.maximum(scale, smallest).clamp(min=1e-30)
     codes = (weight / scale[:, None]).round_()  # |w| / scale rounds to `largest` at most unless clipped
     inside = codes.abs() <= largest if clipped else None
-    codes = (codes.clamp(-largest, largest) if clipped else codes).to(torch.int8)
+    if rounding is not None:
+        codes = codes.add_(rounding)
+    codes = (codes.clamp(-largest, largest) if clipped or rounding is not None else codes).to(torch.int8)
+    if offset is not None:
+        bias = bias.double() + codes.sum(1, dtype=torch.int64) * offset * scale.double()
     accumulator_scale = scale.double() * input_scale
     rounded = torch.floor(bias.double() / accumulator_scale + 0.5)
     return IntegerLinear(codes, rounded.to(torch.int32), accumulator_scale, scale, inside)
@@ -193,24 +216,27 @@ class LinearGradient(torch.autograd.Function):
         x_handle: Tensor,
         weight: Tensor,
         bias: Tensor | None,
+        offset: Tensor | None,
         x: QTensor,
         parameters: IntegerLinear,
         kernels: Kernels,
     ) -> Tensor:
-        ctx.save_for_backward(x.values, parameters.weight, parameters.weight_scale, parameters.inside)
+        ctx.save_for_backward(x.values, parameters.weight, parameters.weight_scale, parameters.inside, offset)
         ctx.scale, ctx.x_bits, ctx.weight_shape, ctx.kernels = x.scale, x.bits, weight.shape, kernels
         device = x.values.device
         return handle(*x.values.shape[:-1], len(parameters.scale), device=device, dtype=gradient_dtype(device))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        codes, weight, weight_scale, inside = ctx.saved_tensors
+        codes, weight, weight_scale, inside, offset = ctx.saved_tensors
         g, x = gradient.reshape(-1, gradient.shape[-1]), codes.flatten(0, -2)
         operands = x, weight, weight_scale, ctx.scale, ctx.x_bits
         dx, dw, db = ctx.kernels.linear_gradient(g, *operands, ctx.needs_input_grad[:3])
         if dw is not None:
+            if offset is not None:
+                dw = dw + ((g.sum(0) if db is None else db) * offset.to(dw.dtype))[:, None]
             dw = (dw if inside is None else dw.mul_(inside)).view(ctx.weight_shape)
-        return None if dx is None else dx.view(codes.shape), dw, db, None, None, None
+        return None if dx is None else dx.view(codes.shape), dw, db, None, None, None, None
 
 
 class PatchEmbed(Linear):
@@ -232,9 +258,9 @@ class PatchEmbed(Linear):
 
     def forward(self, x: AnyTensor) -> AnyTensor:
         """(B, C, H, W) -> accumulators or reals (B, H/P * W/P, N)."""
-        return super().forward(self.patches(x))
+        return super().forward(self.operand(x))
 
-    def patches(self, x: AnyTensor) -> AnyTensor:
+    def operand(self, x: AnyTensor) -> AnyTensor:
         """(B, C, H, W) -> (B, L, C*P*P), patches row by row, (c, y, x) inside a patch."""
         if isinstance(x, Symbol):
             length = (x.shape[1] // self.patch) * (x.shape[2] // self.patch)

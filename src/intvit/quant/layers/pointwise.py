@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from intvit.arithmetic import GELU_FAMILIES, gelu_table
+from intvit.arithmetic.activations import shifted_table
 from intvit.arithmetic.families import Family
 from intvit.errors import IntVitError
 from intvit.quant.config import GeluConfig, SiteConfig, family_options
 from intvit.quant.kernels import Kernels
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import SMALLEST_FUNCTION_SCALE, Quantizer
-from intvit.quant.tensor import AnyTensor, Derived, QTensor, Symbol, fields_for_emit, handle
+from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, fields_for_emit, handle
 
 
 def activation_family(config: GeluConfig, function: str) -> tuple[Family, Callable[[Tensor], Tensor]]:
@@ -48,14 +49,25 @@ def activation_family(config: GeluConfig, function: str) -> tuple[Family, Callab
 
 
 class GELU(Layer):
-    """GELU, or another activation, of signed codes of at most 8 bits: see `activation_family`."""
+    """GELU, or another activation, of signed codes of at most 8 bits: see `activation_family`.
+
+    before, after: float64 (), None for 0. The layer is function(x + before) - after, so that skewed ranges use all
+    codes: the layer before has the one in its bias, the linear layers behind have the other as theirs. `shiftable` says
+    which families can.
+    """
+
+    before: Tensor | None
+    after: Tensor | None
 
     def __init__(self, site: SiteConfig, function: str = "gelu") -> None:
         super().__init__()
         self.config = site.gelu
         self.family, self.real = activation_family(site.gelu, function)
         self.options = family_options(site.gelu) if self.family.name == site.gelu.family else {}
-        self.output = Quantizer.of_activation(site)
+        bits = site.bits.gelu_output or site.bits.activation
+        self.output = Quantizer(bits, site.observer.activation, site.observer)
+        self.register_buffer("before", None)
+        self.register_buffer("after", None)
         self.derived: Derived  # Activation
         self.function: Derived  # RealFunction
 
@@ -63,12 +75,35 @@ class GELU(Layer):
     def input_quantizer(site: SiteConfig, activation: GELU) -> Quantizer:
         """The quantizer for the layer that feeds `activation`: widths of `site`, scales that suit the function."""
         return Quantizer(
-            site.bits.activation,
+            site.bits.gelu_input or site.bits.activation,
             site.observer.activation,
             site.observer,
             smallest_scale=SMALLEST_FUNCTION_SCALE,
             grid=activation.family.grid(activation.options),
         )
+
+    @property
+    def shiftable(self) -> bool:
+        """Whether its integers can have offsets: a table can."""
+        return self.family.exact is not None
+
+    def shift(self, before: float, after: float) -> None:
+        """From now on function(x + before) - after."""
+        device = self.output.statistic.device
+        self.before = torch.tensor(before, dtype=torch.float64, device=device)
+        self.after = torch.tensor(after, dtype=torch.float64, device=device)
+
+    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        for name in ("before", "after"):  # a state of a model that has been calibrated with offsets
+            if f"{prefix}{name}" in state and getattr(self, name) is None:
+                setattr(self, name, torch.zeros_like(self.output.statistic[0]))
+        super()._load_from_state_dict(state, prefix, *rest)
+
+    def function_of(self, x: Tensor) -> Tensor:
+        """The float function of reals."""
+        if self.before is None or self.after is None:
+            return self.real(x)
+        return self.real(x + self.before.to(x.dtype)) - self.after.to(x.dtype)
 
     def forward(self, x: AnyTensor) -> AnyTensor:
         """Real or codes (B, ..., C) -> the same shape; Symbol: emit `gelu`."""
@@ -76,7 +111,7 @@ class GELU(Layer):
             return self.record(x)
         if isinstance(x, QTensor):
             return self.integer(x)
-        y = self.real(x)
+        y = self.function_of(x)
         if self.calibrating:
             self.output.collect(y)
         return y
@@ -96,8 +131,11 @@ class GELU(Layer):
         derive, output = x.builder.derive, self.output
         scale = output.request_scale(x.builder)
         form = {"bits": x.bits, "bits_out": output.bits, "family": self.family, **self.options}
-        self.derived = derive(activation, x.scale, scale, site=self.name, **form)
-        self.function = derive(real_function, x.scale, scale, real=self.real, bits=x.bits, site=self.name, rows=1)
+        offsets = self.before, self.after
+        self.derived = derive(activation, x.scale, scale, *offsets, site=self.name, **form)
+        rows = [None if offset is None else offset[None] for offset in offsets]
+        tensors = x.scale, scale, *rows
+        self.function = derive(real_function, *tensors, real=self.real, bits=x.bits, site=self.name, rows=1)
         return x.builder.emit(
             "gelu",
             self.name,
@@ -105,8 +143,14 @@ class GELU(Layer):
             shape=x.shape,
             bits=output.bits,
             scale=scale,
-            integers=lambda: fields_for_emit(self.derived.value.function),
+            integers=self._integers,
         )
+
+    def _integers(self) -> Integers:
+        held = fields_for_emit(self.derived.value.function)
+        if table := held.constants.get("table"):  # of the output's codes: one of 4 bits is packed in a checkpoint
+            held.constants["table"] = (table[0], self.output.bits, True)
+        return held
 
 
 @dataclass(frozen=True)
@@ -118,10 +162,22 @@ class Activation:
 
 
 def activation(
-    scale_in: Tensor, scale_out: Tensor, *, bits: int, bits_out: int, family: Family, **options: Any
+    scale_in: Tensor,
+    scale_out: Tensor,
+    before: Tensor | None,
+    after: Tensor | None,
+    *,
+    bits: int,
+    bits_out: int,
+    family: Family,
+    **options: Any,
 ) -> Activation:
-    """The operator, from the scales of its input and output, ()."""
-    function = family(scale_in, scale_out, bits, bits_out, **options)
+    """The operator, from the scales of its input and output and its offsets, all of no axis."""
+    if before is None or after is None:
+        function = family(scale_in, scale_out, bits, bits_out, **options)
+    else:
+        assert family.exact is not None
+        function = shifted_table(scale_in, scale_out, before, after, bits, bits_out, family.exact)
     return Activation(function, gelu_table(function, bits))
 
 
@@ -136,15 +192,27 @@ class RealFunction:
     magnitudes: Tensor
 
 
-def real_function(scale_in: Tensor, scale_out: Tensor, *, real: Callable[[Tensor], Tensor], bits: int) -> RealFunction:
-    """Of rows of scales."""
+def real_function(
+    scale_in: Tensor,
+    scale_out: Tensor,
+    before: Tensor | None,
+    after: Tensor | None,
+    *,
+    real: Callable[[Tensor], Tensor],
+    bits: int,
+) -> RealFunction:
+    """Of rows of scales and offsets."""
     half = 2 ** (bits - 1)
     codes = torch.arange(-half, half, device=scale_in.device)
+    reals = codes * scale_in[:, None]
+    shifted = reals if before is None else reals + before[:, None]
     with torch.inference_mode(False), torch.enable_grad():  # validation runs in inference mode
-        points = (codes.float() * scale_in[:, None].float()).requires_grad_()
+        points = codes.float() * scale_in[:, None].float()
+        points = (points if before is None else shifted.float()).requires_grad_()
         (derivative,) = torch.autograd.grad(real(points).sum(), points)
     derivative[:, 0] = derivative[:, -1] = 0.0
-    return RealFunction(derivative, real(codes * scale_in[:, None]).abs() / scale_out[:, None])
+    values = real(shifted) if after is None else real(shifted) - after[:, None]
+    return RealFunction(derivative, values.abs() / scale_out[:, None])
 
 
 class ActivationGradient(torch.autograd.Function):

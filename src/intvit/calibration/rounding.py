@@ -1,0 +1,186 @@
+"""GPTQ (arXiv 2210.17323): rounding of weights by the error that it makes at the outputs, on codes of the quantized
+layers before.
+
+Stage by stage of the model: the products of a layer's input codes are summed up, exactly, as integers; then its columns
+are rounded one after the other, and what is left of each goes into those behind it. The bias keeps the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from intvit.arithmetic import divide
+from intvit.models.base import ImageModel
+from intvit.quant.control import quant_layers
+from intvit.quant.layer import Layer
+from intvit.quant.layers import Linear
+from intvit.quant.layers.boundary import Scores
+from intvit.quant.observer import weight_clip
+from intvit.quant.tensor import AnyTensor, QTensor
+
+_ROWS = 1024  # of codes: their products summed stay below 2^24, and exact in float32
+_COLUMNS = 64  # rounded before what is left goes into all others
+
+Stage = Callable[[AnyTensor], AnyTensor]
+
+
+class Moments:
+    """Sums over rows of codes: of themselves, (K,), and of their products, (K, K); float64, exact."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.first: Tensor | None = None
+        self.second: Tensor | None = None
+
+    def add(self, codes: Tensor) -> None:
+        """codes: int8 (..., K)."""
+        flat = codes.flatten(0, -2)
+        for part in flat.float().split(_ROWS):
+            first, second = part.sum(0).double(), (part.t() @ part).double()
+            self.first = first if self.first is None else self.first.add_(first)
+            self.second = second if self.second is None else self.second.add_(second)
+        self.rows += len(flat)
+
+    def mean(self) -> Tensor:
+        assert self.first is not None
+        return self.first / self.rows
+
+    def covariance(self) -> Tensor:
+        """About the mean, (K, K)."""
+        assert self.second is not None
+        mean = self.mean()
+        return self.second / self.rows - torch.outer(mean, mean)
+
+
+@dataclass
+class _Found(Exception):  # noqa: N818  # no error: it ends a forward pass that has reached its layer
+    codes: QTensor
+
+
+@torch.no_grad()
+def round_weights(
+    model: ImageModel, images: Sequence[Tensor], damping: float, progress: Callable[[str, int, int], None]
+) -> None:
+    """Round the weights of every linear layer but the classifier, and correct the biases that are to be.
+
+    images: uint8 batches (B, C, H, W). damping: share of the products' mean diagonal that is added to it. progress:
+    called with "rounding", the layers done and their number. The model has its ranges; it is left in integer mode.
+    """
+    for layer in quant_layers(model):
+        layer.alone = True  # it derives its integers when it is called
+    reals: list[AnyTensor] = list(images)
+    codes: list[AnyTensor] = list(images)
+    total, done = sum(isinstance(each, Linear) for each in quant_layers(model)) - 1, 0
+    for stage in model.stages():
+        linears, means, reals = _float_pass(model, stage, reals)
+        _switch(model, "integer")
+        for layer in linears:
+            _round_layer(layer, _input_moments(stage, layer, codes), means[layer], damping)
+            done += 1
+            progress("rounding", done, total)
+        codes = [stage(batch) for batch in codes]
+    for layer in quant_layers(model):
+        layer.alone = False
+
+
+def _switch(model: ImageModel, mode: str) -> None:
+    for layer in quant_layers(model):
+        layer.mode = mode
+
+
+def _float_pass(
+    model: ImageModel, stage: Stage, batches: list[AnyTensor]
+) -> tuple[list[Linear], dict[Linear, Tensor], list[AnyTensor]]:
+    """The linear layers of a stage in order, the means of their float outputs (N,), and the stage's outputs."""
+    _switch(model, "float")
+    sums: dict[Linear, Tensor] = {}
+    rows: dict[Linear, int] = {}
+
+    def add(layer: Linear, _: tuple[AnyTensor, ...], output: Tensor) -> None:
+        flat = output.flatten(0, -2).double()
+        sums[layer] = sums.get(layer, torch.zeros_like(flat[0])) + flat.sum(0)
+        rows[layer] = rows.get(layer, 0) + len(flat)
+
+    layers = [layer for layer in quant_layers(model) if isinstance(layer, Linear) and not isinstance(layer, Scores)]
+    # Its own accumulators, before its quantizer: what a float layer gives is the same.
+    hooks = [layer.register_forward_hook(add) for layer in layers]
+    try:
+        outputs = [stage(batch) for batch in batches]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return list(sums), {layer: total / rows[layer] for layer, total in sums.items()}, outputs
+
+
+def _input_moments(stage: Stage, layer: Linear, batches: list[AnyTensor]) -> tuple[Moments, Tensor]:
+    """What a layer reads in integers, and the scale of it; layers behind it are not run."""
+
+    def stop(_: Layer, inputs: tuple[AnyTensor, ...]) -> None:
+        x = layer.operand(inputs[0])
+        assert isinstance(x, QTensor)
+        raise _Found(x)
+
+    moments, scale = Moments(), None
+    hook = layer.register_forward_pre_hook(stop)
+    try:
+        for batch in batches:
+            try:
+                stage(batch)
+            except _Found as found:
+                moments.add(found.codes.values)
+                scale = found.codes.scale
+    finally:
+        hook.remove()
+    assert scale is not None
+    return moments, scale
+
+
+def _round_layer(layer: Linear, seen: tuple[Moments, Tensor], mean: Tensor, damping: float) -> None:
+    moments, scale = seen
+    covariance = moments.covariance()
+    weight = layer.matrix().detach()
+    if layer.search_clip:
+        layer.clip.copy_(weight_clip(weight.float(), layer.bits, covariance.diagonal().float()))
+    parameters = layer.integer_parameters(scale)
+    steps = 2 ** (layer.bits - 1) - 1
+    codes = gptq(weight.double() / parameters.weight_scale.double()[:, None], covariance, steps, damping)
+    nearest = torch.round(weight / parameters.weight_scale[:, None])
+    layer.rounding = (codes.to(nearest) - nearest).clamp_(-127, 127).to(torch.int8)
+    if layer.corrected:
+        layer.correction.zero_()
+        rounded = layer.integer_parameters(scale)
+        layer.correction.copy_(mean - (rounded.weight.double() @ moments.mean() + rounded.bias) * rounded.scale)
+
+
+def gptq(weight: Tensor, covariance: Tensor, steps: int, damping: float) -> Tensor:
+    """Integers -steps .. steps near `weight` (N, K) with a small error at outputs, float64.
+
+    covariance: of the inputs, (K, K); a share `damping` of its mean diagonal is added to it. Columns of large diagonal
+    come first.
+    """
+    size = len(covariance)
+    order = covariance.diagonal().argsort(descending=True, stable=True)
+    damped = covariance[order][:, order]
+    damped = damped + torch.eye(size, dtype=damped.dtype, device=damped.device) * (
+        damping * damped.diagonal().mean().clamp(min=1e-12)
+    )
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    # In float32 from here on: what is left of a column is no better known, and most of the time goes into it.
+    upper = torch.linalg.cholesky(inverse, upper=True).float()
+    left = weight[:, order].t().float().contiguous()  # a column of the weight is a row
+    codes, diagonal = torch.empty_like(left), upper.diagonal().tolist()
+    for start in range(0, size, _COLUMNS):
+        stop = min(start + _COLUMNS, size)
+        errors = torch.empty_like(left[start:stop])
+        for column in range(start, stop):
+            codes[column] = left[column].round().clamp_(-steps, steps)
+            errors[column - start] = (left[column] - codes[column]).div_(diagonal[column])
+            left[column:stop].addr_(upper[column, column:stop], errors[column - start], alpha=-1)
+        left[stop:].addmm_(upper[start:stop, stop:].t(), errors, alpha=-1)
+    result = torch.empty_like(codes)
+    result[order] = codes
+    return result.t()
