@@ -19,7 +19,8 @@ import numpy as np
 
 from intvit.errors import IntVitError
 from intvit.export.rtl.files import units_of, write_units
-from intvit.export.rtl.operators import LANES, TABLE_BITS
+from intvit.export.rtl.operators import LANES
+from intvit.export.rtl.softmax_gelu import TABLE_BITS
 from intvit.program.cost import operator_macs
 from intvit.program.program import Operator, Program
 

@@ -2,9 +2,9 @@
 
 For every kind of operator the size of a unit of `intvit export rtl` (LUTs, registers, multipliers and memories of a
 7-series FPGA) and the lanes that a frame rate needs, as trained and with small functions as tables. Sizes come from a
-table that ships with the package; --synthesize makes them anew with yosys, from the first checkpoint. With the file that
-`intvit bench presets --json` wrote, checkpoints whose folders bear a preset's name stand beside its accuracy. Writes
-report.html with all tables and plots.
+table that ships with the package; --synthesize makes them anew with yosys, from the first checkpoint. With the file
+that `intvit bench presets --json` wrote, checkpoints whose folders bear the name of a preset stand beside its accuracy.
+Writes report.html with all tables and plots.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 
 from intvit.errors import IntVitError
-from intvit.export.rtl.operators import UNITS, Site
+from intvit.export.rtl.operators import UNITS
+from intvit.export.rtl.site import Site
 from intvit.export.rtl.unit import Unit, Words
 from intvit.files import write_text
 from intvit.program.bounds import bounds

@@ -54,7 +54,8 @@ module round_shift #(parameter IW = 48, OW = 8, SIGNED = 1, LEAST = 1, MOST = 62
     localparam WIDE = IW > OW + 2 ? IW : OW + 2;
     wire signed [WIDE-1:0] high = SIGNED ? (WIDE'(1) << (OW - 1)) - 1 : (WIDE'(1) << OW) - 1;
     wire signed [WIDE-1:0] low = SIGNED ? -(WIDE'(1) << (OW - 1)) : 0;
-    wire [5:0] rest = LEAST == MOST ? 6'd0 : e - 6'(LEAST);
+    localparam EB = LEAST == MOST ? 1 : $clog2(MOST - LEAST + 1); // of the part of the shift that varies
+    wire [EB-1:0] rest = LEAST == MOST ? EB'(0) : EB'(e - 6'(LEAST));
     wire signed [WIDE-1:0] long_v = WIDE'(v);
     logic signed [WIDE-1:0] shifted, rounded;
     logic [1:0] valid;

@@ -1,0 +1,102 @@
+"""One operator of a program with what its unit is made from, and parts that units of several operators have.
+
+Widths are those of bounds.json: an accumulator is as wide as any image can make it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from intvit.export.rtl.unit import CLOCKED, Unit, Words, instance, joined, signed_bits, words
+from intvit.program.bounds import OperatorBounds
+from intvit.program.program import Operator, Program
+from intvit.runtime.numpy import OPERATORS as DEFINITION
+from intvit.runtime.numpy import OperatorContext
+
+STREAM = {**CLOCKED, "in_valid": "in_valid"}
+
+
+@dataclass
+class Site:
+    """One operator with what its unit is made from. inputs: its values for some images, int64 [B, ...]."""
+
+    program: Program
+    operator: Operator
+    bounds: dict[str, OperatorBounds]
+    inputs: list[np.ndarray]
+    rows: int  # of the inputs that become vectors
+    form: str
+
+    @property
+    def constants(self) -> dict[str, np.ndarray]:
+        return self.program.constants_of(self.operator)
+
+    @property
+    def output(self) -> tuple[int, bool]:
+        value = self.program.values[self.operator.output]
+        return value.bits, value.signed
+
+    def bits(self, index: int) -> int:
+        """Bits that hold every value of an input as a signed number, by its type or, if those are fewer, its bounds."""
+        value = self.program.values[self.operator.inputs[index]]
+        reach = self.bounds[self.operator.name].inputs[index]
+        return min(value.bits + (not value.signed), signed_bits(*reach))
+
+    def vectors(self, index: int = 0) -> np.ndarray:
+        """Some rows of an input."""
+        x = self.inputs[index]
+        return x.reshape(-1, x.shape[-1])[: self.rows]
+
+    def expected(self, *inputs: np.ndarray) -> np.ndarray:
+        """What the definition gives for rows of inputs."""
+        result: np.ndarray = DEFINITION[self.operator.op](OperatorContext(self.program, self.operator))(*inputs)
+        return result.astype(np.int64)
+
+    def unit(self, kind: str, body: str, fields: list[tuple[np.ndarray, int]], out: np.ndarray, **more: Any) -> Unit:
+        """A unit whose input word joins the fields."""
+        bits = self.output[0]
+        in_bits = sum(width for _, width in fields)
+        form = more.pop("form", "computed")
+        given = (joined(*fields), words(out, bits))
+        return Unit(self.operator.name, kind, form, body, in_bits, bits, *given, **more)
+
+
+def rom(site: Site, *roles: str) -> tuple[Words, list[int], tuple[int, int]]:
+    """Constants by channel: the words of their memory, bits of each role, and the shifts' range."""
+    columns = [np.broadcast_to(site.constants[role].astype(object), channels(site)) for role in roles]
+    bits = [6 if role == "shift" else signed_bits(*map(int, c)) for role, c in zip(roles, columns, strict=True)]
+    shift = site.constants["shift"].astype(int)
+    memory = joined(*zip(columns, bits, strict=True))
+    return memory, bits, (int(shift.min()), int(shift.max()))
+
+
+def channels(site: Site) -> tuple[int]:
+    return (site.program.values[site.operator.output].shape[-1],)
+
+
+def constants_unit(site: Site, bits: int) -> str:
+    text = f"    wire [{bits - 1}:0] word;\n    assign in_ready = 1'b1;\n"
+    ports = {**CLOCKED, "next": "in_valid", "word": "word"}
+    parameters = {"C": channels(site)[0], "W": bits, "FILE": '"constants.hex"'}
+    return text + instance("channel_constants", "constants", parameters, ports)
+
+
+def with_extremes(x: np.ndarray, reach: tuple[int, int]) -> np.ndarray:
+    """Rows of the least and of the largest value, too."""
+    return np.concatenate([x, np.full_like(x[:1], reach[0]), np.full_like(x[:1], reach[1])])
+
+
+def row_gate(size: int, ready: str) -> str:
+    ports = {**STREAM, "ready": ready, "in_ready": "in_ready"}
+    return instance("row_gate", "gate", {"N": size}, ports)
+
+
+def multiplied(bits: int, value: str, m: int, e: int, out: int, *, signed: bool) -> str:
+    width = signed_bits(m)
+    parameters = {"IW": bits, "MW": width, "OW": out, "SIGNED": int(signed), "LEAST": e, "MOST": e}
+    number = f"{'-' if m < 0 else ''}{width}'sd{abs(m)}"
+    ports = {**CLOCKED, "in_valid": "value_valid", "v": value, "m": number, "e": f"6'd{e}"}
+    return instance("rescale", "rescaler", parameters, {**ports, "out_valid": "out_valid", "y": "out"})
