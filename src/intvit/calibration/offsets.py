@@ -1,6 +1,6 @@
 """Skewed ranges: offsets of an activation function's input and output, by the error of its output.
 
-GELU's output is at least -0.17 and reaches 5 and more: with codes of both signs alike it would leave half of them unused.
+GELU's output is at least -0.17 and reaches 5 and more: with codes of both signs alike half of them would be unused.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from intvit.calibration.dataflow import Dataflow
-from intvit.calibration.heads import attentions
 from intvit.calibration.folding import linear_readers, pieces
+from intvit.calibration.heads import attentions
+from intvit.models.base import ImageModel
+from intvit.quant.control import forget_calibration, quant_layers
 from intvit.quant.layers import GELU, LayerNorm, Linear
 from intvit.quant.quantizer import Quantizer
 
@@ -67,6 +69,29 @@ def shift_contexts(flow: Dataflow, contexts: Mapping[str, Tensor]) -> dict[Quant
         for reader in readers:
             reader.layer.offset = torch.tensor(offset, dtype=torch.float64, device=weights.device)
     return limits
+
+
+@torch.no_grad()
+def take_back(model: ImageModel) -> None:
+    """Forget an earlier calibration of the model, or of the run that its weights are from; the float function stays:
+    offsets go back into the biases that they were taken out of.
+    """
+    layers = list(quant_layers(model))
+    linears = [layer for layer in layers if isinstance(layer, Linear)]
+    activations = [layer for layer in layers if isinstance(layer, GELU) and layer.before is not None]
+    if activations or any(layer.offset is not None for layer in linears):
+        flow = Dataflow(model)
+        for act in activations:
+            before = flow.writer(act)
+            assert isinstance(before, Linear)
+            assert before.bias is not None
+            assert act.before is not None
+            before.bias.add_(act.before)
+        for _, qkv, readers in attentions(flow):
+            offset = readers[0].layer.offset if readers else None
+            if offset is not None:
+                qkv.bias[2 * len(qkv.bias) // 3 :] += offset
+    forget_calibration(model)
 
 
 def skewed_range(

@@ -18,7 +18,7 @@ from intvit.arguments import described, is_array, whole_number
 from intvit.calibration.dataflow import Dataflow
 from intvit.calibration.equalization import equalize
 from intvit.calibration.heads import center, turn_heads
-from intvit.calibration.offsets import shift_activations, shift_contexts
+from intvit.calibration.offsets import shift_activations, shift_contexts, take_back
 from intvit.calibration.ranges import correct_biases, finish_calibration, wants_correction
 from intvit.calibration.rotation import rotate
 from intvit.calibration.rounding import round_weights
@@ -26,7 +26,7 @@ from intvit.calibration.statistics import look
 from intvit.errors import IntVitError
 from intvit.models.base import ImageModel
 from intvit.quant.config import CalibrationConfig
-from intvit.quant.control import quant_layers, set_mode
+from intvit.quant.control import set_mode
 from intvit.quant.observer import all_gather, all_reduce, broadcast, world_size
 from intvit.quant.quantizer import Quantizer
 
@@ -60,7 +60,7 @@ def calibrate(
     model: of this package, with float weights. images: uint8 (N, C, H, W), numpy or torch; or batches of such, alone or
     first of a tuple, as loaders give images with labels. A hundred or two of the training set suffice. batch_size: of
     the pieces that an array is split into; it changes the last bits of the ranges. progress: called with a step, what
-    is done of it and its total.
+    is done of it and its total. A model that has been calibrated is calibrated anew, from its float function as it is.
 
     Raises IntVitError for images of another size or type, for none, and for a model that is not this package's.
 
@@ -72,10 +72,13 @@ def calibrate(
         raise IntVitError(f"{type(model).__name__} is not a model of intvit; intvit.quantize(model) makes one")
     config, device = model.quant.calibration, next(model.parameters()).device
     model.eval()
+    take_back(model)
     batches = (batch.to(device) for batch in _batches(images, whole_number("batch_size", batch_size)))
     limits: dict[Quantizer, float] = {}
     if not config.ranges_alone:
         first = list(_until(batches, -(-config.images // world_size())))
+        for batch in first:
+            model.check_images(batch)  # before a step changes parameters
         shared = _shared(first, config.images)
         limits = reparametrize(model, config, shared)
         batches = itertools.chain(first, batches)
@@ -155,9 +158,11 @@ def _until(batches: Iterator[Tensor], count: int) -> Iterator[Tensor]:
 
 def _shared(batches: Sequence[Tensor], count: int) -> list[Tensor]:
     """The first images of all ranks, in the order of the loader, in small batches: every rank gets the same."""
-    images = torch.cat(list(batches)) if batches else torch.empty(0)
+    least = -int(all_reduce(torch.tensor(-sum(map(len, batches))), "max"))
+    if not least:
+        raise IntVitError("calibration saw no images; give it some, on every rank")
+    images = torch.cat(list(batches))
     if world_size() > 1:
-        least = -int(all_reduce(torch.tensor(-len(images)), "max"))
         images = all_gather(images[:least].flatten()).view(world_size(), least, *images.shape[1:]).transpose(0, 1)
         images = images.flatten(0, 1)
     return list(images[:count].split(_ROUNDED_WITH))
@@ -166,4 +171,7 @@ def _shared(batches: Sequence[Tensor], count: int) -> list[Tensor]:
 def set_limits(limits: dict[Quantizer, float]) -> None:
     """Clip ranges that were found from extremes where a step has chosen."""
     for quantizer, limit in limits.items():
+        if not quantizer.statistic.any():  # all zeros, of which no clip is a share
+            quantizer.statistic.fill_(limit)
         quantizer.clip.copy_(limit / quantizer.statistic)
+        broadcast(quantizer.clip)  # the limit comes from sums of floats, too

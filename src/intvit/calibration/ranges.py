@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from intvit.errors import IntVitError
 from intvit.quant.control import quant_layers, set_mode
 from intvit.quant.layers import Linear
 from intvit.quant.observer import broadcast, world_size
@@ -71,6 +70,7 @@ def adopt_ranges(model: nn.Module, base: nn.Module, statistics: dict[str, list[C
             layer.finish()
         elif isinstance(layer, Linear) and layer.bits != others[layer.name].bits:
             layer.clip.fill_(1.0)
+            layer.rounding = None  # of codes of another width
             layer.finish()
     model.eval()
     set_mode(model, "integer")

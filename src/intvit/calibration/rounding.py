@@ -13,13 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from intvit.arithmetic import divide
 from intvit.models.base import ImageModel
 from intvit.quant.control import quant_layers
 from intvit.quant.layer import Layer
 from intvit.quant.layers import Linear
 from intvit.quant.layers.boundary import Scores
-from intvit.quant.observer import weight_clip
+from intvit.quant.observer import broadcast, weight_clip
 from intvit.quant.tensor import AnyTensor, QTensor
 
 _ROWS = 1024  # of codes: their products summed stay below 2^24, and exact in float32
@@ -57,7 +56,7 @@ class Moments:
 
 
 @dataclass
-class _Found(Exception):  # noqa: N818  # no error: it ends a forward pass that has reached its layer
+class _Found(Exception):  # no error: it ends a forward pass that has reached its layer
     codes: QTensor
 
 
@@ -74,7 +73,7 @@ def round_weights(
         layer.alone = True  # it derives its integers when it is called
     reals: list[AnyTensor] = list(images)
     codes: list[AnyTensor] = list(images)
-    total, done = sum(isinstance(each, Linear) for each in quant_layers(model)) - 1, 0
+    total, done = len(_linears(model)), 0
     for stage in model.stages():
         linears, means, reals = _float_pass(model, stage, reals)
         _switch(model, "integer")
@@ -85,6 +84,11 @@ def round_weights(
         codes = [stage(batch) for batch in codes]
     for layer in quant_layers(model):
         layer.alone = False
+
+
+def _linears(model: ImageModel) -> list[Linear]:
+    """All but the classifier."""
+    return [layer for layer in quant_layers(model) if isinstance(layer, Linear) and not isinstance(layer, Scores)]
 
 
 def _switch(model: ImageModel, mode: str) -> None:
@@ -105,9 +109,8 @@ def _float_pass(
         sums[layer] = sums.get(layer, torch.zeros_like(flat[0])) + flat.sum(0)
         rows[layer] = rows.get(layer, 0) + len(flat)
 
-    layers = [layer for layer in quant_layers(model) if isinstance(layer, Linear) and not isinstance(layer, Scores)]
     # Its own accumulators, before its quantizer: what a float layer gives is the same.
-    hooks = [layer.register_forward_hook(add) for layer in layers]
+    hooks = [layer.register_forward_hook(add) for layer in _linears(model)]
     try:
         outputs = [stage(batch) for batch in batches]
     finally:
@@ -150,10 +153,14 @@ def _round_layer(layer: Linear, seen: tuple[Moments, Tensor], mean: Tensor, damp
     codes = gptq(weight.double() / parameters.weight_scale.double()[:, None], covariance, steps, damping)
     nearest = torch.round(weight / parameters.weight_scale[:, None])
     layer.rounding = (codes.to(nearest) - nearest).clamp_(-127, 127).to(torch.int8)
+    # Unlike processors solve unlike: the first rank's counts, before the next layer's codes are made with it.
+    for buffer in (layer.clip, layer.rounding):
+        broadcast(buffer)
     if layer.corrected:
         layer.correction.zero_()
         rounded = layer.integer_parameters(scale)
         layer.correction.copy_(mean - (rounded.weight.double() @ moments.mean() + rounded.bias) * rounded.scale)
+        broadcast(layer.correction)
 
 
 def gptq(weight: Tensor, covariance: Tensor, steps: int, damping: float) -> Tensor:

@@ -44,6 +44,20 @@ def set_mode(model: nn.Module, mode: str) -> None:
 
 
 @torch.no_grad()
+def forget_calibration(model: nn.Module) -> None:
+    """Drop what calibration gave the layers beside ranges: offsets, rounding, corrections, clips of weights."""
+    for layer in quant_layers(model):
+        if isinstance(layer, Linear):
+            layer.offset = layer.rounding = None
+            layer.correction.zero_()
+            layer.clip.fill_(1.0)
+        elif isinstance(layer, GELU):
+            layer.before = layer.after = None
+        elif isinstance(layer, Quantizer):
+            layer.collected = []  # of one that was broken off
+
+
+@torch.no_grad()
 def move_ranges(model: nn.Module) -> None:
     """Let the ranges follow what the training batches since the last call had, over all ranks; one exchange for all.
 

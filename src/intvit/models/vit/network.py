@@ -112,7 +112,8 @@ class VisionTransformer(ImageModel):
         patch = size.patch if patch_size is None else patch_size
         self.size, width, patches = size, size.width, math.prod(patch_grid(image_size, patch))
         self.input = InputQuantize(mean, std, quant.site("input", edge=True))
-        embedding = PatchEmbed(self.channels, width, patch, quant.site("patch_embed.proj", edge=True), bias=not size.pre_norm)
+        site = quant.site("patch_embed.proj", edge=True)
+        embedding = PatchEmbed(self.channels, width, patch, site, bias=not size.pre_norm)
         self.patch_embed = nn.ModuleDict({"proj": embedding})
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if size.class_token else None
         self.dist_token = nn.Parameter(torch.zeros(1, 1, width)) if size.distilled else None
@@ -151,7 +152,8 @@ class VisionTransformer(ImageModel):
         elif size.pool == "avg":
             self.pool = MeanPool(Quantizer.of_activation(quant.site("pool", edge=True)) if classifies else None)
         if size.norm == "after":
-            self.fc_norm = LayerNorm(width, quant.site("fc_norm", edge=True), stream=not classifies, epsilon=size.epsilon)
+            site = quant.site("fc_norm", edge=True)
+            self.fc_norm = LayerNorm(width, site, stream=not classifies, epsilon=size.epsilon)
         self.head: nn.Linear | Scores | Features
         if size.distilled:
             self.head = nn.Linear(width, num_classes)

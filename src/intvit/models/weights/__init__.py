@@ -23,6 +23,7 @@ from intvit.models.registry import size_named
 from intvit.models.weights import keys, runs
 from intvit.models.weights.fitting import check, is_classifier
 from intvit.models.weights.reading import Found, read
+from intvit.quant.control import forget_calibration
 
 __all__ = ["is_classifier", "load_pretrained", "load_weights"]
 
@@ -58,8 +59,10 @@ def load_weights(
     found = Found(dict(source), None) if isinstance(source, Mapping) else read(Path(source), key)
     if found.config is not None:
         runs.compare(found.config, model, found.where, fresh_head=head == "fresh", resample=resample)
-    state, notes = _state(model, found, prefix, head, resample)
+    state, offsets, notes = _state(model, found, prefix, head, resample)
     check(model, state, found.where)
+    forget_calibration(model)
+    model.load_state_dict(offsets, strict=False)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name in state:
@@ -74,13 +77,14 @@ def load_weights(
 
 def _state(
     model: ImageModel, found: Found, prefix: str | None, head: str, resample: bool
-) -> tuple[dict[str, Tensor], list[str]]:
-    """What is to be loaded by our names, and what was decided on the way."""
+) -> tuple[dict[str, Tensor], dict[str, Tensor], list[str]]:
+    """Parameters to be loaded by our names, offsets of a run's calibration, and what was decided on the way."""
     names = [name for name, _ in model.named_parameters()]
     state, left = keys.without_buffers(found.state, own=found.own)
     notes = [*found.notes, *left]
     state, left = keys.without_prefix(state, prefix, names, found.where)
     notes += left
+    state, offsets = keys.split_offsets(state) if found.own else (state, {})
     others = sorted({str(value.dtype).removeprefix("torch.") for value in state.values()} - {"float32"})
     if others:
         notes.append(f"{', '.join(others)} became float32")
@@ -91,7 +95,9 @@ def _state(
         state |= {name: value.detach() for name, value in model.named_parameters() if is_classifier(name)}
         if dropped:
             notes.append("left out the classifier; a new one takes its place (model.head=fresh)")
-    return _resampled(model, state, found, notes) if resample else _as_they_are(model, state, found, notes)
+    brought = _resampled if resample else _as_they_are
+    state, notes = brought(model, state, found, notes)
+    return state, offsets, notes
 
 
 def _resampled(

@@ -32,7 +32,9 @@ IVIT_RANGES = {
     "x_max",
 }
 # Ours: of quantizers, and of what calibration corrects.
-OWN_RANGES = {"statistic", "factors", "clip", "correction"}
+OWN_RANGES = {"statistic", "factors", "clip", "correction", "rounding"}
+# Ours, and part of the float function: what calibration took out of biases.
+_OWN_OFFSETS = {"before", "after", "offset"}
 
 # What wrappers of single modules write into the middle of a name: torch.compile, FSDP, activation checkpointing.
 _INSIDE = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -54,6 +56,12 @@ def without_buffers(state: State, *, own: bool) -> tuple[dict[str, Tensor], list
             notes.append(f"{words}: {', '.join(f'{name} ({count})' for name, count in found.items())}")
     dropped = set().union(*groups.values())
     return {key: value for key, value in state.items() if _last(key) not in dropped}, notes
+
+
+def split_offsets(state: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A state of train.py without the offsets of its calibration, and these."""
+    offsets = {key: value for key, value in state.items() if _last(key) in _OWN_OFFSETS}
+    return {key: value for key, value in state.items() if key not in offsets}, offsets
 
 
 def without_prefix(

@@ -39,9 +39,9 @@ class Linear(Layer):
     """y = x W^T + b. With `output`, accumulators are requantized into that range; without, they are returned.
 
     Weights: symmetric per output channel, s_w = clip * max|w| / (2^(bits-1) - 1); `rounding`, int8 (N, K) or None, is
-    what calibration adds to the nearest codes. The layer reads x + offset, float64 () or None for 0, where the one before
-    has taken an offset out of a skewed tensor: in integers it is part of the bias. Bias: int32 of b + correction at s_x * s_w;
-    `correct_biases` (intvit.calibration) finds the correction, which the float function does not have.
+    what calibration adds to the nearest codes. The layer reads x + offset, float64 () or None for 0, where the one
+    before has taken an offset out of a skewed tensor: in integers it is part of the bias. Bias: int32 of b + correction
+    at s_x * s_w; `correct_biases` (intvit.calibration) finds the correction, which the float function does not have.
     """
 
     weight: Tensor  # a parameter, but in MeanScores

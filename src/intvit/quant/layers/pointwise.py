@@ -176,7 +176,11 @@ def activation(
     if before is None or after is None:
         function = family(scale_in, scale_out, bits, bits_out, **options)
     else:
-        assert family.exact is not None
+        if family.exact is None:
+            raise IntVitError(
+                f"quant.gelu.family={family.name} takes no offsets, the weights have some of another calibration: "
+                "calibrate anew, or take quant.gelu.family=lut"
+            )
         function = shifted_table(scale_in, scale_out, before, after, bits, bits_out, family.exact)
     return Activation(function, gelu_table(function, bits))
 
