@@ -26,6 +26,7 @@ from intvit.data.loading import calibration_loader, first_images, validation_loa
 from intvit.data.presets import photo_config
 from intvit.data.source import without_absent_cache
 from intvit.errors import IntVitError
+from intvit.models.weights.keys import split_offsets
 from intvit.models.weights.reading import holds_weights_alone
 from intvit.quant import QuantConfig, set_mode
 from intvit.quant.presets import compose_quant
@@ -102,9 +103,10 @@ class AnalyzedModel:
         the same integers in a fraction of the time. progress: of the other steps, as `calibrate` takes it.
         """
         model = build_model(self.config, quant, load=False)
-        model.load_state_dict(dict(self.model.named_parameters()), strict=False)
+        _, offsets = split_offsets(self.model.state_dict())
+        model.load_state_dict({**dict(self.model.named_parameters()), **offsets}, strict=False)
         batches = torch.split(self.calibration, self.calibration_batch)
-        if not quant.calibration.ranges_alone:
+        if offsets or not quant.calibration.ranges_alone:
             return calibrate(model, batches, progress=progress)
         find_ranges(model, self.collect(), self.known)
         kept: list[Tensor] = []

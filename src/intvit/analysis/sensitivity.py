@@ -123,7 +123,10 @@ def _families_of(layer: Layer) -> dict[str, Iterable[str]]:
     if isinstance(layer, SoftmaxMean):
         return {"softmax": SOFTMAX_FAMILIES}
     if isinstance(layer, GELU):
-        return {"gelu": GELU_FAMILIES.standing_for(layer.family.real)}
+        alike = GELU_FAMILIES.standing_for(layer.family.real)
+        if layer.before is not None:  # calibration has given it offsets, which tables alone can have
+            alike = [name for name in alike if GELU_FAMILIES[name].exact is not None]
+        return {"gelu": alike}
     return {"layernorm": LAYERNORM_METHODS} if isinstance(layer, LayerNorm) else {}
 
 

@@ -209,17 +209,20 @@ class QuantConfig(SiteConfig):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_sites", set())
+        object.__setattr__(self, "_edges", set())
         for pattern, parts in self.overrides.items():
             _merge(self._default_site(), parts, f"quant.overrides[{pattern}]")
 
     def site(self, name: str, *, edge: bool = False) -> SiteConfig:
         """Config of the module at path `name`: every matching override in order, later ones win.
 
-        edge: it is of the pixels, the patch embedding or the classifier.
+        edge: it is of the pixels, the patch embedding or the classifier; said once, it holds for the name.
         """
         self._sites.add(name)  # type: ignore[attr-defined]
         site = self._default_site()
         if edge:
+            self._edges.add(name)  # type: ignore[attr-defined]
+        if name in self._edges:  # type: ignore[attr-defined]
             site = dataclasses.replace(site, bits=site.bits.at_edge())
         for pattern, parts in self.overrides.items():
             if fnmatchcase(name, pattern):
