@@ -62,7 +62,9 @@ def streams(flow: Dataflow) -> Iterable[Stream]:
     """Spaces that additions, constants and means share, in the order in which they begin."""
     space: dict[Layer, Stream] = {}
     for layer in flow.layers:
-        if not any(isinstance(reader.layer, Add | LayerNorm) for reader in flow.readers(layer)):
+        # The last addition may be read by a mean alone.
+        begins = any(isinstance(reader.layer, Add | LayerNorm) for reader in flow.readers(layer))
+        if not begins and layer not in space:
             continue
         stream = space.setdefault(layer, Stream())
         for reader in flow.readers(layer):
