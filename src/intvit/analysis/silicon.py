@@ -93,9 +93,11 @@ def _form(program: Program, operator: Operator, kind: str, table: bool) -> Key:
     return kind, "computed"
 
 
-def total(found: list[Need]) -> Size:
-    """All lanes together, of the kinds whose size is known."""
+def total(found: list[Need]) -> Size | None:
+    """All lanes together; None if the size of a kind is not known."""
     columns = [(need.lanes, need.size) for need in found if need.size is not None]
+    if len(columns) < len(found):
+        return None
     fields = ("lut", "ff", "dsp", "ram18", "lut_memory")
     return Size(*(sum(lanes * getattr(size, name) for lanes, size in columns) for name in fields))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -32,7 +32,7 @@ class Model:
         return [need for need in self.needs if need.kind != "mac column"]
 
     @property
-    def size(self) -> Size:
+    def size(self) -> Size | None:
         return total(self.functions)
 
 
@@ -66,7 +66,7 @@ _TEXT_UNITS = (
 )
 _TEXT_MODELS = (
     "All lanes but the MACs', which all models share. “tables”: every exponential and GELU of one small argument is "
-    "looked up, with equal integers. An operator without a size in the table counts as nothing, and is “–” below."
+    "looked up, with equal integers. “–”: a unit's size is not in the table; --synthesize measures it."
 )
 
 
@@ -77,14 +77,21 @@ def parts(models: Sequence[Model], sizes: Mapping[Key, Size]) -> list[Table | Pl
     for model in models:
         head = {"model": model.name, "functions": model.form}
         top1, divergence = (model.accuracy.get(key) for key in ("top1", "divergence"))
-        rows.append({**head, "top1": top1, "divergence": divergence, **vars(model.size)})
+        rows.append({**head, "top1": top1, "divergence": divergence, **_columns(model.size)})
         for need in model.needs:
-            size = vars(need.size) if need.size else dict.fromkeys(("lut", "ff", "dsp", "ram18", "lut_memory"))
-            lanes.append({**head, "kind": need.kind, "elements": need.elements, "lanes": need.lanes, **size})
-    result: list[Table | Plot] = [Plot("area", "Accuracy against area", _area(models), _TEXT_MODELS, "models")]
-    result.append(Table("models", "Models", _MODELS, rows, _TEXT_MODELS, plot="area"))
+            counts = {"elements": need.elements, "lanes": need.lanes}
+            lanes.append({**head, "kind": need.kind, **counts, **_columns(need.size)})
+    sized = any(model.size for model in models)
+    result: list[Table | Plot] = []
+    if sized:
+        result.append(Plot("area", "Accuracy against area", _area(models), _TEXT_MODELS, "models"))
+    result.append(Table("models", "Models", _MODELS, rows, _TEXT_MODELS, plot="area" if sized else None))
     result.append(Table("units", "Units", _UNITS, units, _TEXT_UNITS))
     return [*result, Table("lanes", "Lanes", _LANES, lanes, "Sizes are of one lane.")]
+
+
+def _columns(size: Size | None) -> dict[str, Any]:
+    return vars(size) if size else dict.fromkeys(field.name for field in fields(Size))
 
 
 def _area(models: Sequence[Model]) -> Figure:
@@ -93,6 +100,8 @@ def _area(models: Sequence[Model]) -> Figure:
         known = all(model.accuracy for model in models)
         names = list(dict.fromkeys(model.name for model in models))
         for model in models:
+            if model.size is None:
+                continue
             y = model.accuracy["top1"] if known else names.index(model.name)
             look = {"marker": "s" if model.table else "o", "color": family_color(model.name)}
             label = model.name if not model.table else None
@@ -107,15 +116,13 @@ def _area(models: Sequence[Model]) -> Figure:
 
 
 def findings(models: Sequence[Model]) -> list[str]:
-    """One sentence for each model: what tables save; and what has no size."""
+    """One sentence for each model: what tables save; or what has no size."""
     sentences = []
     for own, tables in zip(models[::2], models[1::2], strict=True):
-        a, b = own.size, tables.size
-        sentences.append(
-            f"{own.name}: {a.lut:,} LUT and {a.dsp} DSP as trained, {b.lut:,} LUT and {b.dsp} DSP with tables, "
-            "beside the MACs."
-        )
-    unknown = sorted({f"{need.kind} ({need.form})" for model in models for need in model.needs if need.size is None})
-    if unknown:
-        sentences.append(f"No size in the table, counted as nothing: {', '.join(unknown)}; --synthesize finds it.")
+        if own.size and tables.size:
+            a, b = (f"{size.lut:,} LUT and {size.dsp} DSP" for size in (own.size, tables.size))
+            sentences.append(f"{own.name}: {a} as trained, {b} with tables, beside the MACs.")
+        else:
+            unknown = sorted({need.kind for need in own.needs if need.size is None})
+            sentences.append(f"{own.name}: no size in the table for {', '.join(unknown)}; --synthesize measures it.")
     return sentences
