@@ -11,6 +11,7 @@ from intvit.calibration.dataflow import Dataflow
 from intvit.calibration.heads import hadamard
 from intvit.calibration.pipeline import reparametrize
 from intvit.calibration.rotation import random_rotation, rotate
+from intvit.models import load_weights
 from intvit.models.base import ImageModel
 from intvit.quant import set_mode
 from intvit.quant.layers import GELU, LayerNorm, Linear
@@ -139,3 +140,18 @@ def test_a_norm_of_zeros_alone_gets_a_range() -> None:
     calibrate(model, images)
     assert bool(torch.isfinite(model.integer_scores(images).double()).all())
     assert 0 < float(block.norm1.output.scale()) < float("inf")
+
+
+def test_weights_of_a_calibrated_run_are_taken_with_its_offsets(tmp_path) -> None:
+    model = model_of_form("vit")
+    images = images_for(model)
+    with torch.no_grad():
+        before = model(images)
+    calibrate(model, images)
+    torch.save({"state_dict": model.state_dict(), "intvit": {}}, tmp_path / "last.ckpt")
+    other = model_of_form("vit", "lut8")
+    load_weights(other, tmp_path / "last.ckpt")
+    assert distance(other, images, before) < 2e-5
+    calibrate(other, images)
+    assert offsets(other) == []
+    assert distance(other, images, before) < 2e-5
