@@ -67,7 +67,7 @@ def shift_contexts(flow: Dataflow, contexts: Mapping[str, Tensor]) -> dict[Quant
         offset, limits[core.context] = skewed_range(contexts[core.name], core.context.bits, weights=weights)
         qkv.bias[2 * len(qkv.bias) // 3 :] -= offset
         for reader in readers:
-            reader.layer.offset = torch.tensor(offset, dtype=torch.float64, device=weights.device)
+            reader.layer.offset = torch.tensor(offset, dtype=torch.float64, device=qkv.bias.device)
     return limits
 
 
@@ -90,6 +90,7 @@ def take_back(model: ImageModel) -> None:
         for _, qkv, readers in attentions(flow):
             offset = readers[0].layer.offset if readers else None
             if offset is not None:
+                assert qkv.bias is not None
                 qkv.bias[2 * len(qkv.bias) // 3 :] += offset
     forget_calibration(model)
 

@@ -73,7 +73,7 @@ def calibrate(
     config, device = model.quant.calibration, next(model.parameters()).device
     model.eval()
     take_back(model)
-    batches = (batch.to(device) for batch in _batches(images, whole_number("batch_size", batch_size)))
+    batches: Iterator[Tensor] = (batch.to(device) for batch in _batches(images, whole_number("batch_size", batch_size)))
     limits: dict[Quantizer, float] = {}
     if not config.ranges_alone:
         first = list(_until(batches, -(-config.images // world_size())))
@@ -131,7 +131,8 @@ def reparametrize(model: ImageModel, config: CalibrationConfig, batches: Sequenc
 
     batches: uint8 (B, C, H, W). The float function stays what it is up to rounding of float32.
     """
-    flow, limits = Dataflow(model), {}
+    flow = Dataflow(model)
+    limits: dict[Quantizer, float] = {}
     if config.rotation == "orthogonal":
         rotate(model, flow)
     if config.heads == "hadamard":

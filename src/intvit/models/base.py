@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from intvit.arguments import described, sides_text
 from intvit.errors import IntVitError
+from intvit.quant.config import QuantConfig
 from intvit.quant.control import move_ranges, quant_layers
 from intvit.quant.derivation import Derivations, without_hooks
 from intvit.quant.derivation_graph import DerivationGraph
@@ -38,6 +39,7 @@ class ImageModel(nn.Module):
     def __init__(self, image_size: tuple[int, int], channels: int, num_classes: int) -> None:
         super().__init__()
         self.image_size, self.channels, self.num_classes = image_size, channels, num_classes
+        self.quant: QuantConfig  # set where construction ends
         self.provenance: dict[str, Any] = {}  # where the weights are from, for the exported program
         self.trained_classes: list[str] = []  # by score, where weights of a run of train.py say it
         self.managed = False  # by a trainer, that calls `move_ranges`; else ranges move where a training step begins

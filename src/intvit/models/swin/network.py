@@ -114,7 +114,10 @@ class SwinTransformer(ImageModel):
 
     def stages(self) -> list[Callable[[AnyTensor], AnyTensor]]:
         """See ImageModel; the end is the mean of the tokens after the last norm, (B, C)."""
-        parts = (part for stage in self.layers for part in (stage.downsample, *stage.blocks))
+        parts: list[Callable[[AnyTensor], AnyTensor]] = []
+        for stage in self.layers:
+            assert isinstance(stage, Stage)
+            parts += [stage.downsample, *stage.blocks]
         return [lambda images: self.patch_embed(self.input(images)), *parts, lambda x: self.pool(self.norm(x))]
 
 
