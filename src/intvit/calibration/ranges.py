@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from intvit.errors import IntVitError
 from intvit.quant.control import quant_layers, set_mode
 from intvit.quant.layers import Linear
 from intvit.quant.observer import broadcast, world_size
@@ -26,7 +25,7 @@ def finish_calibration(model: nn.Module) -> None:
         if isinstance(layer, Quantizer | Linear):
             layer.finish()
             # Clip limits come from sums of floats, which differ between unlike processors: the first rank's count.
-            for buffer in layer.buffers(recurse=False):
+            for buffer in (*layer.buffers(recurse=False), layer.clip.detach()):  # which may be a parameter
                 broadcast(buffer)
 
 
