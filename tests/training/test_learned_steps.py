@@ -1,4 +1,4 @@
-"""Runs that learn step sizes: they resume exactly, averages included, and ranks share them."""
+"""Runs that learn step sizes: they resume exactly, averages included, and several ranks take them."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def train_rank(rank: int, config: dict, folder: Path) -> None:
 
 
 @pytest.mark.xdist_group("ranks")
-def test_ranks_learn_the_same_steps_through_phases_of_reals_and_of_integers(tmp_path: Path) -> None:
+def test_two_ranks_learn_steps_through_phases_of_reals_and_of_integers(tmp_path: Path) -> None:
     log, folder = tmp_path / "log", tmp_path / "run"
     config = tiny(
         *LEARNED,
