@@ -4,9 +4,11 @@ import pytest
 
 from intvit.models import MODELS
 from intvit.models.weights import is_classifier
+from intvit.quant.layers import Linear
 from intvit.training.config import train_config
 from intvit.training.optimizer import build_optimizer, distances_from_classifier, set_rates
 from tests.support.foreign_weights import small
+from tests.support.presets import quant_of
 from tests.support.registry_models import model_of
 from tests.support.tiny_runs import composed
 
@@ -21,6 +23,20 @@ def test_matrices_decay_tokens_positions_norms_and_biases_do_not(name: str) -> N
     decaying, others = ({names[id(p)] for p in group["params"]} for group in groups)
     assert decaying == {key for key in names.values() if key.endswith(".weight") and "norm" not in key}
     assert decaying | others == set(names.values())
+
+
+@pytest.mark.parametrize("name", ["deit_t_distilled", "swin_t"])
+def test_learned_steps_do_not_decay_and_learn_at_the_rate_of_their_block(name: str) -> None:
+    model = model_of(name, "w4a8", quant=quant_of("w4a8", ["quant/observer=learned"]))
+    steps = {id(step) for step in model.learned_steps()}
+    assert len(steps) == sum(isinstance(layer, Linear) for layer in model.modules())
+    decaying, others = build_optimizer(model, DEMO.optimizer, DEMO.schedule).param_groups
+    assert not steps & {id(parameter) for parameter in decaying["params"]}
+    assert steps <= {id(parameter) for parameter in others["params"]}
+    distances = distances_from_classifier(model)
+    for key in (key for key in distances if key.endswith(".clip")):
+        weight = key.removesuffix("clip") + "weight"
+        assert distances[key] == (0 if key.startswith("mean_head.") else distances[weight])
 
 
 @pytest.mark.parametrize("name", ["deit_t_distilled", "swin_t"])

@@ -91,6 +91,7 @@ def take_back(model: ImageModel) -> None:
             offset = readers[0].layer.offset if readers else None
             if offset is not None:
                 assert qkv.bias is not None
+                assert isinstance(offset, Tensor)
                 qkv.bias[2 * len(qkv.bias) // 3 :] += offset
     forget_calibration(model)
 

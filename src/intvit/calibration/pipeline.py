@@ -91,7 +91,7 @@ def calibrate(
     finish_calibration(model)
     set_limits(limits)
     if config.rounding == "gptq":
-        round_weights(model, shared, config.damping, progress)
+        round_weights(model, shared, config, progress)
     else:
         # Every rank corrects with as many batches as the rank that has fewest.
         count = -int(all_reduce(torch.tensor(-len(kept)), "max"))

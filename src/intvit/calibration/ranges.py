@@ -25,7 +25,7 @@ def finish_calibration(model: nn.Module) -> None:
         if isinstance(layer, Quantizer | Linear):
             layer.finish()
             # Clip limits come from sums of floats, which differ between unlike processors: the first rank's count.
-            for buffer in layer.buffers(recurse=False):
+            for buffer in (*layer.buffers(recurse=False), layer.clip.detach()):  # which may be a parameter
                 broadcast(buffer)
 
 

@@ -8,13 +8,18 @@ are rounded one after the other, and what is left of each goes into those behind
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from intvit.calibration.reconstruction import Targets, reconstruct
 from intvit.models.base import ImageModel
+from intvit.quant.config import CalibrationConfig
 from intvit.quant.control import quant_layers
+from intvit.quant.features import norm_outputs
 from intvit.quant.layer import Layer
 from intvit.quant.layers import Linear
 from intvit.quant.layers.boundary import Scores
@@ -62,12 +67,17 @@ class _Found(Exception):  # no error: it ends a forward pass that has reached it
 
 @torch.no_grad()
 def round_weights(
-    model: ImageModel, images: Sequence[Tensor], damping: float, progress: Callable[[str, int, int], None]
+    model: ImageModel,
+    images: Sequence[Tensor],
+    config: CalibrationConfig,
+    progress: Callable[[str, int, int], None],
 ) -> None:
     """Round the weights of every linear layer but the classifier, and correct the biases that are to be.
 
-    images: uint8 batches (B, C, H, W). damping: share of the products' mean diagonal that is added to it. progress:
-    called with "rounding", the layers done and their number. The model has its ranges; it is left in integer mode.
+    Then, with steps of reconstruction, learn both together, stage by stage.
+
+    images: uint8 batches (B, C, H, W). progress: called with "rounding", the layers done and their number. The model
+    has its ranges; it is left in integer mode.
     """
     for layer in quant_layers(model):
         layer.alone = True  # it derives its integers when it is called
@@ -75,12 +85,21 @@ def round_weights(
     codes: list[AnyTensor] = list(images)
     total, done = len(_linears(model)), 0
     for stage in model.stages():
-        linears, means, reals = _float_pass(model, stage, reals)
+        with norm_outputs(model) if config.reconstruction else nullcontext(list[Tensor]()) as norms:
+            linears, means, reals = _float_pass(model, stage, reals)
         _switch(model, "integer")
         for layer in linears:
-            _round_layer(layer, _input_moments(stage, layer, codes), means[layer], damping)
+            _round_layer(layer, _input_moments(stage, layer, codes), means[layer], config.damping)
             done += 1
             progress("rounding", done, total)
+        if config.reconstruction and linears:
+            outputs = [batch for batch in reals if isinstance(batch, Tensor)]
+            report = partial(progress, "rounding", done, total)
+            reconstruct(model, stage, linears, codes, Targets.of(outputs, norms), config.reconstruction, report)
+        for layer in linears:
+            assert layer.rounding is not None
+            for found in (layer.clip, layer.rounding, layer.correction):
+                broadcast(found.detach())  # sums of floats differ between unlike processors: the first rank's
         codes = [stage(batch) for batch in codes]
     for layer in quant_layers(model):
         layer.alone = False

@@ -72,6 +72,7 @@ YOUNGER: dict[str, dict[str, Any]] = {
             "equalization": "none",
             "rounding": "nearest",
             "damping": 0.01,
+            "reconstruction": 0,
             "images": 128,
         },
     },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from intvit.quant.config import QuantConfig
 from intvit.quant.control import move_ranges, quant_layers
 from intvit.quant.derivation import Derivations, without_hooks
 from intvit.quant.derivation_graph import DerivationGraph
+from intvit.quant.layer import LEARNED_STEP
 from intvit.quant.layers import Features, Scores
 from intvit.quant.tensor import AnyTensor, Derived, QTensor, Symbol
 
@@ -58,6 +59,14 @@ class ImageModel(nn.Module):
     def stream_constants(self) -> list[nn.Parameter]:
         """Parameters (1, n, C) that join the residual stream as constants."""
         return []
+
+    def named_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters that a float model has: all but learned steps of quantizers."""
+        return ((name, each) for name, each in self.named_parameters() if not name.endswith(LEARNED_STEP))
+
+    def learned_steps(self) -> list[nn.Parameter]:
+        """The other ones."""
+        return [parameter for name, parameter in self.named_parameters() if name.endswith(LEARNED_STEP)]
 
     def features(self, images: AnyTensor) -> AnyTensor:
         """Classifier input (B, C)."""

@@ -152,7 +152,7 @@ class ObserverConfig(QuantPart):
     activation: Observer
     residual: Observer
     layernorm: Observer
-    weight: Literal["minmax", "mse"]
+    weight: Literal["minmax", "mse", "learned"]
     percentile: Annotated[float, Field(gt=50, le=100)]  # of |x|, for `percentile`
     bias_correction: bool  # keeps the means of float outputs: for approximations that shift them
     momentum: Annotated[float, Field(ge=0, lt=1)]  # of the running range while training
@@ -172,7 +172,15 @@ class CalibrationConfig(QuantPart):
     equalization: Literal["none", "search"]  # scale and offset per channel of LayerNorm outputs into their readers
     rounding: Literal["nearest", "gptq"]  # of weights
     damping: Annotated[float, Field(gt=0, le=1)]  # of gptq, share of the mean diagonal
+    reconstruction: Annotated[int, Field(ge=0)]  # steps for each stage, of learning behind gptq; 0: none
     images: Annotated[int, Field(ge=1)]  # that these steps look at: the first of calibration's
+
+    def __post_init__(self) -> None:
+        if self.reconstruction and self.rounding == "nearest":
+            raise QuantConfigError(
+                f"quant.calibration.reconstruction={self.reconstruction} with rounding=nearest: it goes on from "
+                "rounding=gptq; set that, or reconstruction=0"
+            )
 
     @property
     def reparametrizes(self) -> bool:

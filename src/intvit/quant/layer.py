@@ -14,6 +14,7 @@ from intvit.quant.kernels.compiled import compiled
 from intvit.quant.kernels.eager import EAGER
 from intvit.quant.tensor import QTensor, Symbol
 
+LEARNED_STEP = ".clip"  # how names of parameters end that set a quantizer's step; a float model has none
 MODES = ("float", "calibrate", "integer")
 
 

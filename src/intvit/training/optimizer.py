@@ -21,7 +21,7 @@ _BLOCK = re.compile(r"((?:layers\.\d+\.)?blocks\.\d+)\.")
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, schedule: ScheduleConfig) -> torch.optim.Optimizer:
-    """Groups of matrices, which decay, and of biases, norms, tokens and positions, which do not.
+    """Groups of matrices, which decay, and of biases, norms, tokens, positions and learned steps, which do not.
 
     Two of them; where a phase of the schedule has a layer_decay, two for the classifier and as many for every block.
     All with rate 0 until `set_rates`. Raises IntVitError for a class that is not there or options that it refuses.
@@ -62,7 +62,7 @@ def distances_from_classifier(model: nn.Module) -> dict[str, int]:
         elif merges := re.match(r"layers\.\d+\.", name):
             distances[name] = count - first[merges[0]]
         else:
-            behind = is_classifier(name) or name.startswith(("norm.", "fc_norm.", "attn_pool."))
+            behind = is_classifier(name) or name.startswith(("norm.", "fc_norm.", "attn_pool.", "mean_head."))
             distances[name] = 0 if behind else count + 1
     return distances
 

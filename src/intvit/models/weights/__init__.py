@@ -64,7 +64,7 @@ def load_weights(
     forget_calibration(model)
     model.load_state_dict(offsets, strict=False)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in model.named_weights():
             if name in state:
                 parameter.copy_(state[name])
     model.trained_classes = [] if head == "fresh" else list(found.classes)
@@ -79,7 +79,7 @@ def _state(
     model: ImageModel, found: Found, prefix: str | None, head: str, resample: bool
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], list[str]]:
     """Parameters to be loaded by our names, offsets of a run's calibration, and what was decided on the way."""
-    names = [name for name, _ in model.named_parameters()]
+    names = [name for name, _ in model.named_weights()]
     state, left = keys.without_buffers(found.state, own=found.own)
     notes = [*found.notes, *left]
     state, left = keys.without_prefix(state, prefix, names, found.where)
@@ -92,7 +92,7 @@ def _state(
     if head == "fresh":
         dropped = [name for name in state if is_classifier(name)]
         state = {name: value for name, value in state.items() if not is_classifier(name)}
-        state |= {name: value.detach() for name, value in model.named_parameters() if is_classifier(name)}
+        state |= {name: value.detach() for name, value in model.named_weights() if is_classifier(name)}
         if dropped:
             notes.append("left out the classifier; a new one takes its place (model.head=fresh)")
     brought = _resampled if resample else _as_they_are

@@ -26,7 +26,7 @@ def is_classifier(name: str) -> bool:
 
 def check(model: ImageModel, state: State, where: str) -> None:
     """Raise IntVitError unless `state`, by our names, has every parameter of the model and no other, finite reals."""
-    parameters = dict(model.named_parameters())
+    parameters = dict(model.named_weights())
     missing = [key for key in parameters if key not in state]
     unexpected = [key for key in state if key not in parameters]
     unlike = [key for key, own in parameters.items() if key in state and state[key].shape != own.shape]
@@ -54,12 +54,12 @@ def _reasons(
     model: ImageModel, state: State, missing: list[str], unexpected: list[str], unlike: list[str]
 ) -> list[str]:
     """What may be behind it, and what to say then; the nearest alone, but for what goes together."""
-    names = [name for name, _ in model.named_parameters()]
+    names = [name for name, _ in model.named_weights()]
     if (prefix := prefix_of(state, names)) is not None:
         return [f"the model's names come after {prefix}: say model.weights_prefix={prefix}"]
     blocks = [key for key in (*missing, *unexpected, *unlike) if not is_classifier(key) and not _positional(key)]
     if blocks:
-        given, own = _traits(state), _traits(dict(model.named_parameters()))
+        given, own = _traits(state), _traits(dict(model.named_weights()))
         if given == own and not any(key in blocks for key in unlike):
             return ["they are of a model of this size: another code base's names, or a file that is not whole"]
         if fitting := _fitting_models(given):

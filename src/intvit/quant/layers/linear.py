@@ -18,6 +18,7 @@ from intvit.quant.observer import all_reduce, weight_clip
 from intvit.quant.quantizer import Quantizer
 from intvit.quant.tensor import AnyTensor, Derived, Integers, QTensor, Symbol, gradient_dtype, handle
 
+SMALLEST_CLIP = 2.0**-6  # where a learned limit stays positive
 LARGEST_BIAS = 2**30  # int32 keeps room for a row of products: 2^30 + 2^16 * 2^14 < 2^31
 
 
@@ -38,10 +39,11 @@ class IntegerLinear:
 class Linear(Layer):
     """y = x W^T + b. With `output`, accumulators are requantized into that range; without, they are returned.
 
-    Weights: symmetric per output channel, s_w = clip * max|w| / (2^(bits-1) - 1); `rounding`, int8 (N, K) or None, is
-    what calibration adds to the nearest codes. The layer reads x + offset, float64 () or None for 0, where the one
-    before has taken an offset out of a skewed tensor: in integers it is part of the bias. Bias: int32 of b + correction
-    at s_x * s_w; `correct_biases` (intvit.calibration) finds the correction, which the float function does not have.
+    Weights: symmetric per output channel, s_w = clip * max|w| / (2^(bits-1) - 1). The clip is a buffer, or with
+    `observer.weight=learned` a parameter. `rounding`, int8 (N, K) or None, is what calibration adds to the nearest
+    codes. The layer reads x + offset, float64 () or None for 0, where the one before has taken an offset out of a
+    skewed tensor: in integers it is part of the bias. Bias: int32 of b + correction at s_x * s_w; `correct_biases`
+    (intvit.calibration) finds the correction, which the float function does not have.
     """
 
     weight: Tensor  # a parameter, but in MeanScores
@@ -63,8 +65,14 @@ class Linear(Layer):
     def configure(self, outputs: int, site: SiteConfig, output: Quantizer | None) -> None:
         """Everything but the parameters."""
         self.bits = site.bits.weight
-        self.search_clip = site.observer.weight == "mse" and self.bits < 8  # 127 steps lose nothing without it
-        self.register_buffer("clip", torch.ones(outputs))
+        learned = site.observer.weight == "learned"
+        # 127 steps lose nothing without the search.
+        self.search_clip = site.observer.weight in ("mse", "learned") and self.bits < 8
+        self.clipped = learned or self.search_clip
+        if learned:
+            self.clip = nn.Parameter(torch.ones(outputs))
+        else:
+            self.register_buffer("clip", torch.ones(outputs))
         self.register_buffer("correction", torch.zeros(outputs))
         self.register_buffer("rounding", None)
         self.register_buffer("offset", None)
@@ -105,6 +113,8 @@ class Linear(Layer):
         """Choose the weight clip, part of calibration."""
         if self.search_clip:
             self.clip.copy_(weight_clip(self.matrix().float(), self.bits))
+        else:
+            self.clip.fill_(1.0)
 
     def accumulate(self, x: QTensor) -> QTensor:
         """int32 accumulators (B, ..., N)."""
@@ -114,14 +124,14 @@ class Linear(Layer):
         accumulator = kernels.linear(rows, parameters.weight, parameters.bias)
         if self.mean is not None:
             accumulator, parameters = self._correct(accumulator, parameters, x.scale)
-        tensors = x.handle, self.weight, self.bias, self.offset
-        gradient = LinearGradient.apply(*tensors, x, parameters, kernels)
+        tensors = x.handle, self.weight, self.bias, self.offset, self.clip
+        gradient = LinearGradient.apply(*tensors, x, parameters, self.bits, kernels)
         return QTensor(accumulator.view(*x.values.shape[:-1], -1), gradient, parameters.scale, 32)
 
     def integer_parameters(self, input_scale: Tensor) -> IntegerLinear:
         """`integer_linear` of this layer."""
         tensors = self.matrix(), self.bias, self.correction, self.clip, self.rounding, self.offset, input_scale
-        return integer_linear(*tensors, bits=self.bits, clipped=self.search_clip)
+        return integer_linear(*tensors, bits=self.bits, clipped=self.clipped)
 
     def start_correction(self) -> None:
         """From now on float outputs are averaged, and integer ones corrected towards their means."""
@@ -149,8 +159,8 @@ class Linear(Layer):
     def record(self, x: Symbol) -> Symbol:
         """Emit `linear`."""
         bias = None if self.bias is None else self.bias.detach()
-        tensors = self.matrix().detach(), bias, self.correction, self.clip, self.rounding, self.offset
-        form = {"bits": self.bits, "clipped": self.search_clip, "rows": len(self.correction)}
+        tensors = self.matrix().detach(), bias, self.correction, self.clip.detach(), self.rounding, self.offset
+        form = {"bits": self.bits, "clipped": self.clipped, "rows": len(self.correction)}
         self.derived = x.builder.derive(integer_linear, *tensors, x.scale, site=self.name, **form)
 
         def integers() -> Integers:
@@ -182,7 +192,7 @@ def integer_linear(
     offset: of the input, float64 () or (N,). input_scale: float64 () or (N,). clipped: whether the clip may be below 1.
     """
     largest = 2 ** (bits - 1) - 1
-    scale = divide(weight.abs().amax(1) * clip, largest)
+    scale = divide(weight.abs().amax(1) * clip.clamp(min=SMALLEST_CLIP), largest)
     # A channel of zeros takes the scale at which its bias fits.
     bias = correction if bias is None else bias + correction
     smallest = bias.abs() / (input_scale * (LARGEST_BIAS / 2)).to(bias.dtype)
@@ -207,6 +217,21 @@ class _Mean:
     batches: int = 0
 
 
+def clip_gradient(gradient: Tensor, weight: Tensor, codes: Tensor, scale: Tensor, bits: int) -> Tensor:
+    """Of the clip limits of a weight (N, K), from that of its quantized values: learned step sizes, LSQ.
+
+    arXiv 1902.08153, equation 3 and section 2.2. A step moves the value of a code by its rounding error inside the
+    range, and by the code at either end; over sqrt(K * largest code), so that steps learn about as fast as weights.
+
+    gradient, weight: float32 (N, K). codes: int8 (N, K). scale: float32 (N,), of a code. Returns float32 (N,).
+    """
+    largest = 2 ** (bits - 1) - 1
+    real = weight / scale[:, None]
+    moved = codes - torch.where(real.abs() < largest, real, 0.0)
+    by_step = (gradient * moved).sum(1) / math.sqrt(weight.shape[1] * largest)
+    return by_step * (weight.abs().amax(1) / largest)  # step = clip * max|w| / largest
+
+
 class LinearGradient(torch.autograd.Function):
     """Gradient of the float linear function at the quantized operands, straight through the quantizers."""
 
@@ -217,26 +242,35 @@ class LinearGradient(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         offset: Tensor | None,
+        clip: Tensor,
         x: QTensor,
         parameters: IntegerLinear,
+        bits: int,
         kernels: Kernels,
     ) -> Tensor:
-        ctx.save_for_backward(x.values, parameters.weight, parameters.weight_scale, parameters.inside, offset)
+        real = weight if ctx.needs_input_grad[4] else None
+        p = parameters
+        ctx.save_for_backward(x.values, p.weight, p.weight_scale, p.inside, offset, real)
         ctx.scale, ctx.x_bits, ctx.weight_shape, ctx.kernels = x.scale, x.bits, weight.shape, kernels
+        ctx.bits = bits
         device = x.values.device
         return handle(*x.values.shape[:-1], len(parameters.scale), device=device, dtype=gradient_dtype(device))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        codes, weight, weight_scale, inside, offset = ctx.saved_tensors
+        codes, weight, weight_scale, inside, offset, real = ctx.saved_tensors
         g, x = gradient.reshape(-1, gradient.shape[-1]), codes.flatten(0, -2)
         operands = x, weight, weight_scale, ctx.scale, ctx.x_bits
-        dx, dw, db = ctx.kernels.linear_gradient(g, *operands, ctx.needs_input_grad[:3])
+        of_input, of_weight, of_bias, _, of_clip = ctx.needs_input_grad[:5]
+        dx, dw, db = ctx.kernels.linear_gradient(g, *operands, (of_input, of_weight or of_clip, of_bias))
+        d_clip = None
         if dw is not None:
             if offset is not None:
                 dw = dw + ((g.sum(0) if db is None else db) * offset.to(dw.dtype))[:, None]
+            if of_clip:
+                d_clip = clip_gradient(dw, real.flatten(1), weight, weight_scale, ctx.bits)
             dw = (dw if inside is None else dw.mul_(inside)).view(ctx.weight_shape)
-        return None if dx is None else dx.view(codes.shape), dw, db, None, None, None, None
+        return None if dx is None else dx.view(codes.shape), dw, db, None, d_clip, None, None, None, None
 
 
 class PatchEmbed(Linear):

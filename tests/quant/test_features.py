@@ -6,8 +6,8 @@ from torch import nn
 
 from intvit.calibration import calibrate
 from intvit.quant import set_mode
+from intvit.quant.features import feature_error, norm_outputs
 from intvit.quant.layers import LayerNorm
-from intvit.training.features import feature_error, norm_outputs
 from tests.support.registry_models import model_of, random_images, reduced
 
 NAMES = ("deit_t", "swin_t")

@@ -1,4 +1,4 @@
-"""Features in which a student is compared with its teacher: the outputs of every LayerNorm."""
+"""Features in which a model in integers is compared with a float one: the outputs of every LayerNorm."""
 
 from __future__ import annotations
 

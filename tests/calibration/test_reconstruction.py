@@ -1,0 +1,56 @@
+"""Block reconstruction: nearer to float on photos that it did not see, the same float function, the same every time."""
+
+import pytest
+import torch
+
+from intvit.calibration import calibrate
+from intvit.quant import set_mode
+from intvit.quant.config import QuantConfigError
+from intvit.quant.presets import compose_quant
+from tests.support.presets import quant_of
+from tests.support.registry_models import model_of, reduced
+from tests.support.registry_models import random_images as images_of
+from tests.support.small_models import differences, random_images, small_model
+
+STEPS = "quant.calibration.reconstruction={}"
+
+
+def calibrated(steps: int, frozen: bool = False) -> torch.nn.Module:
+    model = small_model("w4a4", [STEPS.format(steps)]).requires_grad_(not frozen)
+    return calibrate(model, [random_images(64, 0)])
+
+
+def test_it_brings_scores_nearer_to_the_float_ones_and_leaves_the_float_function(tmp_path) -> None:
+    images, errors, floats = random_images(64, 1), {}, {}
+    for steps in (0, 60):
+        model = calibrated(steps)
+        with torch.no_grad():
+            integer = model(images)
+            set_mode(model, "float")
+            floats[steps] = model(images)
+        errors[steps] = float((integer - floats[steps]).square().mean())
+        set_mode(model, "integer")
+    assert torch.equal(floats[0], floats[60])
+    assert errors[60] < 0.95 * errors[0]
+    assert differences(model, images[:4], tmp_path / "integer") == []
+
+
+def test_equal_images_give_equal_integers_also_where_a_phase_had_frozen_the_weights() -> None:
+    first, second = calibrated(3), calibrated(3, frozen=True)
+    assert all(parameter.requires_grad for parameter in first.parameters())
+    assert not any(parameter.requires_grad for parameter in second.parameters())
+    for (name, one), (_, other) in zip(first.state_dict().items(), second.state_dict().items(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_a_swin_is_reconstructed_stage_by_stage() -> None:
+    model = model_of("swin_t", "w4a4", quant=quant_of("w4a4", [STEPS.format(2)]))
+    images, seen = images_of(4, reduced("swin_t")[0]), []
+    calibrate(model, [images], progress=lambda *report: seen.append(report))
+    assert seen[-1][1] == seen[-1][2]
+    assert torch.isfinite(model(images)).all()
+
+
+def test_without_gptq_there_is_nothing_to_go_on_from() -> None:
+    with pytest.raises(QuantConfigError, match=r"reconstruction=60 with rounding=nearest.*set that"):
+        compose_quant("w4a8", [STEPS.format(60), "quant.calibration.rounding=nearest"])
