@@ -139,7 +139,7 @@ def test_gradients_are_the_derivative_of_the_float_function_and_zero_where_codes
     real(x).sum().backward()
     expected = torch.cat((torch.zeros(1), x.grad[1:-1], torch.zeros(1)))
     scales = torch.tensor([scale, 2 * scale], dtype=torch.float64)
-    assert torch.equal(real_function(scales, scales, real=real, bits=8).derivative[0], expected)
+    assert torch.equal(real_function(scales, scales, None, None, real=real, bits=8).derivative[0], expected)
 
 
 def test_every_preset_of_families_composes_to_one_that_is_there():

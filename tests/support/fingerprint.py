@@ -33,7 +33,7 @@ from intvit.quant.presets import compose_quant
 from intvit.quant.quantizer import Quantizer
 
 SITES = 150  # of every kind
-FEW_PRESETS = ("lut8_true8", "ppoly8", "ivit8")  # factors per channel, fits, a bias correction
+FEW_PRESETS = ("lut8_true8", "ppoly8", "ivit8", "w4a4")  # factors, fits, a bias correction, offsets and rounding
 MODELS = {"deit_t": {"width": 24, "depth": 1, "heads": 3}, "swin_t": {"width": 24, "depths": (2,), "heads": (3,)}}
 
 

@@ -36,16 +36,17 @@ def equalize(flow: Dataflow, outputs: Mapping[str, Seen]) -> dict[Quantizer, flo
     """Give the channels of every norm their scales and offsets; the limits that belong to them, by quantizer.
 
     Not those that the classifier reads: calibration images may hold a few classes alone, whose extremes are not those
-    of all.
+    of all. Nor those that are all zeros.
     """
     limits: dict[Quantizer, float] = {}
     for norm in flow.layers:
         readers = linear_readers(flow, norm)
         if not isinstance(norm, LayerNorm) or readers is None or norm.output.bits > 8:
             continue
-        if any(isinstance(reader.layer, Scores) for reader in readers):
+        seen = outputs[norm.name]
+        if any(isinstance(reader.layer, Scores) for reader in readers) or not (seen.low.any() or seen.high.any()):
             continue
-        factor, offset, limits[norm.output] = _searched(norm, readers, outputs[norm.name])
+        factor, offset, limits[norm.output] = _searched(norm, readers, seen)
         fold(readers, factor=factor, offset=offset)
         norm.bias.copy_((norm.bias if offset is None else norm.bias - offset) / factor)
         norm.weight.div_(factor)

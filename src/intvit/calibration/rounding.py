@@ -176,9 +176,13 @@ def _round_layer(layer: Linear, seen: tuple[Moments, Tensor], mean: Tensor, damp
     for buffer in (layer.clip, layer.rounding):
         broadcast(buffer)
     if layer.corrected:
-        layer.correction.zero_()
         rounded = layer.integer_parameters(scale)
-        layer.correction.copy_(mean - (rounded.weight.double() @ moments.mean() + rounded.bias) * rounded.scale)
+        given = rounded.weight.double() @ moments.mean() * rounded.scale
+        if layer.bias is not None:
+            given += layer.bias.double()
+        if layer.offset is not None:
+            given += rounded.weight.sum(1, dtype=torch.int64) * layer.offset * rounded.weight_scale.double()
+        layer.correction.copy_(mean - given)
         broadcast(layer.correction)
 
 
