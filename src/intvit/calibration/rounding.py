@@ -18,7 +18,7 @@ from torch import Tensor
 from intvit.calibration.reconstruction import Targets, reconstruct
 from intvit.models.base import ImageModel
 from intvit.quant.config import CalibrationConfig
-from intvit.quant.control import quant_layers
+from intvit.quant.control import quant_layers, set_mode
 from intvit.quant.features import norm_outputs
 from intvit.quant.layer import Layer
 from intvit.quant.layers import Linear
@@ -87,7 +87,7 @@ def round_weights(
     for stage in model.stages():
         with norm_outputs(model) if config.reconstruction else nullcontext(list[Tensor]()) as norms:
             linears, means, reals = _float_pass(model, stage, reals)
-        _switch(model, "integer")
+        set_mode(model, "integer")
         for layer in linears:
             _round_layer(layer, _input_moments(stage, layer, codes), means[layer], config.damping)
             done += 1
@@ -96,10 +96,10 @@ def round_weights(
             outputs = [batch for batch in reals if isinstance(batch, Tensor)]
             report = partial(progress, "rounding", done, total)
             reconstruct(model, stage, linears, codes, Targets.of(outputs, norms), config.reconstruction, report)
-        for layer in linears:
-            assert layer.rounding is not None
-            for found in (layer.clip, layer.rounding, layer.correction):
-                broadcast(found.detach())  # sums of floats differ between unlike processors: the first rank's
+            for layer in linears:
+                assert layer.rounding is not None
+                for found in (layer.rounding, layer.correction):
+                    broadcast(found)  # sums of floats differ between unlike processors: the first rank's
         codes = [stage(batch) for batch in codes]
     for layer in quant_layers(model):
         layer.alone = False
@@ -110,16 +110,11 @@ def _linears(model: ImageModel) -> list[Linear]:
     return [layer for layer in quant_layers(model) if isinstance(layer, Linear) and not isinstance(layer, Scores)]
 
 
-def _switch(model: ImageModel, mode: str) -> None:
-    for layer in quant_layers(model):
-        layer.mode = mode
-
-
 def _float_pass(
     model: ImageModel, stage: Stage, batches: list[AnyTensor]
 ) -> tuple[list[Linear], dict[Linear, Tensor], list[AnyTensor]]:
     """The linear layers of a stage in order, the means of their float outputs (N,), and the stage's outputs."""
-    _switch(model, "float")
+    set_mode(model, "float")
     sums: dict[Linear, Tensor] = {}
     rows: dict[Linear, int] = {}
 
