@@ -2,6 +2,7 @@
 
 import gc
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import subprocess
@@ -91,6 +92,27 @@ def test_workers_of_every_start_method_give_the_same_two_epochs_and_resume(root,
             expected = expected[3:]
         for images, (others, _) in zip(expected, several, strict=True):
             assert torch.equal(images, others)
+
+
+def report_mask(pipe):
+    pipe.send(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+
+@pytest.mark.parametrize("start_method", ["forkserver"], indirect=True)
+def test_a_fork_server_that_the_loader_starts_holds_signals_from_its_workers_alone(root, start_method):
+    multiprocessing.forkserver._forkserver._stop()
+    loader, others = train_loader(config(root, workers=1)), set(multiprocessing.active_children())
+    expected, seen = numbers(loader), []
+    for images, _ in loader:
+        seen.append([number_of(image) for image in images])
+        (worker,) = set(multiprocessing.active_children()) - others
+        os.kill(worker.pid, signal.SIGUSR1)
+    assert seen == expected
+    here, there = multiprocessing.Pipe()
+    other = multiprocessing.Process(target=report_mask, args=(there,))
+    other.start()
+    assert here.recv() == set()
+    other.join()
 
 
 def test_training_epochs_differ_and_can_be_repeated(root):

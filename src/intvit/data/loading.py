@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from multiprocessing import forkserver
 from typing import Any
 
 import numpy as np
@@ -108,6 +110,7 @@ class ShardLoader:
             collate_fn=_collate,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # else the workers' seeds would be drawn from the training's generator
+            worker_init_fn=_hold_signals,
         )
         with _signals_held():
             batches = iter(loader)
@@ -218,18 +221,28 @@ def _order(index: Samples) -> np.ndarray:
     return calibration_order(index.counts if index.shuffled else np.array([len(index)]))
 
 
+# What schedulers send to all processes of a job; what it means is for the one that starts the workers.
+_OF_JOBS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """Processes started inside never get the signals of a job, which schedulers send to all of its processes.
+    """Workers started inside never get the signals of a job; this process hears afterwards what came meanwhile.
 
-    What they mean is for the one that starts the workers. Those inherit the mask, so that no moment is left at which a
-    signal could end them; this process hears afterwards what came meanwhile.
+    Forked and spawned workers inherit the mask, so that no moment is left at which a signal could end them.
     """
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2))
+    if multiprocessing.get_start_method() == "forkserver":
+        forkserver.ensure_running()  # started inside, it would keep the mask, also for processes of others
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_JOBS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _hold_signals(worker: int) -> None:
+    """In a worker: those of a fork server inherit no mask."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _OF_JOBS)
 
 
 class _Positions:
