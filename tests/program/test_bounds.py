@@ -10,7 +10,7 @@ from intvit.program import Constant, Operator, ProgramError, Value, bounds
 from intvit.program.interval_arithmetic import Range, RuleContext, bits_needed
 from intvit.program.layernorm_intervals import normalized_exact
 from intvit.runtime import load_runtime
-from tests.support.programs import linear_program, program_of
+from tests.support.programs import dense_program, linear_program, program_of
 from tests.support.random_programs import images_for, random_program
 
 
@@ -139,3 +139,27 @@ def test_bounds_of_a_changed_program_change() -> None:
     program.constants[name] = replace(program.constants[name], array=program.constants[name].array + 1000)
     after = bounds(program)["head"].output.extremes()
     assert after == (before[0] + 1000, before[1] + 1000)
+
+
+@pytest.mark.parametrize("factor", [2, 16, 256])
+def test_the_bound_of_upsample_is_reached_and_one_more_is_refused(factor: int) -> None:
+    program = dense_program(2, (2, 2), factor, ("upsample",))
+    found = bounds(program)["upsample"]
+    images = np.stack([np.full((2, 2, 2), value, np.uint8) for value in (0, 255)])
+    traced = load_runtime(program, "numpy")(images)
+    assert (traced.min(), traced.max()) == found.output.extremes()
+    gain, multiplier = 4 * factor**2, int(program.constants["r"].array[0]) // 2
+    assert found.intermediates["sum"] == Range(-128 * multiplier * gain, 127 * multiplier * gain, 32)
+    most = 2**31 // gain // 128  # the largest multiplier with -128 * multiplier * gain >= -2^31
+    program.constants["r"] = Constant(np.array([2 * most]), 32)
+    bounds(program)
+    program.constants["r"] = Constant(np.array([2 * (most + 1)]), 32)
+    with pytest.raises(ProgramError, match=r"operator 'upsample' \(upsample\): sum may reach .* overflows int32"):
+        bounds(program)
+
+
+def test_scores_before_upsample_must_not_saturate() -> None:
+    program = dense_program(2, (2, 2), 4, ("upsample", "argmax"))
+    program.constants["r"] = Constant(np.array([2**31 - 1]), 32)
+    with pytest.raises(ProgramError, match=r"operator 'scores' .*: scores may reach .* and saturate at 32 bits"):
+        bounds(program)

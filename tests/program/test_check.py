@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from intvit.program import Constant, Operator, Program, ProgramError, Value, check, infer_output
+from tests.support.programs import dense_program
 from tests.support.random_programs import random_program
 
 
@@ -310,3 +311,51 @@ def test_the_limit_of_shift_gelu_is_an_input_that_can_occur() -> None:
                 with pytest.raises(ProgramError, match=f"exceeds the largest input, {2 ** (bits - 1) - 1}"):
                     check(program)
     assert edited
+
+
+def test_upsample_and_argmax_end_a_program() -> None:
+    program = dense_program(3, (2, 2), 4, ("upsample", "argmax"))
+    x, scores, upsample, argmax = program.operators
+
+    def refused(*operators: Operator, output: str) -> str:
+        changed = replace(program, output=output, operators=list(operators), values={"image": program.values["image"]})
+        for operator in operators:
+            held = {role: program.constants[name] for role, name in operator.constants.items()}
+            inputs = [changed.values[name] for name in operator.inputs]
+            changed.values[operator.output] = infer_output(operator, inputs, held)
+        with pytest.raises(ProgramError) as error:
+            check(changed)
+        return str(error.value)
+
+    twice = replace(upsample, name="twice", output="twice", inputs=("upsample",))
+    moved = Operator("slice", "moved", ("upsample",), "moved", {"axis": 0, "start": 0, "stop": 1})
+    coarse = replace(argmax, inputs=("scores",))
+    amid = "operator 'upsample' (upsample): stands amid the program; upsample, then argmax, may only end one"
+    assert refused(x, scores, upsample, twice, output="twice") == amid
+    assert refused(x, scores, upsample, moved, output="moved") == amid
+    assert refused(x, scores, upsample, coarse, output="argmax") == (
+        "operator 'argmax' (argmax): reads 'scores', expected the 'upsample' before it"
+    )
+    assert refused(x, scores, upsample, argmax, output="upsample").startswith("operator 'argmax' (argmax): ends the")
+
+
+def test_class_names_are_as_many_as_dense_scores() -> None:
+    for ends in (("upsample", "argmax"), ("upsample",), ("argmax",)):
+        program = dense_program(3, (2, 2), 4, ends)
+        assert program.num_classes == 3
+        assert program.form == ("dense_scores" if ends == ("upsample",) else "labels")
+        check(replace(program, classes=["a", "b", "c"]))
+        with pytest.raises(ProgramError, match="2 class names for 3 scores"):
+            check(replace(program, classes=["a", "b"]))
+
+
+def test_the_forms_of_dense_operators_are_checked() -> None:
+    program = dense_program(3, (2, 2), 4, ("upsample", "argmax"))
+    upsample = program.operators[2]
+    for factor, expected in ((3, "is 3, expected a power of two"), (1, "is 1, expected an integer from 2 to 256")):
+        with pytest.raises(ProgramError, match=expected):
+            infer_output(replace(upsample, attributes={"factor": factor}), [program.values["scores"]], {})
+    for op in program.operators[2:]:
+        for value in (Value((4,), 32, True), Value((3, 2, 2), 8, False)):
+            with pytest.raises(ProgramError, match=r"expected signed \[K, "):
+                infer_output(op, [value], {})

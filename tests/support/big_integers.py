@@ -66,6 +66,12 @@ def evaluate(operator: Operator, inputs: list[np.ndarray], constants: dict, bits
         return multiply_shift(operator, inputs, constants)
     if op == "weighted_mean":
         return weighted_mean(x, inputs[1], attributes)
+    if op == "upsample":
+        return upsample(x, attributes["factor"])
+    if op == "argmax":
+        return np.array(
+            [[scores.index(max(scores)) for scores in row] for row in x.transpose(1, 2, 0).tolist()], object
+        )
     rows = x.reshape(-1, x.shape[-1])
     if "mask" in constants:
         return masked(operator, x, constants, bits[0])
@@ -136,6 +142,23 @@ def weighted_mean(sums: np.ndarray, weights: np.ndarray, attributes: dict) -> np
         factor = attributes["multiplier"] // sum(int(w) for w in weights[tuple(row)])
         result[(*row, d)] = clamp(round_shift(v * factor, attributes["shift"]), attributes["bits"])
     return result
+
+
+def between(x: np.ndarray, place: int, factor: int, axis: int) -> np.ndarray:
+    """2 factor times linear interpolation of x along an axis at the center of fine entry `place`."""
+    center = Fraction(2 * place + 1, 2 * factor) - Fraction(1, 2)
+    low = math.floor(center)
+    near, far = (x.take(min(max(i, 0), x.shape[axis] - 1), axis) for i in (low, low + 1))
+    share = center - low
+    result = 2 * factor * ((1 - share) * near + share * far)
+    assert all(value.denominator == 1 for value in np.nditer(result, ["refs_ok"]) for value in [Fraction(value.item())])
+    return np.vectorize(int, otypes=[object])(result)
+
+
+def upsample(x: np.ndarray, factor: int) -> np.ndarray:
+    """Both axes, entry by entry."""
+    rows = np.stack([between(x, place, factor, 1) for place in range(x.shape[1] * factor)], 1)
+    return np.stack([between(rows, place, factor, 2) for place in range(x.shape[2] * factor)], 2)
 
 
 def row_function(op: str):

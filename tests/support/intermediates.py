@@ -143,6 +143,12 @@ def gelu(operator: Operator, inputs: list, constants: dict) -> dict:
     return arrays | shifted(arrays["function"] * attributes["multiplier"], attributes["shift"])
 
 
+def upsample(operator: Operator, inputs: list, constants: dict) -> dict:
+    x, factor = inputs[0], operator.attributes["factor"]
+    rows = np.stack([big.between(x, Y, factor, 1) for Y in range(x.shape[1] * factor)], 1)
+    return {"rows": rows, "sum": big.upsample(x, factor)}
+
+
 FUNCTIONS = {
     "quantize_input": quantize_input,
     "linear": linear,
@@ -154,4 +160,5 @@ FUNCTIONS = {
     "exponential": exponential,
     "weighted_mean": weighted_mean,
     "gelu": gelu,
+    "upsample": upsample,
 }

@@ -37,3 +37,33 @@ def linear_program(weight: np.ndarray, bias: int, ratio: tuple[int, int] = (1, 1
         constants=constants,
         shape=(1, 1, weight.shape[1]),
     )
+
+
+def dense_program(classes: int, grid: tuple[int, int], factor: int, ends: tuple[str, ...]) -> Program:
+    """image [classes, h, w] -> its pixels times 2^21 / (2 factor)^2 as scores -> upsample, argmax as `ends` says.
+
+    Every pixel is a score of its own, and ties are many where images have few values.
+    """
+    multiplier = max(1, 2**21 // (2 * factor) ** 2)
+    constants = {
+        "m": Constant(np.full(classes, 2), 32),
+        "b": Constant(np.full(classes, -256), 64),
+        "r": Constant(np.array([2 * multiplier]), 32),
+        "e": Constant(np.array([1]), 8),
+    }
+    form = {"bits": 32, "signed": True}
+    operators = [
+        Operator("quantize_input", "x", ("image",), "x", {"bits": 8, "shift": 1}, {"multiplier": "m", "bias": "b"}),
+        Operator("requantize", "scores", ("x",), "scores", form, {"multiplier": "r", "shift": "e"}),
+    ]
+    attributes = {"upsample": {"factor": factor}, "argmax": {}}
+    for op in ends:
+        operators.append(Operator(op, op, (operators[-1].output,), op, attributes[op]))
+    return program_of(*operators, constants=constants, shape=(classes, *grid))
+
+
+def dense_images(program: Program, seed: int) -> np.ndarray:
+    """uint8 [4, ...] for `dense_program`: random, of two values, of two neighbouring values, all alike."""
+    rng, shape = np.random.default_rng(seed), program.values["image"].shape
+    few = [rng.integers(0, 2, shape) * 255, 128 + rng.integers(0, 2, shape), np.full(shape, 7)]
+    return np.stack([rng.integers(0, 256, shape), *few]).astype(np.uint8)

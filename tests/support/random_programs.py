@@ -1,8 +1,9 @@
 """Random integer programs, small and valid, over all operators, kinds, methods and widths; for comparing runtimes.
 
 `random_program(seed)` is a small vision transformer whose parts are drawn at random: equal seeds give equal programs.
-Seeds 0 to 35 together hold every kind of softmax, GELU and LayerNorm with every normalization. `images_for` gives
-random and extreme images. Needs numpy only.
+Seeds 0 to 35 together hold every kind of softmax, GELU and LayerNorm with every normalization. Every fourth program has
+a dense end: labels, dense scores, or labels of the coarse grid. `images_for` gives random and extreme images. Needs
+numpy only.
 """
 
 import math
@@ -19,7 +20,7 @@ METHODS = ("exact", "ivit", "ibert")
 
 
 def random_program(seed: int, *, wide: bool = False) -> Program:
-    """A checked program: images [1..3, 4..16, 4..16], one or two blocks, 2 to 7 scores.
+    """A checked program: images [1..3, 4..16, 4..16], one or two blocks, 2 to 7 scores, of the image or of each pixel.
 
     wide: more tokens and channels than a vector or a tile of a fast kernel takes, in heads of 31 to 80 channels.
     """
@@ -72,8 +73,10 @@ class Builder:
         for index in range(int(rng.integers(1, 3))):
             stream = self.attention(f"blocks.{index}.attn", stream)
             stream = self.mlp(f"blocks.{index}.mlp", stream)
-        output = self.head(stream)
-        classes = [f"class {i}" for i in range(self.values[output].shape[0])] if rng.random() < 0.5 else []
+        grid = (height // patch, width // patch)
+        output = self.dense_head(stream, grid) if self.seed % 4 == 3 else self.head(stream)
+        scores = self.constants["head.bias"].array
+        classes = [f"class {i}" for i in range(len(scores))] if rng.random() < 0.5 else []
         scale, provenance = float(rng.random() + 0.01), {"seed": self.seed}
         program = Program("image", output, self.values, self.constants, self.operators, scale, classes, provenance)
         check(program)
@@ -175,6 +178,28 @@ class Builder:
         x = self.emit("reshape", "pool.flat", [x], {"shape": self.values[stream].shape[1:]})
         x = self.linear("head", x, int(self.rng.integers(2, 8)))
         return self.requantize("head.scores", x, 32, ratio=float(self.rng.uniform(0.1, 200)))
+
+    def dense_head(self, stream: str, grid: tuple[int, int]) -> str:
+        """Scores of every patch, then in turn `upsample` and `argmax`, one of them."""
+        tokens, patches = self.values[stream].shape[0], grid[0] * grid[1]
+        attributes = {"axis": 0, "start": tokens - patches, "stop": tokens}
+        x = self.layernorm("norm", self.emit("slice", "patches.tokens", [stream], attributes))
+        classes = int(self.rng.choice([1, 2, 7, 11, 257])) if self.wide else int(self.rng.integers(2, 8))
+        x = self.linear("head", x, classes)
+        center = self.constants["norm.bias"].array / 2.0 ** self.constants["norm.shift"].array
+        means = self.constants["head.weight"].array @ np.rint(center).astype(np.int64)
+        self.constants["head.bias"] = Constant(-means, 32)  # scores around 0, so that many classes win
+        factor = int(self.rng.choice([2, 4, 8, 16]))
+        bits = 32 - 2 - 2 * int(math.log2(factor))  # (2 factor)^2 times as much fits int32
+        multiplier, shift = encode(float(self.rng.uniform(0.1, 2)), 22)
+        constants = {"multiplier": Constant(np.array([multiplier]), 32), "shift": Constant(np.array([shift]), 8)}
+        x = self.emit("requantize", "head.scores", [x], {"bits": bits, "signed": True}, **constants)
+        x = self.emit("reshape", "head.grid", [x], {"shape": (*grid, self.values[x].shape[-1])})
+        x = self.emit("transpose", "head.classes", [x], {"axes": (2, 0, 1)})
+        form = self.seed // 4 % 4
+        if form != 2:
+            x = self.emit("upsample", "head.upsample", [x], {"factor": factor})
+        return x if form == 3 else self.emit("argmax", "head.labels", [x], {})
 
     # -------------------------------------------------------------------------------- operators with random constants
 

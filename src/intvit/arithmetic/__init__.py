@@ -19,6 +19,7 @@ from intvit.arithmetic.deferred import (
     weighted_mean,
     weighted_mean_float64,
 )
+from intvit.arithmetic.dense import argmax, upsample
 from intvit.arithmetic.dyadic import (
     add,
     add_float64,
@@ -121,6 +122,7 @@ __all__ = [
     "add",
     "add_float64",
     "apply_gelu_table",
+    "argmax",
     "batched",
     "container",
     "deferred_checks",
@@ -165,6 +167,7 @@ __all__ = [
     "softmax",
     "softmax_from_table",
     "to_fields",
+    "upsample",
     "weight_table",
     "weighted_mean",
     "weighted_mean_float64",

@@ -84,14 +84,14 @@ def record(model: nn.Module, classes: Sequence[str] | None = None, provenance: d
     _refuse_float(ours)
     recorder = Recorder()
     recorder.values["image"] = Value((ours.channels, *ours.image_size), 8, False, None)
-    scores = ours.derive(recorder)
+    output = ours.derive(recorder)
     program = Program(
         input="image",
-        output=scores.name,
+        output=output.name,
         values=recorder.values,
         constants=recorder.constants,
         operators=recorder.operators,
-        score_scale=_number(scores.scale) or 0.0,
+        score_scale=float(ours.scores_layer.score_scale),
         classes=_class_names(classes, ours.num_classes),
         provenance={**(provenance or {}), **_functions(model)},
     )

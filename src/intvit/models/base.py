@@ -1,4 +1,4 @@
-"""ImageModel: what every architecture shares between the uint8 image and the scores."""
+"""ImageModel: what every architecture shares between the uint8 image and the scores, or the label of every pixel."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from intvit.arguments import described, sides_text
+from intvit.arithmetic import argmax
 from intvit.errors import IntVitError
 from intvit.quant.config import QuantConfig
 from intvit.quant.control import move_ranges, quant_layers
@@ -16,7 +17,8 @@ from intvit.quant.derivation import Derivations, without_hooks
 from intvit.quant.derivation_graph import DerivationGraph
 from intvit.quant.layer import LEARNED_STEP
 from intvit.quant.layers import Features, Scores
-from intvit.quant.tensor import AnyTensor, Derived, QTensor, Symbol
+from intvit.quant.layers.dense import labels
+from intvit.quant.tensor import AnyTensor, QTensor, Symbol
 
 
 def patch_grid(image_size: tuple[int, int], patch: int) -> tuple[int, int]:
@@ -34,6 +36,7 @@ def patch_grid(image_size: tuple[int, int], patch: int) -> tuple[int, int]:
 class ImageModel(nn.Module):
     """Images uint8 (B, C, H, W) -> logits float32 (B, classes). An architecture gives `stages` and `scores_layer`.
 
+    Where that is dense, logits are (B, classes, H, W), and the program's output is the label of every pixel.
     image_size: (H, W).
     """
 
@@ -49,7 +52,7 @@ class ImageModel(nn.Module):
 
     @property
     def scores_layer(self) -> Scores | Features:
-        """The classifier, or what makes an output of features."""
+        """The classifier, a dense one, or what makes an output of features."""
         raise NotImplementedError
 
     def stages(self) -> list[Callable[[AnyTensor], AnyTensor]]:
@@ -69,7 +72,7 @@ class ImageModel(nn.Module):
         return [parameter for name, parameter in self.named_parameters() if name.endswith(LEARNED_STEP)]
 
     def features(self, images: AnyTensor) -> AnyTensor:
-        """Classifier input (B, C)."""
+        """Classifier input (B, C), of a dense one the patch tokens (B, L, C)."""
         x = images
         for stage in self.stages():
             x = stage(x)
@@ -120,7 +123,7 @@ class ImageModel(nn.Module):
 
     @torch.no_grad()
     def derive(self, builder: Derivations) -> Symbol:
-        """Run on symbols: every layer gets its integers, from the weights and ranges as they are. The scores' symbol.
+        """Run on symbols: every layer gets its integers, from the weights and ranges as they are. The output's symbol.
 
         Raises IntVitError naming a layer without a range, or with a scale that is out of its range.
         """
@@ -128,8 +131,9 @@ class ImageModel(nn.Module):
         with without_hooks(self):
             scores = self(image)
         assert isinstance(scores, Symbol)
+        output = labels(scores) if self.scores_layer.dense else scores
         builder.resolve()
-        return scores
+        return output
 
     def check_images(self, images: AnyTensor) -> None:
         """Raise IntVitError unless images are uint8 (B, C, H, W), B >= 1, of the model's size."""
@@ -147,7 +151,7 @@ class ImageModel(nn.Module):
 
     @torch.no_grad()
     def integer_scores(self, images: Tensor) -> Tensor:
-        """int32 scores (B, classes) in integer mode; equal to every runtime's."""
+        """int32 scores (B, classes), dense ones (B, classes, H, W), in integer mode; equal to every runtime's."""
         self.check_images(images)
         training = self.training
         if training:
@@ -162,9 +166,13 @@ class ImageModel(nn.Module):
             raise IntVitError("integer scores need integer mode: calibrate first, then set_mode(model, 'integer')")
         return self.scores_layer.scores(features).values
 
+    def integer_output(self, images: Tensor) -> Tensor:
+        """What the program gives in integer mode, int32: scores (B, classes), or labels (B, H, W) of a dense model."""
+        scores = self.integer_scores(images)
+        return argmax(scores, 1).to(torch.int32) if self.scores_layer.dense else scores
+
     @property
     def score_scale(self) -> float:
-        """Real value of one score step in integer mode."""
-        scale = self.derive(Derivations()).scale
-        assert isinstance(scale, Derived)
-        return float(scale.value)
+        """Real value of one step of a score, or of a dense score, in integer mode."""
+        self.derive(Derivations())
+        return float(self.scores_layer.score_scale)

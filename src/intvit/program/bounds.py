@@ -45,7 +45,7 @@ def bounds(program: Program) -> dict[str, OperatorBounds]:
     """
     image = np.zeros((1, 1, 1), np.int64)
     intervals = {program.input: Interval(image, image + 255)}
-    scores, result = program.producer(program.output), {}
+    scores, result = program.score_operator, {}
     for operator in program.operators:
         values = [program.values[name] for name in operator.inputs]
         inputs = [intervals[name] for name in operator.inputs]

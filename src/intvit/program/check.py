@@ -140,15 +140,31 @@ def _check_shift_gelu(operator: Operator, x: Value) -> None:
         raise ProgramError(f"{operator}: two exponentials of up to {largest} may sum to 2^31 or more; lower n")
 
 
+def _check_end(program: Program) -> None:
+    """`upsample`, `argmax`, or both in this order are the last operators and make the output."""
+    ends = program.operators[-2:]
+    while ends and [operator.op for operator in ends] not in (["upsample", "argmax"], ["upsample"], ["argmax"]):
+        ends = ends[1:]
+    for operator in program.operators[: len(program.operators) - len(ends)]:
+        if operator.op in ("upsample", "argmax"):
+            raise ProgramError(f"{operator}: stands amid the program; upsample, then argmax, may only end one")
+    if ends and program.output != ends[-1].output:
+        raise ProgramError(f"{ends[-1]}: ends the program, whose output is {program.output!r}; expected that to be its")
+    if len(ends) == 2 and ends[1].inputs != (ends[0].output,):
+        raise ProgramError(f"{ends[1]}: reads {ends[1].inputs[0]!r}, expected the {ends[0].output!r} before it")
+
+
 def _check_output(program: Program) -> None:
+    _check_end(program)
     value = program.values.get(program.output)
     if value is None or program.output == program.input:
         raise ProgramError(f"output {program.output!r} is computed by no operator")
-    if len(value.shape) != 1 or not value.signed:
-        raise ProgramError(f"output {program.output!r} must be signed scores of shape [classes], got {_text(value)}")
-    if program.classes and len(program.classes) != value.shape[0]:
+    if program.form == "scores" and (len(value.shape) != 1 or not value.signed):
+        expected = "signed scores of shape [classes], or the output of argmax or upsample"
+        raise ProgramError(f"output {program.output!r} must be {expected}, got {_text(value)}")
+    if program.classes and len(program.classes) != program.num_classes:
         raise ProgramError(
-            f"{len(program.classes)} class names for {value.shape[0]} scores; give one name per score or none"
+            f"{len(program.classes)} class names for {program.num_classes} scores; give one name per score or none"
         )
 
 

@@ -6,7 +6,8 @@ Energies are those of M. Horowitz, "Computing's energy problem (and what we can 
 - A product of a-bit and b-bit integers takes (a * b) / 64 of the 8-bit one, a shift as much as an addition, a division
   as 32 subtractions and shifts, a table look-up one read of an 8 KB memory.
 - Weights come from DRAM once for each image; activations are written to and read from a 1 MB memory once for each
-  operator. Data movement (reshape, slice, ...) is free: a runtime folds it into its neighbours.
+  operator. Data movement (reshape, slice, ...) is free: a runtime folds it into its neighbours. So it does with what
+  `argmax` reads.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ LAYERNORM_STEPS = {  # roots and reciprocals are one for each row
 
 
 def steps_of(operator: Operator) -> Steps:
-    """Steps for each element of the output, beside the MACs."""
+    """Steps for each element of the output, of `argmax` of the input, beside the MACs."""
     attributes = operator.attributes
     match operator.op:
         case "requantize" | "quantize_input":
@@ -96,6 +97,10 @@ def steps_of(operator: Operator) -> Steps:
             return GELU_STEPS[attributes["kind"]]
         case "layernorm":
             return LAYERNORM_STEPS[attributes["method"]]
+        case "upsample":
+            return Steps(multiplications=2, additions=1)  # along rows; columns are 1 / factor as many
+        case "argmax":
+            return Steps(additions=1)
     return Steps()
 
 
@@ -121,19 +126,22 @@ class OperatorCost:
 
 def operator_costs(program: Program) -> list[OperatorCost]:
     """Every operator that computes, in program order."""
-    return [_cost(program, operator) for operator in program.operators if operator.op not in MOVEMENT]
+    last = program.operators[-1]
+    unstored = last.inputs[0] if last.op == "argmax" else None
+    return [_cost(program, operator, unstored) for operator in program.operators if operator.op not in MOVEMENT]
 
 
-def _cost(program: Program, operator: Operator) -> OperatorCost:
+def _cost(program: Program, operator: Operator, unstored: str | None) -> OperatorCost:
     inputs, output = [program.values[name] for name in operator.inputs], program.values[operator.output]
-    elements = prod(output.shape)
+    elements = prod((inputs[0] if operator.op == "argmax" else output).shape)
     macs, widths = operator_macs(program, operator), (0, 0)
     if macs:
         other = inputs[1].bits if operator.op == "matmul" else program.constants[operator.constants["weight"]].bits
         widths = (inputs[0].bits, other)
     constants = [program.constants[name] for name in operator.constants.values()]
     weights = sum(constant.array.size * constant.bits for constant in constants) / 8
-    activations = sum(prod(value.shape) * value.bits for value in (*inputs, output)) / 8
+    stored = [name for name in (*operator.inputs, operator.output) if name != unstored]
+    activations = sum(prod(program.values[name].shape) * program.values[name].bits for name in stored) / 8
     multiply = MULTIPLY_8 * widths[0] * widths[1] / 64
     energy = macs * (multiply + ADD_32) + elements * steps_of(operator).energy
     energy += weights * DRAM_BYTE + activations * SRAM_BYTE

@@ -239,6 +239,22 @@ def _gelu(context: RuleContext, inputs: list[Interval], constants: dict[str, np.
     return Interval(result.low.reshape(shape), result.high.reshape(shape))
 
 
+def _upsample(context: RuleContext, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+    """Weights of (2s)^2 in all: a class reaches that times its own extremes, where its neighbours are alike."""
+    low, high = (bound.astype(object) for bound in (inputs[0].low, inputs[0].high))
+    unit = 2 * context.operator.attributes["factor"]
+    low, high = low.min((1, 2), keepdims=True), high.max((1, 2), keepdims=True)
+    remedy = "use scores of fewer bits"
+    context.note("rows", low * unit, high * unit, 32, remedy)
+    context.note("sum", low * unit**2, high * unit**2, 32, remedy)
+    return Interval(*((bound * unit**2).astype(np.int64) for bound in (low, high)))
+
+
+def _argmax(context: RuleContext, inputs: list[Interval], constants: dict[str, np.ndarray]) -> Interval:
+    zero = np.zeros((1, 1), np.int64)
+    return Interval(zero, zero + context.shapes[0][0] - 1)
+
+
 RULES: dict[str, Rule] = {
     "quantize_input": _quantize_input,
     "patches": _move(_patches),
@@ -257,4 +273,6 @@ RULES: dict[str, Rule] = {
     "exponential": _exponential,
     "weighted_mean": _weighted_mean,
     "gelu": _gelu,
+    "upsample": _upsample,
+    "argmax": _argmax,
 }

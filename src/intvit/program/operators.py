@@ -253,6 +253,21 @@ def _gather(operator: Operator, inputs: list[Value], constants: dict[str, Consta
     return x.shape[:axis] + (index.size,) + x.shape[axis + 1 :], x.bits, x.signed
 
 
+def _upsample(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
+    (x,), factor = inputs, operator.attributes["factor"]
+    _require(len(x.shape) == 3 and x.signed, operator, f"input has shape {list(x.shape)}, expected signed [K, h, w]")
+    _require(factor & (factor - 1) == 0, operator, f"attribute 'factor' is {factor}, expected a power of two")
+    classes, height, width = x.shape
+    return (classes, height * factor, width * factor), 32, True
+
+
+def _argmax(operator: Operator, inputs: list[Value], constants: dict[str, Constant]) -> Inferred:
+    (x,) = inputs
+    _require(len(x.shape) == 3 and x.signed, operator, f"input has shape {list(x.shape)}, expected signed [K, H, W]")
+    _require(x.shape[0] <= 2**16, operator, f"input has {x.shape[0]} classes, expected at most 65536")
+    return x.shape[1:], 8 if x.shape[0] <= 2**8 else 16, False
+
+
 _SIZE = 2**31 - 1  # no axis and no tensor is larger
 _AXIS = Integer(0, 15)
 _BITS = Integer(2, 16)
@@ -378,4 +393,6 @@ OPERATORS: dict[str, Form] = {
             "piecewise": ({"step_shift": _SHIFT, "multiplier": _MULTIPLIER, "shift": _SHIFT}, _PIECES),
         },
     ),
+    "upsample": Form((1, 1), _upsample, {"factor": Integer(2, 2**8)}),
+    "argmax": Form((1, 1), _argmax),
 }

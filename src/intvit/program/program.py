@@ -4,11 +4,13 @@ What each operator means stands in docs/program-format.md; what it must carry st
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from intvit.errors import IntVitError
+
+OutputForm = Literal["scores", "dense_scores", "labels"]
 
 
 class ProgramError(IntVitError):
@@ -87,7 +89,7 @@ class Operator:
 
 @dataclass
 class Program:
-    """Operators in execution order, from the uint8 image `input` ([C, H, W]) to the scores `output` ([classes]).
+    """Operators in execution order, from the uint8 image `input` ([C, H, W]) to `output`, whose form `form` says.
 
     `values` holds the input and every operator's output. `score_scale` turns scores into logits and is for people.
     Two programs are equal when everything in them is.
@@ -105,6 +107,33 @@ class Program:
     def constants_of(self, operator: Operator) -> dict[str, np.ndarray]:
         """The operator's constants by role."""
         return {role: self.constants[name].array for role, name in operator.constants.items()}
+
+    @property
+    def form(self) -> OutputForm:
+        """`scores`: signed [classes]. `dense_scores`: signed [classes, H, W]. `labels`: unsigned [H, W], classes."""
+        last = self._last("argmax", "upsample")
+        return "scores" if last is None else "labels" if last.op == "argmax" else "dense_scores"
+
+    @property
+    def num_classes(self) -> int:
+        """How many scores, or scores of each pixel, there are."""
+        return self.values[self.scores].shape[0]
+
+    @property
+    def scores(self) -> str:
+        """The value of the scores: the output, but for an `argmax` the value that it reads."""
+        last = self._last("argmax")
+        return self.output if last is None else last.inputs[0]
+
+    def _last(self, *ops: str) -> Operator | None:
+        """The operator that computes the output, if it is one of these."""
+        return next((o for o in self.operators[-1:] if o.output == self.output and o.op in ops), None)
+
+    @property
+    def score_operator(self) -> Operator | None:
+        """The operator whose clamp the order of the scores must not meet; looks through what only moves them."""
+        operator = self.producer(self.scores)
+        return self.producer(operator.inputs[0]) if operator is not None and operator.op == "upsample" else operator
 
     def producer(self, value: str) -> Operator | None:
         """The operator that computes `value`, looking through reshape, transpose and slice; None for the input."""

@@ -142,7 +142,9 @@ def trace(model: Any, images: Tensor) -> dict[str, np.ndarray]:
 
     hooks = [layer.register_forward_hook(keep) for layer in quant_layers(model)]
     try:
-        values[f"{model.scores_layer.name}.scores"] = model.integer_scores(images).to(torch.int64).cpu().numpy()
+        scores = model.integer_scores(images).to(torch.int64).cpu().numpy()
+        if not model.scores_layer.dense:  # those are a layer's output
+            values[f"{model.scores_layer.name}.scores"] = scores
     finally:
         for hook in hooks:
             hook.remove()

@@ -30,10 +30,10 @@ RUNTIMES = {point.name: point.value for point in entry_points(group=GROUP)} | {
 
 
 class Runtime(Protocol):
-    """What every runtime offers for a program with input [C, H, W] and K scores."""
+    """What every runtime offers for a program with input [C, H, W] and an output [...]."""
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """uint8 [B, C, H, W] -> int32 scores [B, K]."""
+        """uint8 [B, C, H, W] -> the output, int32: scores [B, K], dense scores [B, K, H, W] or labels [B, H, W]."""
 
     def trace(self, images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         """Yields (operator name, its output as int64 [B, ...]) in program order."""
@@ -41,6 +41,8 @@ class Runtime(Protocol):
 
 def load(source: Program | str | os.PathLike[str], runtime: str = "native", **options: Any) -> Runtime:
     """A checked program, ready to run: `scores = load(folder)(images)`, uint8 (B, C, H, W) -> int32 (B, classes).
+
+    Of a program that segments, int32 labels (B, H, W).
 
     source: the folder of an integer checkpoint, or a program. runtime: `native` (C++, the fast one; takes `threads` and
     `path`), `numpy` (the reference), `torch`, `onnx` or `cuda` (Triton; takes `device`, and tensors on it). All give

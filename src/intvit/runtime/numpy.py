@@ -30,11 +30,11 @@ class NumpyRuntime:
         self.finished = [[name for name, last in last_use.items() if last == i] for i in range(len(program.operators))]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """uint8 [B, C, H, W] -> int32 scores [B, classes]. Raises ProgramError for other images."""
+        """uint8 [B, C, H, W] -> the program's output, int32. Raises ProgramError for other images."""
         for name, value in self._run(images):
             if name == self.program.output:
-                scores = value
-        return scores.astype(np.int32)
+                output = value
+        return output.astype(np.int32)
 
     def trace(self, images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         """Yields (operator name, its output as int64 [B, ...]) in program order."""
@@ -416,6 +416,25 @@ def gelu_polynomial(x: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
     return value
 
 
+def upsample(context: OperatorContext) -> Kernel:
+    """int32 is enough for every partial sum: it is proven for the whole ones."""
+    factor = context.attributes["factor"]
+
+    def along(x: np.ndarray, axis: int) -> np.ndarray:
+        size = x.shape[axis]
+        first, weight = np.divmod(2 * np.arange(size * factor) + 1 - factor, 2 * factor)
+        weight = weight.astype(np.int32).reshape(-1, *[1] * (x.ndim - 1 - axis))
+        near, far = (x.take(np.clip(index, 0, size - 1), axis) for index in (first, first + 1))
+        result: np.ndarray = near * (np.int32(2 * factor) - weight) + far * weight
+        return result
+
+    return lambda x: along(along(x.astype(np.int32), 2), 3)
+
+
+def argmax(context: OperatorContext) -> Kernel:
+    return lambda x: x.argmax(1).astype(context.dtype)  # numpy's is the first of equals
+
+
 OPERATORS: dict[str, Callable[[OperatorContext], Kernel]] = {
     "quantize_input": quantize_input,
     "patches": patches,
@@ -434,4 +453,6 @@ OPERATORS: dict[str, Callable[[OperatorContext], Kernel]] = {
     "exponential": exponential,
     "weighted_mean": weighted_mean,
     "gelu": gelu,
+    "upsample": upsample,
+    "argmax": argmax,
 }

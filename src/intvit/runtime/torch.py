@@ -22,7 +22,7 @@ from intvit.runtime import check_images
 
 
 class TorchRuntime(nn.Module):
-    """Callable on images uint8 (B, C, H, W) as numpy array; gives int32 scores (B, classes)."""
+    """Callable on images uint8 (B, C, H, W) as numpy array; gives the program's output, int32."""
 
     def __init__(self, program: Program) -> None:
         super().__init__()
@@ -36,13 +36,13 @@ class TorchRuntime(nn.Module):
         self._last_use = {value: index for index, operator in enumerate(program.operators) for value in operator.inputs}
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Scores of a batch; raises ProgramError for images of another shape or type."""
-        scores = None
+        """The output for a batch; raises ProgramError for images of another shape or type."""
+        output = None
         for name, value in self._run(self._images(images)):
             if name == self.program.output:
-                scores = value
-        assert scores is not None
-        return scores.to(torch.int32).cpu().numpy()
+                output = value
+        assert output is not None
+        return output.to(torch.int32).cpu().numpy()
 
     def trace(self, images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         """(operator name, int64 array with the batch axis first) in program order."""
@@ -50,7 +50,7 @@ class TorchRuntime(nn.Module):
             yield name, value.to(torch.int64).cpu().numpy()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Scores int64 of images uint8 (B, C, H, W), as torch.export sees it."""
+        """The output, int64, of images uint8 (B, C, H, W), as torch.export sees it."""
         values = dict(self._run(images))
         return values[self.program.output]
 
@@ -225,6 +225,14 @@ def _gelu(operator: Operator, inputs: Inputs, constants: Constants, batch: int) 
     return function(inputs[0])
 
 
+def _upsample(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
+    return arithmetic.upsample(inputs[0], operator.attributes["factor"])
+
+
+def _argmax(operator: Operator, inputs: Inputs, constants: Constants, batch: int) -> Tensor:
+    return arithmetic.argmax(inputs[0], 1)
+
+
 OPERATORS = {
     "quantize_input": _quantize_input,
     "patches": _patches,
@@ -243,4 +251,6 @@ OPERATORS = {
     "exponential": _exponential,
     "weighted_mean": _weighted_mean,
     "gelu": _gelu,
+    "upsample": _upsample,
+    "argmax": _argmax,
 }

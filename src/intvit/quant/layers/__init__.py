@@ -3,6 +3,7 @@
 from intvit.quant.layers.attention import AttentionCore
 from intvit.quant.layers.attention_pool import PoolCore
 from intvit.quant.layers.boundary import Features, InputQuantize, MeanScores, Scores
+from intvit.quant.layers.dense import DenseScores
 from intvit.quant.layers.linear import Linear, PatchEmbed
 from intvit.quant.layers.normalization import LayerNorm
 from intvit.quant.layers.pointwise import GELU
@@ -14,6 +15,7 @@ __all__ = [
     "GELU",
     "Add",
     "AttentionCore",
+    "DenseScores",
     "Features",
     "InputQuantize",
     "LayerNorm",

@@ -64,7 +64,13 @@ class InputQuantize(Layer):
 
 
 class Scores(Linear):
-    """Classifier: int32 scores at one common scale, chosen so that no input can saturate them."""
+    """Classifier: int32 scores at one common scale, chosen so that no input can saturate them.
+
+    dense: whether the scores are those of every pixel, (B, classes, H, W). limit: of the scores' magnitude.
+    """
+
+    dense = False
+    limit = SCORE_LIMIT
 
     def configure(self, outputs: int, site: SiteConfig, output: Quantizer | None) -> None:
         """Everything but the parameters."""
@@ -72,6 +78,12 @@ class Scores(Linear):
         self.scaling: Derived  # Requantization
         self.step: Derived  # of the scores
         self.corrected = False  # calibration images need not hold the classes in equal shares
+
+    @property
+    def score_scale(self) -> Tensor:
+        """Real value of one step of the scores, as derived last, float64 ()."""
+        step: Tensor = self.step.value
+        return step
 
     def forward(self, x: AnyTensor) -> AnyTensor:
         """(B, K) -> reals (B, classes); with codes, the reals are scores * scale and carry the gradient."""
@@ -92,7 +104,7 @@ class Scores(Linear):
         accumulator, parameters = super().record(x), self.derived
         tensors = [parameters.field(name) for name in ("weight", "bias", "scale")]
         derive, site = x.builder.derive, self.name
-        self.step = derive(score_step, *tensors, bits=x.bits, site=site)
+        self.step = derive(score_step, *tensors, bits=x.bits, limit=self.limit, site=site)
         rows = accumulator.shape[-1]
         self.scaling = derive(requantization, tensors[2], self.step, None, bits=32, site=site, rows=rows)
         return x.builder.emit(
@@ -106,22 +118,30 @@ class Scores(Linear):
         )
 
 
-def score_step(weight: Tensor, bias: Tensor, scale: Tensor, *, bits: int) -> Tensor:
-    """Real value of one score step, (): the largest possible |accumulator| of any input maps to SCORE_LIMIT.
+def score_step(weight: Tensor, bias: Tensor, scale: Tensor, *, bits: int, limit: int) -> Tensor:
+    """Real value of one score step, (): the largest possible |accumulator| of any input maps to `limit`.
 
     weight: int8 (N, K). bias: int32 (N,). scale: of the accumulators, float64 (N,). bits: of the input.
     """
     largest = (weight.double().abs().sum(1) * 2 ** (bits - 1) + bias.double().abs()) * scale
-    return divide(largest.amax().clamp(min=1e-30), SCORE_LIMIT)  # a head of zeros scores 0
+    return divide(largest.amax().clamp(min=1e-30), limit)  # a head of zeros scores 0
 
 
 class Features(Layer):
     """In place of a classifier: features as the program's output, int32 at one scale, every code as it is."""
 
+    dense = False
+
     def __init__(self) -> None:
         super().__init__()
         self.scaling: Derived  # Requantization
         self.step: Derived  # of the output
+
+    @property
+    def score_scale(self) -> Tensor:
+        """Real value of one step of the output, as derived last, float64 ()."""
+        step: Tensor = self.step.value
+        return step
 
     def forward(self, x: AnyTensor) -> AnyTensor:
         """(B, C), real, codes or accumulators -> reals, which are the output times its scale and carry the gradient."""
