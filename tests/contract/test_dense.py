@@ -12,7 +12,7 @@ from intvit.quant import trace
 from intvit.runtime import load_runtime
 from tests.support.dense_models import dense_model, images_of
 
-RUNTIMES = ("torch", "numpy")
+RUNTIMES = ("torch", "numpy", "onnx", "native")
 
 
 @pytest.mark.parametrize("preset", ["ivit8", "lut8", "lut8_true8", "ibert8", "w4a8"])

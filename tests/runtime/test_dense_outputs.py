@@ -10,7 +10,7 @@ from tests.support.programs import dense_images, dense_program
 
 ENDS = [("upsample", "argmax"), ("upsample",), ("argmax",)]
 CASES = [(1, (1, 1), 2), (3, (1, 5), 4), (11, (3, 2), 16), (5, (4, 17), 8), (2, (2, 1), 256), (300, (2, 3), 2)]
-RUNTIMES = ("torch", "numpy")
+RUNTIMES = ("torch", "numpy", "onnx", "native")
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -1,4 +1,4 @@
-"""Which operators become one step of a fast runtime: a linear layer with what follows it, and attention.
+"""Which operators become one step of a fast runtime: a linear layer with what follows it, attention, enlarged labels.
 
 A group is only fused if nothing else reads the values between its operators. Operators outside all groups are steps of
 their own.
@@ -31,7 +31,15 @@ class AttentionGroup:
     last: Operator
 
 
-Group = LinearGroup | AttentionGroup
+@dataclass(frozen=True)
+class LabelsGroup:
+    """upsample, then argmax: no enlarged score need be stored."""
+
+    upsample: Operator
+    last: Operator
+
+
+Group = LinearGroup | AttentionGroup | LabelsGroup
 
 
 class Fusion:
@@ -51,7 +59,9 @@ class Fusion:
 
     def group_of(self, operator: Operator) -> Any:
         """The group that begins with the operator, or None."""
-        return self.linear(operator) if operator.op == "linear" else self.attention(operator)
+        if operator.op == "linear":
+            return self.linear(operator)
+        return self.labels(operator) if operator.op == "upsample" else self.attention(operator)
 
     def readers_of(self, operator: Operator) -> list[Operator]:
         """The operators that read its output; itself stands for the program's caller."""
@@ -79,6 +89,10 @@ class Fusion:
         if last.op == "add" and values[last.inputs[1]].shape != values[last.output].shape:
             return None
         return LinearGroup(operator, last)
+
+    def labels(self, operator: Operator) -> LabelsGroup | None:
+        last = self.only_reader(operator, "argmax")
+        return LabelsGroup(operator, last) if last else None
 
     def attention(self, products: Operator) -> AttentionGroup | None:
         if products.op != "matmul" or not all(self._at_most(name, 8) for name in products.inputs):

@@ -86,7 +86,7 @@ class Lowering(Generic[S]):
         return np.pad(table, (0, size - table.size)).astype(np.uint32)
 
     def scores(self) -> None:
-        """The scores end in an int32 buffer of their own."""
+        """The scores, or labels, end in an int32 buffer of their own."""
         last = self.values[self.program.output]
         operator = next(operator for operator in self.program.operators if operator.output == self.program.output)
         whole = last.dense and last.whole.size == last.entries.size

@@ -12,7 +12,10 @@ enum { MAX_RANK = 16, MAX_INPUTS = 5, MAX_CONSTANTS = 8, MAX_ATTRIBUTES = 12 };
 
 enum Type : int32_t { I8, U8, I16, U16, I32, U32, I64 };
 
-enum Kind : int32_t { COPY, GATHER, LOOKUP, LINEAR, MATMUL, REQUANTIZE, ADD, LAYERNORM, SOFTMAX, WEIGHTED_MEAN, ATTENTION };
+enum Kind : int32_t {
+    COPY, GATHER, LOOKUP, LINEAR, MATMUL, REQUANTIZE, ADD, LAYERNORM, SOFTMAX, WEIGHTED_MEAN, ATTENTION, UPSAMPLE, ARGMAX,
+    UPSAMPLED_LABELS
+};
 
 // A strided tensor inside a buffer. Offset and strides count entries, not bytes. buffer < 0: there is none.
 struct View {
@@ -52,7 +55,8 @@ struct PlanHeader {
 };
 
 extern "C" {
-// An engine, or null with one line in `error`. The image is the uint8 buffer `input`, the scores the int32 buffer `output`.
+// An engine, or null with one line in `error`. The image is the uint8 buffer `input`, the scores or labels the int32 buffer
+// `output`.
 intvit_engine* intvit_create(const BufferDescription* buffers, int64_t buffer_count, const StepDescription* steps,
                              int64_t step_count, int32_t input, int32_t output, int32_t threads, char* error,
                              int64_t error_size);

@@ -40,6 +40,9 @@ std::unique_ptr<Step> make_step(const Plan& plan) {
         case SOFTMAX: return make_softmax(plan);
         case WEIGHTED_MEAN: return make_weighted_mean(plan);
         case ATTENTION: return make_attention(plan);
+        case UPSAMPLE: return make_upsample(plan);
+        case ARGMAX: return make_argmax(plan);
+        case UPSAMPLED_LABELS: return make_upsampled_labels(plan);
         default: throw PlanError("unknown kind of step");
     }
 }

@@ -23,7 +23,7 @@ extern "C" {
 typedef struct intvit_engine intvit_engine;
 
 /* Counts changes of this interface and of plan files; a library opens files of its own number alone. */
-enum { INTVIT_ABI = 2 };
+enum { INTVIT_ABI = 3 };
 int32_t intvit_abi(void);
 
 /* Name of the instruction set that the library is compiled for, and whether this machine has it (1 or 0). Where it has not,
@@ -36,7 +36,8 @@ int32_t intvit_supported(void);
 intvit_engine* intvit_open(const void* plan, int64_t size, int32_t threads, char* error, int64_t error_size);
 void intvit_destroy(intvit_engine* engine);
 
-/* Bytes of one image, uint8 [channels][height][width], and scores of one image. */
+/* Bytes of one image, uint8 [channels][height][width], and scores of one image; of a plan that labels pixels, its labels,
+ * [height][width], which then stand wherever scores are named here. */
 int64_t intvit_image_bytes(const intvit_engine* engine);
 int64_t intvit_classes(const intvit_engine* engine);
 

@@ -3,7 +3,8 @@
 //
 // Lanes: sixteen int32.
 //     load(int32*), load(T*, count), store(T*, x, count)   T: of 8 or 16 bits; zeros beyond `count`, which is at least 1
-//     zero(), add(a, b), shift_left(x, places)             sums wrap
+//     zero(), spread_32(x), add(a, b), multiply(a, b), shift_left(x, places)      sums and products wrap
+//     keep_larger(x, index, most, best)                    where x > most: most = x, best = index
 //     multiply_shift<TWO>(x, y, m, low, high)              clamp((x * m.x [+ y * m.y] + m.half) >> m.shift)
 //     multiply_shift_fitting<TWO>(x, y, m)                 the same where every result fits int32
 //     multiply_shift_high(x, m)                            the same of one product where every shift is at least 32, too

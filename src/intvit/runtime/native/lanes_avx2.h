@@ -44,6 +44,16 @@ inline Lanes zero() { return {{_mm256_setzero_si256(), _mm256_setzero_si256()}};
 inline Lanes add(const Lanes& a, const Lanes& b) {
     return both_parts([&](int i) { return _mm256_add_epi32(a.part[i], b.part[i]); });
 }
+inline Lanes spread_32(int32_t value) { return {{_mm256_set1_epi32(value), _mm256_set1_epi32(value)}}; }
+inline Lanes multiply(const Lanes& a, const Lanes& b) {
+    return both_parts([&](int i) { return _mm256_mullo_epi32(a.part[i], b.part[i]); });
+}
+inline void keep_larger(const Lanes& x, const Lanes& index, Lanes& most, Lanes& best) {
+    for (int i = 0; i < 2; i++) {
+        best.part[i] = _mm256_blendv_epi8(best.part[i], index.part[i], _mm256_cmpgt_epi32(x.part[i], most.part[i]));
+        most.part[i] = _mm256_max_epi32(most.part[i], x.part[i]);
+    }
+}
 inline Lanes shift_left(const Lanes& x, const Lanes& places) {
     return both_parts([&](int i) { return _mm256_sllv_epi32(x.part[i], places.part[i]); });
 }

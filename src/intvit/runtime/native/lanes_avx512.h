@@ -21,6 +21,12 @@ inline void store(int32_t* p, Lanes x, int count) { _mm512_mask_storeu_epi32(p, 
 
 inline Lanes zero() { return _mm512_setzero_si512(); }
 inline Lanes add(Lanes a, Lanes b) { return _mm512_add_epi32(a, b); }
+inline Lanes spread_32(int32_t value) { return _mm512_set1_epi32(value); }
+inline Lanes multiply(Lanes a, Lanes b) { return _mm512_mullo_epi32(a, b); }
+inline void keep_larger(Lanes x, Lanes index, Lanes& most, Lanes& best) {
+    best = _mm512_mask_mov_epi32(best, _mm512_cmpgt_epi32_mask(x, most), index);
+    most = _mm512_max_epi32(most, x);
+}
 inline Lanes shift_left(Lanes x, Lanes places) { return _mm512_sllv_epi32(x, places); }
 
 // mul_epi32 reads the low half of every 64 bits: the even lanes, or the odd ones once they have moved there.

@@ -49,6 +49,18 @@ inline Lanes zero() {
 inline Lanes add(const Lanes& a, const Lanes& b) {
     return each_part([&](int i) { return vaddq_s32(a.part[i], b.part[i]); });
 }
+inline Lanes spread_32(int32_t value) {
+    return each_part([&](int) { return vdupq_n_s32(value); });
+}
+inline Lanes multiply(const Lanes& a, const Lanes& b) {
+    return each_part([&](int i) { return vmulq_s32(a.part[i], b.part[i]); });
+}
+inline void keep_larger(const Lanes& x, const Lanes& index, Lanes& most, Lanes& best) {
+    for (int i = 0; i < 4; i++) {
+        best.part[i] = vbslq_s32(vcgtq_s32(x.part[i], most.part[i]), index.part[i], best.part[i]);
+        most.part[i] = vmaxq_s32(most.part[i], x.part[i]);
+    }
+}
 inline Lanes shift_left(const Lanes& x, const Lanes& places) {
     return each_part([&](int i) { return vshlq_s32(x.part[i], places.part[i]); });
 }

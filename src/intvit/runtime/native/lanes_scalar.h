@@ -25,6 +25,21 @@ inline Lanes add(Lanes a, const Lanes& b) {
     for (int i = 0; i < LANES; i++) a.lane[i] = int32_t(uint32_t(a.lane[i]) + uint32_t(b.lane[i]));
     return a;
 }
+inline Lanes spread_32(int32_t value) {
+    Lanes x;
+    for (int32_t& lane : x.lane) lane = value;
+    return x;
+}
+inline Lanes multiply(Lanes a, const Lanes& b) {
+    for (int i = 0; i < LANES; i++) a.lane[i] = int32_t(uint32_t(a.lane[i]) * uint32_t(b.lane[i]));
+    return a;
+}
+inline void keep_larger(const Lanes& x, const Lanes& index, Lanes& most, Lanes& best) {
+    for (int i = 0; i < LANES; i++) {
+        best.lane[i] = x.lane[i] > most.lane[i] ? index.lane[i] : best.lane[i];
+        most.lane[i] = std::max(most.lane[i], x.lane[i]);
+    }
+}
 inline Lanes shift_left(Lanes a, const Lanes& places) {
     for (int i = 0; i < LANES; i++) a.lane[i] = int32_t(uint32_t(a.lane[i]) << places.lane[i]);
     return a;

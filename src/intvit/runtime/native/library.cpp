@@ -2,6 +2,7 @@
 #include "engine.cpp"
 //
 #include "attention.cpp"
+#include "dense.cpp"
 #include "layernorm.cpp"
 #include "linear.cpp"
 #include "lookup.cpp"

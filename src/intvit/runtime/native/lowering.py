@@ -13,7 +13,7 @@ import numpy as np
 
 from intvit.program.program import Operator, Program, limits
 from intvit.program.tables import gelu_table, pixel_table
-from intvit.runtime.fusion import AttentionGroup, Group, LinearGroup
+from intvit.runtime.fusion import AttentionGroup, Group, LabelsGroup, LinearGroup
 from intvit.runtime.lowering import MOVES, dense_rows
 from intvit.runtime.lowering import Lowering as Base
 from intvit.runtime.native.steps import Kind, Step
@@ -47,7 +47,7 @@ class Lowering(Base[Step]):
         if source.dtype == target.dtype:
             self.step(Kind.COPY, operator, [source], target)
             return
-        size = source.entries.size
+        size = source.entries.shape[-1]
         exact = [np.full(size, 2), None, np.full(size, 1)]  # (2 x + 1) >> 1 is x
         dense = source if source.dense else self.copied(operator, source)
         self.step(Kind.REQUANTIZE, operator, [dense], target, list(limits(32, True)), exact)
@@ -66,6 +66,8 @@ class Lowering(Base[Step]):
     def group(self, group: Group) -> None:
         if isinstance(group, LinearGroup):
             self.linear_with(group)
+        elif isinstance(group, LabelsGroup):
+            self.labels(group)
         else:
             self.attention(group)
 
@@ -121,6 +123,13 @@ class Lowering(Base[Step]):
         inputs = [query, key, value, bias, self.mask(softmax)]
         constants += [self.distance_table(softmax), *ending]
         self.step(Kind.ATTENTION, last, inputs, self.new(last, self.following_axes(last)), attributes, constants)
+
+    def labels(self, group: LabelsGroup) -> None:
+        """As int32, which is what a caller gets."""
+        labels = self.plan.tensor(self.program.values[group.last.output].shape, np.dtype(np.int32))
+        self.values[group.last.output] = labels
+        scores, factor = self.values[group.upsample.inputs[0]], group.upsample.attributes["factor"]
+        self.step(Kind.UPSAMPLED_LABELS, group.last, [scores], labels, [factor])
 
     def turned(self, operator: Operator, tensor: Tensor) -> Tensor:
         """The last two axes swapped, the last one dense."""
@@ -242,6 +251,14 @@ def _gelu(to: Lowering, operator: Operator) -> None:
     to.step(Kind.LOOKUP, operator, [to.dense(operator, operator.inputs[0])], to.new(operator), [int(by_row)], [table])
 
 
+def _upsample(to: Lowering, operator: Operator) -> None:
+    to.step(Kind.UPSAMPLE, operator, [to.values[operator.inputs[0]]], to.new(operator), [operator.attributes["factor"]])
+
+
+def _argmax(to: Lowering, operator: Operator) -> None:
+    to.step(Kind.ARGMAX, operator, [to.values[operator.inputs[0]]], to.new(operator))
+
+
 OPERATORS: dict[str, Callable[[Lowering, Operator], None]] = {
     **MOVES,
     "quantize_input": _quantize_input,
@@ -256,5 +273,7 @@ OPERATORS: dict[str, Callable[[Lowering, Operator], None]] = {
     "exponential": _softmax,
     "weighted_mean": _weighted_mean,
     "gelu": _gelu,
+    "upsample": _upsample,
+    "argmax": _argmax,
 }
 Lowering.operators = OPERATORS

@@ -50,9 +50,9 @@ class NativeRuntime:
         self._engine = Engine(self._compiled, lower(program, fuse=True), self.threads)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """uint8 [B, C, H, W] -> int32 scores [B, classes]. Raises ProgramError for other images."""
+        """uint8 [B, C, H, W] -> the program's output, int32. Raises ProgramError for other images."""
         check_images(self.program, images)
-        return self._engine.run(images)
+        return self._engine.run(images).reshape(len(images), *self.program.values[self.program.output].shape)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as what it was made from: where it is read, it is lowered and packed for the machine there."""
@@ -95,16 +95,16 @@ class Engine:
         del kept  # the library has copied the constants
         if not self._handle:
             raise IntVitError(f"the native runtime refuses the program: {error.value.decode()}")
-        self._classes = plan.buffers[plan.output].size // 4
+        self._entries = plan.buffers[plan.output].size // 4
 
     def __del__(self) -> None:
         if getattr(self, "_handle", None):
             self._compiled.intvit_destroy(self._handle)
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Scores int32 [B, classes] of images that fit the program."""
+        """The output, int32 [B, entries], of images that fit the program."""
         images = np.ascontiguousarray(images)
-        scores = np.empty((len(images), self._classes), np.int32)
+        scores = np.empty((len(images), self._entries), np.int32)
         error = ctypes.create_string_buffer(500)
         arguments = (images.ctypes.data, len(images), scores.ctypes.data, error, len(error))
         if self._compiled.intvit_run(self._handle, *arguments):

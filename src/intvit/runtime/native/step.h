@@ -171,3 +171,6 @@ std::unique_ptr<Step> make_layernorm(const Plan&);
 std::unique_ptr<Step> make_softmax(const Plan&);
 std::unique_ptr<Step> make_weighted_mean(const Plan&);
 std::unique_ptr<Step> make_attention(const Plan&);
+std::unique_ptr<Step> make_upsample(const Plan&);
+std::unique_ptr<Step> make_argmax(const Plan&);
+std::unique_ptr<Step> make_upsampled_labels(const Plan&);

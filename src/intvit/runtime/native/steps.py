@@ -25,6 +25,9 @@ class Kind(IntEnum):
     SOFTMAX = 8
     WEIGHTED_MEAN = 9
     ATTENTION = 10
+    UPSAMPLE = 11
+    ARGMAX = 12
+    UPSAMPLED_LABELS = 13
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 from intvit.runtime.native.steps import Step
 from intvit.runtime.plan import ExecutionPlan, Tensor
 
-ABI = 2  # intvit.h
+ABI = 3  # intvit.h
 _RANK, _INPUTS, _CONSTANTS, _ATTRIBUTES = 16, 5, 8, 12  # abi.h
 _TYPES = {np.dtype(name): i for i, name in enumerate(("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64"))}
 

@@ -46,7 +46,7 @@ def check_engine(
     package = _package(engine)
     reference = load_runtime(program, "numpy")
     scores = _outputs(engine, file, images, batch)[program.output]
-    differ = (scores != reference(images)).any(1)
+    differ = (scores != reference(images)).reshape(len(images), -1).any(1)
     first = None
     if differ.any():
         wrong = images[differ][:1]

@@ -73,6 +73,24 @@ def quantize_input(f: Body, image: str, table: str, start: str, shape: str) -> s
     return look_up(f, table, f.op("Add", f.cast(image, "int32"), start), shape)
 
 
+def enlarged(
+    f: Body,
+    x: str,
+    first: str,
+    second: str,
+    first_weight: str,
+    second_weight: str,
+    axis: int,
+    output: str | None = None,
+) -> str:
+    """first_weight * x[first] + second_weight * x[second] along an axis, int32: one axis of `upsample`."""
+    parts = [
+        f.op("Mul", f.op("Gather", x, index, axis=axis), weight)
+        for index, weight in ((first, first_weight), (second, second_weight))
+    ]
+    return f.op("Add", *parts, output=output)
+
+
 def patches(f: Body, image: str, tiles: str, rows: str) -> str:
     """Patches in row-major order, inside a patch (channel, y, x)."""
     x = f.op("Transpose", f.op("Reshape", image, tiles), perm=[0, 2, 4, 1, 3, 5])

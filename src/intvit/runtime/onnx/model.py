@@ -58,7 +58,9 @@ def to_onnx(
 ) -> ModelProto:
     """The model of a checked program: uint8 images [B, C, H, W] -> int32 scores [B, classes], names as in the program.
 
-    batch: None leaves B open. every_value: the outputs are those of all operators instead of the scores alone. The
+    Labels of pixels [B, H, W] are uint8, or uint16 for more than 256 classes.
+
+    batch: None leaves B open. every_value: the outputs are those of all operators instead of the program's alone. The
     ranges that an arithmetic shift needs come from the program's bounds; raises ProgramError as those do.
     """
     form = form or Form()

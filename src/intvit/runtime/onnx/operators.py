@@ -239,6 +239,32 @@ def _gelu_table(node: NodeBuilder, x: np.ndarray, row_max: np.ndarray) -> np.nda
     return _clamped(value.astype(object) * node.attributes["multiplier"], node.attributes["shift"], node.output)
 
 
+def _upsample(node: NodeBuilder) -> None:
+    """In the graph itself; int32 holds every product and sum."""
+    factor, f = node.attributes["factor"], node.graph.body
+    x = f.cast(node.operator.inputs[0], "int32", output=f"{node.operator.name}.int32")
+    for axis, name in ((2, "rows"), (3, "columns")):
+        size = node.values[0].shape[axis - 1]
+        first, weight = np.divmod(2 * np.arange(size * factor) + 1 - factor, 2 * factor)
+        weight = weight.astype(np.int32).reshape(-1, *[1] * (3 - axis))
+        arrays = {
+            "first": np.clip(first, 0, size - 1),
+            "second": np.clip(first + 1, 0, size - 1),
+            "first_weight": np.int32(2 * factor) - weight,
+            "second_weight": weight,
+        }
+        parameters = {role: node.initializer(f"{name}.{role}", array) for role, array in arrays.items()}
+        end = node.operator.output if axis == 3 else f"{node.operator.name}.{name}"
+        x = functions.enlarged(f, x, **parameters, axis=axis, output=end)
+
+
+def _argmax(node: NodeBuilder) -> None:
+    """ArgMax gives the first of equals."""
+    f = node.graph.body
+    index = f.op("ArgMax", node.operator.inputs[0], output=f"{node.operator.name}.index", axis=1, keepdims=0)
+    f.cast(index, _type(node.output), output=node.operator.output)
+
+
 OPERATORS: dict[str, Callable[[NodeBuilder], None]] = {
     "quantize_input": _quantize_input,
     "patches": _patches,
@@ -257,4 +283,6 @@ OPERATORS: dict[str, Callable[[NodeBuilder], None]] = {
     "exponential": _exponential,
     "weighted_mean": _weighted_mean,
     "gelu": _gelu,
+    "upsample": _upsample,
+    "argmax": _argmax,
 }

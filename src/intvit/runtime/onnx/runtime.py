@@ -26,10 +26,10 @@ class OnnxRuntime:
         self._session = _session(program, every_value=False)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """uint8 [B, C, H, W] -> int32 scores [B, classes]. Raises ProgramError for other images."""
+        """uint8 [B, C, H, W] -> the program's output, int32. Raises ProgramError for other images."""
         check_images(self.program, images)
-        scores: np.ndarray = self._session.run(None, {self.program.input: images})[0]
-        return scores.astype(np.int32, copy=False)
+        output: np.ndarray = self._session.run(None, {self.program.input: images})[0]
+        return output.astype(np.int32, copy=False)
 
     def trace(self, images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         """(operator name, int64 [B, ...]) in program order."""
