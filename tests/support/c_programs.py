@@ -49,7 +49,7 @@ def need(*programs: str) -> None:
 
 
 def scores(program: Program, images: np.ndarray, folder: Path, target: str, weights: Weights = "array") -> np.ndarray:
-    """int64 [B, scores] of the exported program, built without a warning, on the target."""
+    """The output, int64, of the exported program, built without a warning, on the target."""
     chosen = TARGETS[target]
     need(chosen.compiler, *chosen.emulator[:1])
     write_c(program, folder, weights=weights, main=True)
@@ -59,7 +59,8 @@ def scores(program: Program, images: np.ndarray, folder: Path, target: str, weig
         (folder / "images.bin").write_bytes(images.tobytes())
     sources = ["model.c", "main.c", *{"array": ["weights.c"], "incbin": ["weights.S"], "bin": []}[weights]]
     run([chosen.compiler, *STRICT, *chosen.options, "-o", "model", *sources], folder)
-    return read_scores(run([*chosen.emulator, *SEMIHOSTING * bool(chosen.emulator[1:]), "./model"], folder, images))
+    numbers = read_scores(run([*chosen.emulator, *SEMIHOSTING * bool(chosen.emulator[1:]), "./model"], folder, images))
+    return numbers.reshape(len(images), *program.values[program.output].shape)
 
 
 def run(command: list[str], folder: Path, images: np.ndarray | None = None) -> str:

@@ -77,14 +77,15 @@ class Emulated:
         subprocess.run([*map(str, command), "-lstdc++", "-lm", "-o", str(self.program)], check=True)
 
     def __call__(self, program: Program, images: np.ndarray, threads: int = 1) -> np.ndarray:
-        """Scores int32 [B, classes] of the images."""
+        """The program's output, int32, of the images."""
         with tempfile.TemporaryDirectory() as folder:
             plan, pixels = Path(folder) / "model.plan", Path(folder) / "images.raw"
             plan.write_bytes(plan_bytes(program))
             pixels.write_bytes(images.tobytes())
             done = self.run(plan, pixels, threads)
         assert done.returncode == 0, f"{self.program.name}: exit code {done.returncode}, {done.stderr}"
-        return np.array([[int(score) for score in line.split()] for line in done.stdout.splitlines()], np.int32)
+        numbers = np.array([[int(score) for score in line.split()] for line in done.stdout.splitlines()], np.int32)
+        return numbers.reshape(len(images), *program.values[program.output].shape)
 
     def run(self, *words: object, emulator: tuple[str, ...] | None = None) -> subprocess.CompletedProcess[str]:
         """The program's process under the path's emulator, or another one."""

@@ -227,7 +227,7 @@ class Fuzzer:
                 view = self.random.choice([*step.inputs, step.output])
                 what = self.random.choice(["kind", "view", "alias", "axis", "attribute", "buffer", "constant"])
                 if what == "kind":
-                    step.kind = self.random.randrange(-1, 13)
+                    step.kind = self.random.randrange(-1, len(Kind) + 1)
                 elif what == "view":
                     name = self.random.choice(["buffer", "type", "rank", "offset"])
                     setattr(view, name, self.number(getattr(view, name)) % 2**31)

@@ -12,7 +12,7 @@ import numpy as np
 
 from intvit.program.program import Operator, Program, container
 from intvit.program.tables import exponent_table, weight_table
-from intvit.runtime.fusion import Fusion
+from intvit.runtime.fusion import Fusion, LabelsGroup
 from intvit.runtime.plan import AnyStep, ExecutionPlan, Tensor
 
 S = TypeVar("S", bound=AnyStep)
@@ -66,6 +66,12 @@ class Lowering(Generic[S]):
         copy = self.plan.tensor(tensor.entries.shape, tensor.dtype)
         self.copy(operator, tensor, copy)
         return copy
+
+    def labels(self, group: LabelsGroup) -> Tensor:
+        """A tensor for the labels as int32, which is what a caller gets."""
+        shape = self.program.values[group.last.output].shape
+        self.values[group.last.output] = self.plan.tensor(shape, np.dtype(np.int32))
+        return self.values[group.last.output]
 
     def view(self, operator: Operator, see: Callable[[np.ndarray], np.ndarray]) -> None:
         """The output is a view of the first input."""

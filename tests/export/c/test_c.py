@@ -16,7 +16,7 @@ from intvit.export.c.files import write_c
 from intvit.program import Program, save_checkpoint
 from intvit.runtime import load_runtime
 from tests.support.c_programs import STRICT, TARGETS, need, read_scores, run, scores
-from tests.support.programs import linear_program
+from tests.support.programs import dense_images, dense_program, linear_program
 from tests.support.random_programs import images_for, random_program
 
 FREE = {"memcpy", "memset", "__aeabi_ldivmod", "__aeabi_uldivmod"}  # what an object may want from elsewhere
@@ -36,6 +36,16 @@ def test_scores_are_equal_without_a_warning_and_under_sanitizers(seed: int, tmp_
 @pytest.mark.parametrize("target", [name for name in TARGETS if name != "gcc"])
 def test_scores_are_equal_on_every_target(target: str, tmp_path: Path) -> None:
     check_equal(random_program(14), tmp_path, target)
+
+
+@pytest.mark.parametrize("ends", [("upsample", "argmax"), ("upsample",), ("argmax",)])
+def test_dense_outputs_are_equal_and_labels_need_no_enlarged_scores(ends: tuple[str, ...], tmp_path: Path) -> None:
+    program = replace(dense_program(11, (3, 5), 16, ends), classes=[f"class {i}" for i in range(11)])
+    images = dense_images(program, 1)
+    found = scores(program, images, tmp_path, "gcc")
+    assert np.array_equal(found, load_runtime(program, "numpy")(images))
+    arena = int(re.search(r"MODEL_ARENA (\d+)", (tmp_path / "model.h").read_text())[1])
+    assert arena < 3 * 4 * 11 * 3 * 5 + 64  # of a few times the coarse scores
 
 
 @pytest.mark.slow
@@ -85,7 +95,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
 
 def test_the_makefile_builds_what_main_runs(tmp_path: Path) -> None:
     need("gcc", "make")
-    program = random_program(3)
+    program = random_program(2)
     save_checkpoint(program, tmp_path / "integer")
     assert not main(["export", "c", str(tmp_path / "integer"), str(tmp_path / "c"), "--main"])
     run(["make", "CC=gcc", "CFLAGS=-O0 -Werror"], tmp_path / "c")

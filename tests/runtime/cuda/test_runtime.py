@@ -21,7 +21,7 @@ from intvit.runtime.cuda import runtime as cuda_runtime
 from intvit.runtime.cuda.lowering import lower
 from intvit.runtime.cuda.runtime import CudaRuntime
 from intvit.runtime.cuda.steps import Kind
-from tests.support.programs import program_of
+from tests.support.programs import dense_images, dense_program, program_of
 from tests.support.random_programs import images_for, random_program
 from tests.support.registry_models import model_of, reduced
 from tests.support.registry_models import random_images as images_of_size
@@ -44,6 +44,13 @@ def assert_equal(program: Program, images: np.ndarray) -> None:
 def test_random_programs_give_equal_integers(seed: int) -> None:
     program = random_program(seed)
     assert_equal(program, images_for(program, 3, seed))
+
+
+@pytest.mark.parametrize("ends", [("upsample", "argmax"), ("upsample",), ("argmax",)])
+def test_dense_outputs_are_equal(ends: tuple[str, ...]) -> None:
+    for case in ((3, (1, 5), 4), (5, (3, 2), 2)):
+        program = dense_program(*case, ends)
+        assert_equal(program, dense_images(program, 1))
 
 
 @pytest.mark.slow

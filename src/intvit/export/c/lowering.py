@@ -16,7 +16,7 @@ from intvit.export.c.attention import AttentionForm, attention
 from intvit.export.c.steps import ROWS, AnyStep, Argument, Constants, Kernel, Parameter, Step
 from intvit.program.program import Operator, Program, container, limits
 from intvit.program.tables import exponent_table, weight_table
-from intvit.runtime.fusion import AttentionGroup, Group, LinearGroup
+from intvit.runtime.fusion import AttentionGroup, Group, LabelsGroup, LinearGroup
 from intvit.runtime.lowering import Lowering as Base
 from intvit.runtime.plan import Tensor
 
@@ -93,8 +93,19 @@ class Lowering(Base[AnyStep]):
     def group(self, group: Group) -> None:
         if isinstance(group, LinearGroup):
             self.linear(group.linear, group.last)
+        elif isinstance(group, LabelsGroup):
+            self.upsampled(group.upsample, self.labels(group), group.last)
         else:
             self.attention(group)
+
+    def upsampled(self, upsample: Operator, target: Tensor, end: Operator) -> None:
+        """Enlarged scores, or with `argmax` as the end labels, row by row."""
+        source = self.values[upsample.inputs[0]]
+        classes, height, width = source.entries.shape
+        parameters = {"classes": classes, "height": height, "width": width, "x": source.entries.strides}
+        parameters["factor"] = upsample.attributes["factor"]
+        arguments = [Argument(source), Argument(target, written=True), self.scratch(INT32, width, classes)]
+        self.step(tensor_kernels.upsample(source.dtype, labels=end.op == "argmax"), parameters, arguments, end)
 
     def linear(self, linear: Operator, last: Operator | None) -> None:
         end, kind = last or linear, last.op if last else ""

@@ -169,6 +169,18 @@ def _gelu(to: Lowering, operator: Operator) -> None:
     to.step(kernel, parameters, [source, target, line], operator, source.tensor.entries.shape[0])
 
 
+def _upsample(to: Lowering, operator: Operator) -> None:
+    to.upsampled(operator, to.new(operator), operator)
+
+
+def _argmax(to: Lowering, operator: Operator) -> None:
+    source, output = to.values[operator.inputs[0]], to.new(operator)
+    classes, height, width = source.entries.shape
+    parameters = {"classes": classes, "height": height, "width": width, "x": source.entries.strides}
+    arguments = [Argument(source), Argument(output, written=True)]
+    to.step(tensor_kernels.argmax(source.dtype, output.dtype), parameters, arguments, operator)
+
+
 OPERATORS: dict[str, Callable[[Lowering, Operator], None]] = {
     **MOVES,
     "quantize_input": _quantize_input,
@@ -183,5 +195,7 @@ OPERATORS: dict[str, Callable[[Lowering, Operator], None]] = {
     "exponential": _softmax,
     "weighted_mean": _weighted_mean,
     "gelu": _gelu,
+    "upsample": _upsample,
+    "argmax": _argmax,
 }
 Lowering.operators = OPERATORS

@@ -160,13 +160,15 @@ class Source:
     def header(self) -> str:
         """model.h."""
         channels, height, width = self.program.values[self.program.input].shape
-        classes = "extern const char *const model_classes[MODEL_SCORES];" if self.program.classes else ""
+        classes = "extern const char *const model_classes[MODEL_CLASSES];" if self.program.classes else ""
         return _HEADER.format(
             version=__version__,
             channels=channels,
             height=height,
             width=width,
             scores=int(np.prod(self.program.values[self.program.output].shape)),
+            classes_count=self.program.num_classes,
+            meaning=_MEANING[self.program.form],
             arena=self.arena,
             constants=len(self._data()),
             load=_LOAD if self.weights == "bin" else "",
@@ -194,7 +196,7 @@ class Source:
         parts += [*used, kernels, "\n\n".join(self.descriptors)]
         if self.program.classes:
             names = ",\n    ".join(map(_text, self.program.classes))
-            parts.append(f"const char *const model_classes[MODEL_SCORES] = {{\n    {names}}};")
+            parts.append(f"const char *const model_classes[MODEL_CLASSES] = {{\n    {names}}};")
         rows = "    int32_t row, rows;\n" if any(isinstance(step, RowLoop) for step in self.plan.steps) else ""
         parts.append(_RUN.replace("ROWS;\n", rows).replace("BODY", body))
         return "\n\n".join(part for part in parts if part) + "\n"
@@ -232,6 +234,11 @@ _LOAD = """
 /* Where weights.bin lies, in memory and at a multiple of 8. 0: taken; -1: not those bytes, or another byte order. */
 int model_load(const void *bytes);
 """
+_MEANING = {
+    "scores": "The highest score is the model's class.",
+    "dense_scores": "scores: of every class at every pixel, row by\n   row, a class after the other.",
+    "labels": "scores: in place of those the class of every\n   pixel, row by row.",
+}
 _HEADER = """\
 /* A vision transformer in integers, by intvit {version}: uint8 pixels in, class scores out, to the bit those of the
    trained model. No heap, no floating point, no state but the arena: one call at a time. */
@@ -245,10 +252,11 @@ _HEADER = """\
 #define MODEL_WIDTH {width}
 #define MODEL_IMAGE (MODEL_CHANNELS * (int32_t)MODEL_HEIGHT * MODEL_WIDTH)
 #define MODEL_SCORES {scores}
+#define MODEL_CLASSES {classes_count}
 #define MODEL_ARENA {arena} /* bytes of memory that the model keeps */
 #define MODEL_CONSTANTS {constants} /* bytes of constants */
 {load}
-/* image: channels first, rows of pixels as decoded, 0 to 255. The highest score is the model's class. */
+/* image: channels first, rows of pixels as decoded, 0 to 255. {meaning} */
 void model_run(const uint8_t image[MODEL_IMAGE], int32_t scores[MODEL_SCORES]);
 {classes}
 

@@ -1,4 +1,4 @@
-"""The C text of the kernels that take tensors whole: products, copies, gathers, pixels. Marks: `template`."""
+"""The C text of the kernels that take tensors whole: products, copies, gathers, pixels, labels. Marks: `template`."""
 
 from __future__ import annotations
 
@@ -108,3 +108,78 @@ static void $NAME(const struct $NAME *p, const uint8_t *image, $Y *y)
 def pixels(y: np.dtype) -> Kernel:
     """quantize_input alone."""
     return kernel(f"pixels_{short(y)}", _PIXELS, Y=y)
+
+
+_UPSAMPLE = """
+struct $NAME {
+    int32_t classes, height, width, factor;
+    int32_t x[3]; /* entries to the next class, row and column */
+};
+
+/* line: a row between two of x, times 2 factor; the sums of scores below 2^31 / (2 factor)^2 fit */
+static void $NAME(const struct $NAME *p, const $X *x, int32_t *y, int32_t *line)
+{
+    int32_t unit = 2 * p->factor, row, column, j, k;
+    for (row = 0; row < p->height * p->factor; row++) {
+        int32_t shifted = 2 * row + 1 + p->factor, n = shifted % unit, last = (p->height - 1) * p->x[1];
+        int32_t below = shifted / unit * p->x[1], above = below > 0 ? below - p->x[1] : 0;
+        below = below < last ? below : last;
+        for (j = 0; j < p->width; j++)
+            for (k = 0; k < p->classes; k++) {
+                const $X *at = x + k * p->x[0] + j * p->x[2];
+                line[j * p->classes + k] = (unit - n) * at[above] + n * at[below];
+            }
+        for (column = 0; column < p->width * p->factor; column++) {
+            int32_t place = 2 * column + 1 + p->factor, m = place % unit;
+            int32_t second = place / unit, first = second > 0 ? second - 1 : 0;
+            const int32_t *left = line + first * p->classes;
+            const int32_t *right = line + (second < p->width ? second : p->width - 1) * p->classes;
+$PIXEL
+        }
+    }
+}"""
+_SUM = "(unit - m) * left[k] + m * right[k]"
+_SCORES = f"""\
+            for (k = 0; k < p->classes; k++)
+                y[(k * p->height * p->factor + row) * p->width * p->factor + column] = {_SUM};"""
+_LABELS = f"""\
+            int32_t best = 0, most = INT32_MIN;
+            for (k = 0; k < p->classes; k++) {{
+                int32_t score = {_SUM};
+                if (score > most) {{
+                    most = score;
+                    best = k;
+                }}
+            }}
+            *y++ = best;"""
+
+
+def upsample(x: np.dtype, *, labels: bool) -> Kernel:
+    """Enlarged scores, or the class of the highest one, of which none is stored."""
+    name = f"{'upsampled_labels' if labels else 'upsample'}_{short(x)}"
+    return kernel(name, _UPSAMPLE, X=x, PIXEL=_LABELS if labels else _SCORES)
+
+
+_ARGMAX = """
+struct $NAME {
+    int32_t classes, height, width;
+    int32_t x[3]; /* entries to the next class, row and column */
+};
+
+static void $NAME(const struct $NAME *p, const $X *x, $Y *y)
+{
+    int32_t i, j, k;
+    for (i = 0; i < p->height; i++)
+        for (j = 0; j < p->width; j++) {
+            const $X *at = x + i * p->x[1] + j * p->x[2];
+            int32_t best = 0;
+            for (k = 1; k < p->classes; k++)
+                if (at[k * p->x[0]] > at[best * p->x[0]])
+                    best = k;
+            *y++ = ($Y)best;
+        }
+}"""
+
+
+def argmax(x: np.dtype, y: np.dtype) -> Kernel:
+    return kernel(f"argmax_{short(x)}_{short(y)}", _ARGMAX, X=x, Y=y)

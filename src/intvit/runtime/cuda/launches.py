@@ -31,4 +31,6 @@ LAUNCHES: dict[Kind, Callable[[BoundStep], Launch]] = {
     Kind.SOFTMAX: row_launches.launch_softmax,
     Kind.WEIGHTED_MEAN: row_launches.launch_weighted_mean,
     Kind.ATTENTION: product_launches.launch_attention,
+    Kind.UPSAMPLE: row_launches.launch_upsample,
+    Kind.LABELS: row_launches.launch_labels,
 }

@@ -26,7 +26,7 @@ from intvit.runtime.cuda.builder import (
 from intvit.runtime.cuda.fusion import PatchesGroup, TabledLinearGroup
 from intvit.runtime.cuda.operators import OPERATORS
 from intvit.runtime.cuda.steps import Kind, Step
-from intvit.runtime.fusion import AttentionGroup, LinearGroup
+from intvit.runtime.fusion import AttentionGroup, LabelsGroup, LinearGroup
 from intvit.runtime.lowering import dense_rows
 from intvit.runtime.plan import ExecutionPlan, Tensor
 
@@ -50,8 +50,11 @@ class Lowering(Builder):
 
     operators = OPERATORS
 
-    def group(self, group: LinearGroup | AttentionGroup | TabledLinearGroup | PatchesGroup) -> None:
-        if isinstance(group, PatchesGroup):
+    def group(self, group: LinearGroup | AttentionGroup | TabledLinearGroup | PatchesGroup | LabelsGroup) -> None:
+        if isinstance(group, LabelsGroup):
+            inputs, factor = {"x": self.values[group.upsample.inputs[0]]}, group.upsample.attributes["factor"]
+            self.step(Kind.LABELS, group.last, inputs, self.labels(group), factor=factor)
+        elif isinstance(group, PatchesGroup):
             image = {"image": self.values[self.program.input]}
             table = {"table": pixel_table(self.program, group.pixels)}
             patch = group.last.attributes["patch"]

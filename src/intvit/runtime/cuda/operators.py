@@ -138,6 +138,15 @@ def _gelu(to: Builder, operator: Operator) -> None:
     to.step(kind, operator, {"x": x}, to.new(operator), {"table": gelu_bytes(to.program, operator)})
 
 
+def _upsample(to: Builder, operator: Operator) -> None:
+    inputs, factor = {"x": to.values[operator.inputs[0]]}, operator.attributes["factor"]
+    to.step(Kind.UPSAMPLE, operator, inputs, to.new(operator), factor=factor)
+
+
+def _argmax(to: Builder, operator: Operator) -> None:
+    to.step(Kind.LABELS, operator, {"x": to.values[operator.inputs[0]]}, to.new(operator), factor=1)
+
+
 OPERATORS: dict[str, Callable[[Builder, Operator], None]] = {
     **MOVES,
     "concat": _concat,
@@ -153,4 +162,6 @@ OPERATORS: dict[str, Callable[[Builder, Operator], None]] = {
     "exponential": _softmax,
     "weighted_mean": _weighted_mean,
     "gelu": _gelu,
+    "upsample": _upsample,
+    "argmax": _argmax,
 }

@@ -1,4 +1,4 @@
-"""Launches of the kernels that work on rows: LayerNorm, and operators that stand in no group. Imports triton."""
+"""Launches of the kernels for rows or pixels: LayerNorm, and operators that stand in no group. Imports triton."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from intvit.runtime.cuda.kernels import layernorm, rows
+from intvit.runtime.cuda.kernels import dense, layernorm, rows
 from intvit.runtime.cuda.launch import BoundStep, Launch, divisor, entries_tile, image_layout, power, row_layout, tiled
 
 
@@ -163,3 +163,21 @@ def launch_patches(bound: BoundStep) -> Launch:
         "BC": columns,
     }
     return Launch(rows.patches, (tiled(count, block), tiled(size, columns)), arguments)
+
+
+def launch_upsample(bound: BoundStep) -> Launch:
+    return _by_pixels(bound, dense.upsample)
+
+
+def launch_labels(bound: BoundStep) -> Launch:
+    return _by_pixels(bound, dense.labels)
+
+
+def _by_pixels(bound: BoundStep, kernel: Any) -> Launch:
+    """A kernel that reads coarse scores [B, K, h, w] and works on blocks of an image's entries."""
+    x, output = bound.inputs["x"], bound.output
+    _, classes, height, width = x.shape
+    strides = dict(zip(("x_image", "x_class", "x_row", "x_column"), x.stride(), strict=True))
+    sizes = {"K": classes, "HEIGHT": height, "WIDTH": width, "FACTOR": bound.step.options["factor"], "BLOCK": 256}
+    grid = (len(output), tiled(output[0].numel(), sizes["BLOCK"]))
+    return Launch(kernel, grid, {"x": x, "out": output, **strides, **sizes})

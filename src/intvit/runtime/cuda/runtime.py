@@ -52,10 +52,10 @@ class CudaRuntime:
     @overload
     def __call__(self, images: np.ndarray) -> np.ndarray: ...
     def __call__(self, images: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
-        """uint8 [B, C, H, W] -> int32 scores [B, classes]. Raises ProgramError for other images.
+        """uint8 [B, C, H, W] -> the program's output, int32. Raises ProgramError for other images.
 
-        Of a tensor on the runtime's device the pixels are read where they are, and the scores are a new tensor there,
-        computed in the current stream; other tensors are moved. Of a numpy array the scores are one, too.
+        Of a tensor on the runtime's device the pixels are read where they are, and the output is a new tensor there,
+        computed in the current stream; other tensors are moved. Of a numpy array the output is one, too.
         """
         if isinstance(images, np.ndarray):
             check_images(self.program, images)
@@ -69,7 +69,8 @@ class CudaRuntime:
     def _scores(self, images: torch.Tensor) -> torch.Tensor:
         with self._current():
             chunks = [self._batch(len(chunk)).scores_of(chunk) for chunk in images.split(self._chunk)]
-            return torch.cat(chunks) if len(chunks) > 1 else chunks[0]
+            scores = torch.cat(chunks) if len(chunks) > 1 else chunks[0]
+        return scores.view(len(images), *self.program.values[self.program.output].shape)
 
     def _current(self) -> AbstractContextManager[Any]:
         """Triton launches on the current GPU."""

@@ -29,6 +29,8 @@ class Kind(Enum):
     SOFTMAX = "softmax"
     WEIGHTED_MEAN = "weighted_mean"
     ATTENTION = "attention"
+    UPSAMPLE = "upsample"
+    LABELS = "labels"
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,7 +67,8 @@ class Lowering(Base[Step]):
         if isinstance(group, LinearGroup):
             self.linear_with(group)
         elif isinstance(group, LabelsGroup):
-            self.labels(group)
+            scores, factor = self.values[group.upsample.inputs[0]], group.upsample.attributes["factor"]
+            self.step(Kind.UPSAMPLED_LABELS, group.last, [scores], self.labels(group), [factor])
         else:
             self.attention(group)
 
@@ -123,13 +124,6 @@ class Lowering(Base[Step]):
         inputs = [query, key, value, bias, self.mask(softmax)]
         constants += [self.distance_table(softmax), *ending]
         self.step(Kind.ATTENTION, last, inputs, self.new(last, self.following_axes(last)), attributes, constants)
-
-    def labels(self, group: LabelsGroup) -> None:
-        """As int32, which is what a caller gets."""
-        labels = self.plan.tensor(self.program.values[group.last.output].shape, np.dtype(np.int32))
-        self.values[group.last.output] = labels
-        scores, factor = self.values[group.upsample.inputs[0]], group.upsample.attributes["factor"]
-        self.step(Kind.UPSAMPLED_LABELS, group.last, [scores], labels, [factor])
 
     def turned(self, operator: Operator, tensor: Tensor) -> Tensor:
         """The last two axes swapped, the last one dense."""

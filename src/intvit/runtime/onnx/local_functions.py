@@ -74,14 +74,7 @@ def quantize_input(f: Body, image: str, table: str, start: str, shape: str) -> s
 
 
 def enlarged(
-    f: Body,
-    x: str,
-    first: str,
-    second: str,
-    first_weight: str,
-    second_weight: str,
-    axis: int,
-    output: str | None = None,
+    f: Body, x: str, first: str, second: str, first_weight: str, second_weight: str, axis: int, output: str
 ) -> str:
     """first_weight * x[first] + second_weight * x[second] along an axis, int32: one axis of `upsample`."""
     parts = [
