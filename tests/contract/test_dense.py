@@ -15,9 +15,15 @@ from tests.support.dense_models import dense_model, images_of
 RUNTIMES = ("torch", "numpy", "onnx", "native")
 
 
-@pytest.mark.parametrize("preset", ["ivit8", "lut8", "lut8_true8", "ibert8", "w4a8"])
-def test_model_and_runtimes_give_equal_scores_and_labels(preset: str, tmp_path: Path) -> None:
-    model = dense_model(preset)
+@pytest.mark.parametrize(
+    ("preset", "head"),
+    [
+        *((preset, "linear") for preset in ("ivit8", "lut8", "lut8_true8", "ibert8", "w4a8")),
+        *((preset, "mask") for preset in ("ivit8", "lut8_true8", "w4a8")),
+    ],
+)
+def test_model_and_runtimes_give_equal_scores_and_labels(preset: str, head: str, tmp_path: Path) -> None:
+    model = dense_model(preset, head)
     calibrate(model, [images_of(model, 8, 2)])
     images = images_of(model, 3, 3)
     export(model, tmp_path / "checkpoint")

@@ -1,11 +1,12 @@
-"""A small model that labels every pixel: a ViT whose end is a dense one."""
+"""Small models that label every pixel: a ViT whose end is a linear head or a mask transformer."""
 
 from __future__ import annotations
 
 import torch
 
+from intvit.models.mask_transformer import MaskTransformer
 from intvit.models.vit.network import VisionTransformer, VisionTransformerSize
-from intvit.quant.layers import DenseScores
+from intvit.quant.layers import DenseScores, MaskScores
 from intvit.quant.tensor import AnyTensor, narrow
 from tests.support.presets import quant_of
 
@@ -26,18 +27,18 @@ class DenseVisionTransformer(VisionTransformer):
 
 
 def dense_model(
-    preset: str, overrides: list[str] | None = None, *, image_size: tuple[int, int] = (24, 32), classes: int = 5
+    preset: str, head: str = "linear", *, image_size: tuple[int, int] = (24, 32), classes: int = 5
 ) -> DenseVisionTransformer:
     """With lively random weights; a class token, patches of 8 pixels."""
     torch.manual_seed(0)
-    model = DenseVisionTransformer(
+    model = HEADS[head](
         VisionTransformerSize("", width=32, depth=2, heads=2, patch=8),
         image_size=image_size,
         patch_size=None,
         num_classes=classes,
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
-        quant=quant_of(preset, overrides),
+        quant=quant_of(preset),
     )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -46,6 +47,23 @@ def dense_model(
             else:
                 parameter.normal_(0, 0.3)
     return model.eval()
+
+
+class MaskVisionTransformer(DenseVisionTransformer):
+    """The last LayerNorm, a mask transformer of one block on the patch tokens, and products of patches and classes."""
+
+    def _build_end(self, size: VisionTransformerSize, num_classes: int, quant) -> None:
+        super()._build_end(size, num_classes, quant)
+        upsample, form = self.head.upsample, {"width": size.width, "depth": 1, "heads": size.heads}
+        self.decoder = MaskTransformer(size.width, num_classes, quant, "decoder", **form)
+        grid = {"grid": upsample.grid, "factor": upsample.factor}
+        self.head = MaskScores(size.width, num_classes, quant, "head", **grid)
+
+    def _pooled(self, x: AnyTensor) -> AnyTensor:
+        return self.decoder(super()._pooled(x))
+
+
+HEADS = {"linear": DenseVisionTransformer, "mask": MaskVisionTransformer}
 
 
 def images_of(model: DenseVisionTransformer, count: int, seed: int) -> torch.Tensor:

@@ -5,6 +5,7 @@ from intvit.quant.layers.attention_pool import PoolCore
 from intvit.quant.layers.boundary import Features, InputQuantize, MeanScores, Scores
 from intvit.quant.layers.dense import DenseScores
 from intvit.quant.layers.linear import Linear, PatchEmbed
+from intvit.quant.layers.mask import MaskScores
 from intvit.quant.layers.normalization import LayerNorm
 from intvit.quant.layers.pointwise import GELU
 from intvit.quant.layers.pooling import MeanPool
@@ -21,6 +22,7 @@ __all__ = [
     "LayerNorm",
     "LearnedConstant",
     "Linear",
+    "MaskScores",
     "MeanPool",
     "MeanScores",
     "PatchEmbed",
