@@ -19,7 +19,7 @@ RUNTIMES = ("torch", "numpy", "onnx", "native")
     ("preset", "head"),
     [
         *((preset, "linear") for preset in ("ivit8", "lut8", "lut8_true8", "ibert8", "w4a8")),
-        *((preset, "mask") for preset in ("ivit8", "lut8_true8", "w4a8")),
+        *((preset, "mask") for preset in ("ivit8", "lut8_true8", "w4a4")),
     ],
 )
 def test_model_and_runtimes_give_equal_scores_and_labels(preset: str, head: str, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ What makes scores of its output is `intvit.quant.layers.MaskScores`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -30,7 +32,8 @@ class MaskTransformer(nn.Module):
         self.proj_dec = Linear(inputs, width, site, Quantizer.of_stream(width, site))
         self.cls_emb = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, classes, width), std=0.02))
         self.class_constant = LearnedConstant(quant.site(f"{name}.class_constant"))
-        form = {"activation": "gelu", "epsilon": 1e-6, "qkv_bias": True, "bias": True, "inner_norms": False}
+        form: dict[str, Any] = {"activation": "gelu", "epsilon": 1e-6}
+        form |= {"qkv_bias": True, "bias": True, "inner_norms": False}
         self.blocks = nn.ModuleList(
             Block(width, heads, 4 * width, quant, f"{name}.blocks.{i}", 0.0, **form) for i in range(depth)
         )
@@ -38,7 +41,7 @@ class MaskTransformer(nn.Module):
 
     def forward(self, x: AnyTensor) -> AnyTensor:
         x = self.proj_dec(x)
-        if self.proj_dec.calibrating:
+        if self.proj_dec.calibrating and self.proj_dec.output is not None:
             self.proj_dec.output.collect(self.cls_emb)
         x = concat([x, self.class_constant(self.cls_emb, x)], 0, f"{self.name}.tokens")
         for block in self.blocks:
