@@ -44,10 +44,12 @@ def test_every_reader_is_measured_on_the_same_photos(tmp_path: Path, capsys: pyt
 
 
 def test_the_native_runtime_is_measured_beside_torch(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    measured = figures(tmp_path, "runtime --model deit_t --rounds 1 --peers torch_fp32 --operators")
+    command = "runtime --model deit_t --rounds 1 --peers torch_fp32 --operators --image-size 96x128"
+    measured = figures(tmp_path, command)
     peer = measured["peers"]["torch_fp32"]
     assert peer["ratio"] == pytest.approx(peer["ms"] / measured["native_ms"])
-    assert measured["settings"] == {"model": "deit_t", "quant": "ivit8", "batch": 1, "threads": 1, "rounds": 1}
+    expected = {"model": "deit_t", "quant": "ivit8", "batch": 1, "threads": 1, "rounds": 1, "image_size": [96, 128]}
+    assert measured["settings"] == expected
     assert measured["native_cosine"] > 0.9  # it computes the same model
     assert measured["missing"] == {}
     assert 0 < measured["share_of_ceiling"] < 1.5

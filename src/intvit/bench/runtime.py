@@ -9,7 +9,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,17 @@ LEAST_COSINE = 0.9  # of a peer that computes the same model, be it in 8 bits
 
 @dataclass(frozen=True)
 class RuntimeSettings:
-    """An architecture, the preset of its integer program, images and threads of a call, timed calls."""
+    """An architecture, the preset of its integer program, images and threads of a call, timed calls.
+
+    image_size: (height, width).
+    """
 
     model: str
     quant: str
     batch: int
     threads: int
     rounds: int
+    image_size: tuple[int, int] = (224, 224)
 
 
 def models(settings: RuntimeSettings) -> tuple[nn.Module, Program, Tensor]:
@@ -53,9 +57,10 @@ def models(settings: RuntimeSettings) -> tuple[nn.Module, Program, Tensor]:
     ensure_torchvision()
     import timm
 
-    data = photo_config()
+    data = replace(photo_config(), image_size=settings.image_size)
     torch.manual_seed(0)
-    model = timm.create_model(MODELS[settings.model].timm, num_classes=data.num_classes).eval()
+    form = {"num_classes": data.num_classes, "img_size": data.image_size}
+    model = timm.create_model(MODELS[settings.model].timm, **form).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
@@ -146,8 +151,9 @@ def _bound(run: Run, images: Tensor) -> Callable[[], Any]:
 
 
 def _cosine(logits: np.ndarray, expected: np.ndarray) -> float:
-    """Least cosine of an image's logits, each less its mean."""
-    a, b = (x.astype(np.float64) - x.mean(-1, keepdims=True) for x in (logits, expected))
+    """Least cosine of an image's logits, less their mean."""
+    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (logits, expected))
+    a, b = (x - x.mean(-1, keepdims=True) for x in (a, b))
     return float(((a * b).sum(-1) / np.sqrt((a * a).sum(-1) * (b * b).sum(-1))).min())
 
 

@@ -22,10 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from intvit.arguments import sides_text
 from intvit.bench.fresh_process import in_fresh_process
 from intvit.bench.peers import HELD, ISAS, PEERS
 from intvit.bench.runtime import RuntimeSettings, measure, models, step_macs, verdict
-from intvit.commands.argument_types import new_file, positive, threads
+from intvit.commands.argument_types import image_size_option, new_file, positive, threads
 from intvit.commands.console_table import print_table
 from intvit.errors import IntVitError
 from intvit.files import write_json
@@ -44,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch", type=positive, nargs="+", help="images of a call; with cuda several (default: 1; 1 8 32 128)"
     )
+    image_size_option(parser)
     parser.add_argument("--threads", type=threads, default=1)
     parser.add_argument("--path", choices=PATHS, help="of the native runtime (default: that of --isa, or the fastest)")
     parser.add_argument("--isa", choices=ISAS, help="instruction set that native, torch and OpenVINO are held to")
@@ -78,7 +80,8 @@ def main(arguments: list[str]) -> int:
 def _on_cpu(options: argparse.Namespace) -> int:
     torch.set_num_threads(options.threads)
     (batch,) = options.batch or [1]
-    settings = RuntimeSettings(options.model, options.quant, batch, options.threads, options.rounds)
+    size = options.image_size
+    settings = RuntimeSettings(options.model, options.quant, batch, options.threads, options.rounds, size)
     model, program, pixels = models(settings)
     native = NativeRuntime(program, options.threads, options.path or options.isa)
     held = [name for name in options.peers if not options.isa or name.startswith(HELD)]
@@ -98,7 +101,8 @@ def _on_gpu(options: argparse.Namespace) -> int:
 
     cuda.gpu()
     batches = options.batch or list(cuda.BATCHES)
-    settings = RuntimeSettings(options.model, options.quant, max(batches), options.threads, options.rounds)
+    size = options.image_size
+    settings = RuntimeSettings(options.model, options.quant, max(batches), options.threads, options.rounds, size)
     figures = cuda.measure(*models(settings), batches, options.rounds)
     print(", ".join(f"{key} {value}" for key, value in figures.items() if key not in ("rows", "missing")))
     print_table(figures["rows"])
@@ -112,7 +116,8 @@ def _on_gpu(options: argparse.Namespace) -> int:
 def _print(figures: dict[str, Any]) -> None:
     settings = figures["settings"]
     print(
-        f"{settings['model']} {settings['quant']}, batch {settings['batch']}, {settings['threads']} threads, "
+        f"{settings['model']} {settings['quant']}, {sides_text(settings['image_size'])} pixels, "
+        f"batch {settings['batch']}, {settings['threads']} threads, "
         f"{settings['rounds']} interleaved rounds, {figures['clock']} time; {figures['machine']}; "
         f"native path {figures['path']}, {figures['memory_mib']:.1f} MiB"
     )
