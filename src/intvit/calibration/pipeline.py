@@ -90,7 +90,7 @@ def calibrate(
             kept.append(batch)
     finish_calibration(model)
     set_limits(limits)
-    if config.rounding == "gptq":
+    if config.by_stage:
         round_weights(model, shared, config, progress)
     else:
         # Every rank corrects with as many batches as the rank that has fewest.

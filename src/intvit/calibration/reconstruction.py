@@ -21,7 +21,7 @@ from intvit.quant.layers.linear import IntegerLinear
 from intvit.quant.tensor import AnyTensor, QTensor, handle
 
 _IMAGES = 8  # of a step
-_RATE = 0.01  # of Adam at the beginning, in codes: some sixty steps carry a weight from a code to its neighbour
+_RATE = 0.01  # of Adam at the beginning, in codes: thirty steps carry weights near a boundary to the other side
 
 Stage = Callable[[AnyTensor], AnyTensor]
 
@@ -88,21 +88,23 @@ def reconstruct(
     layers: Sequence[Linear],
     inputs: AnyTensor,
     targets: Targets,
-    steps: int,
+    passes: int,
     progress: Callable[[], None],
 ) -> None:
-    """Learn roundings and biases of `layers`, which are those of a stage of `model`, by so many steps of Adam.
+    """Learn roundings and biases of `layers`, those of a stage of `model`, by Adam on so many passes over the images.
 
     inputs: images, or codes that the stage reads. The model is in integer mode, and every layer alone.
-    progress: called at every step. Images are drawn by a generator of its own: equal inputs give equal results.
+    progress: called at every step. The images' order is fixed: equal inputs give equal results.
     """
     learned = [Learned(layer) for layer in layers]
     optimizer = torch.optim.Adam([each for one in learned for each in (one.codes, one.shift)], betas=(0.9, 0.99))
     generator = torch.Generator().manual_seed(0)
-    for step in range(steps):
-        chosen = torch.randperm(len(targets.output), generator=generator)[:_IMAGES].to(targets.output.device)
+    count = len(targets.output)
+    order = torch.cat([torch.randperm(count, generator=generator) for _ in range(passes)])
+    pieces = order.to(targets.output.device).split(_IMAGES)
+    for step, chosen in enumerate(pieces):
         _set_gradients(model, stage, learned, inputs, targets, chosen)
-        optimizer.param_groups[0]["lr"] = _RATE * 0.5 * (1.0 + math.cos(math.pi * step / steps))
+        optimizer.param_groups[0]["lr"] = _RATE * 0.5 * (1.0 + math.cos(math.pi * step / len(pieces)))
         optimizer.step()
         for one in learned:
             one.write()

@@ -61,7 +61,7 @@ def round_weights(
 ) -> None:
     """Round the weights of every linear layer but the classifier, and correct the biases that are to be.
 
-    Then, with steps of reconstruction, learn both together, stage by stage.
+    With reconstruction, both of a stage are then learned together, before the next one.
 
     images: uint8 batches (B, C, H, W). progress: called with "rounding", the layers done and their number. The model
     has its ranges; it is left in integer mode.
@@ -81,7 +81,7 @@ def round_weights(
         with norm_outputs(model) if config.reconstruction else nullcontext(list[Tensor]()) as norms:
             means, reals = _float_pass(model, stage, reals)
         set_mode(model, "integer")
-        outputs = _round_stage(stage, means, codes, config.damping, rounded)
+        outputs = _round_stage(stage, means, codes, config, rounded)
         if config.reconstruction and means:
             targets = Targets.of([batch for batch in reals if isinstance(batch, Tensor)], norms)
             report = partial(progress, "rounding", done, total)
@@ -97,14 +97,18 @@ def round_weights(
 
 
 def _round_stage(
-    stage: Stage, means: dict[Linear, Tensor], codes: AnyTensor, damping: float, rounded: Callable[[], None]
+    stage: Stage,
+    means: dict[Linear, Tensor],
+    codes: AnyTensor,
+    config: CalibrationConfig,
+    rounded: Callable[[], None],
 ) -> AnyTensor:
     """The stage's outputs on codes; every layer's weights are rounded when the codes have come to it."""
 
     def reached(layer: Linear, inputs: tuple[AnyTensor, ...]) -> None:
         x = layer.operand(inputs[0])
         assert isinstance(x, QTensor)
-        _round_layer(layer, x, means[layer], damping)
+        _round_layer(layer, x, means[layer], config)
         layer.derive(*inputs)
         rounded()
 
@@ -144,20 +148,20 @@ def _float_pass(
     return {layer: total / rows[layer] for layer, total in sums.items()}, outputs
 
 
-def _round_layer(layer: Linear, x: QTensor, mean: Tensor, damping: float) -> None:
+def _round_layer(layer: Linear, x: QTensor, mean: Tensor, config: CalibrationConfig) -> None:
     moments, scale = Moments(x.values), x.scale
     covariance = moments.covariance()
     weight = layer.matrix().detach()
     if layer.search_clip:
         layer.clip.copy_(weight_clip(weight.float(), layer.bits, covariance.diagonal().float()))
-    parameters = layer.integer_parameters(scale)
-    steps = 2 ** (layer.bits - 1) - 1
-    codes = gptq(weight.double() / parameters.weight_scale.double()[:, None], covariance, steps, damping)
-    nearest = torch.round(weight / parameters.weight_scale[:, None])
-    layer.rounding = (codes.to(nearest) - nearest).clamp_(-127, 127).to(torch.int8)
-    # Unlike processors solve unlike: the first rank's counts, before the next layer's codes are made with it.
-    for buffer in (layer.clip, layer.rounding):
-        broadcast(buffer)
+    broadcast(layer.clip)
+    if config.rounding == "gptq":
+        parameters = layer.integer_parameters(scale)
+        real = weight.double() / parameters.weight_scale.double()[:, None]
+        codes = gptq(real, covariance, 2 ** (layer.bits - 1) - 1, config.damping)
+        nearest = torch.round(weight / parameters.weight_scale[:, None])
+        layer.rounding = (codes.to(nearest) - nearest).clamp_(-127, 127).to(torch.int8)
+        broadcast(layer.rounding)  # unlike processors solve unlike: the first rank's counts, for the next codes, too
     if layer.corrected:
         rounded = layer.integer_parameters(scale)
         given = rounded.weight.double() @ moments.mean() * rounded.scale
