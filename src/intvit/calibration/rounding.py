@@ -16,6 +16,7 @@ from torch import Tensor
 
 from intvit.arithmetic import integer_matmul
 from intvit.calibration.reconstruction import Targets, reconstruct
+from intvit.calibration.unfinished import Unfinished
 from intvit.models.base import ImageModel
 from intvit.quant.config import CalibrationConfig
 from intvit.quant.control import quant_layers, set_mode
@@ -58,13 +59,15 @@ def round_weights(
     images: Sequence[Tensor],
     config: CalibrationConfig,
     progress: Callable[[str, int, int], None],
+    unfinished: Unfinished,
 ) -> None:
     """Round the weights of every linear layer but the classifier, and correct the biases that are to be.
 
     With reconstruction, both of a stage are then learned together, before the next one.
 
-    images: uint8 batches (B, C, H, W). progress: called with "rounding", the layers done and their number. The model
-    has its ranges; it is left in integer mode.
+    images: uint8 batches (B, C, H, W). progress: called with "rounding", the layers done and their number. unfinished:
+    gets the model behind every stage; those that it had are run alone. The model has its ranges; it is left in integer
+    mode.
     """
     for layer in quant_layers(model):
         layer.alone = True  # it derives its integers when it is called
@@ -77,7 +80,12 @@ def round_weights(
         done += 1
         progress("rounding", done, total)
 
-    for stage in model.stages():
+    for index, stage in enumerate(model.stages()):
+        if unfinished.stages is not None and index < unfinished.stages:
+            means, reals = _float_pass(model, stage, reals)
+            set_mode(model, "integer")
+            codes, done = stage(codes), done + len(means)
+            continue
         with norm_outputs(model) if config.reconstruction else nullcontext(list[Tensor]()) as norms:
             means, reals = _float_pass(model, stage, reals)
         set_mode(model, "integer")
@@ -92,6 +100,8 @@ def round_weights(
                     broadcast(found)  # sums of floats differ between unlike processors: the first rank's
             outputs = stage(codes)
         codes = outputs
+        unfinished.save(model, index + 1)
+    unfinished.remove()
     for layer in quant_layers(model):
         layer.alone = False
 
