@@ -11,6 +11,7 @@ from intvit.bench.kernels import ARCHITECTURES, compile_all, compile_kernel, lau
 from intvit.bench.runtime import RuntimeSettings, models
 from intvit.commands.bench_kernels import main
 from intvit.program import Program
+from tests.support.programs import dense_program
 from tests.support.random_programs import random_program
 
 # Of 65,536 registers of a multiprocessor: two blocks of 128 threads fit with 255, three with 168, eight with 64.
@@ -50,6 +51,12 @@ def test_a_small_program_compiles_with_its_products_on_tensor_cores(arch: int) -
         assert wanting(figures) == []
         assert figures.tensor_cores.startswith("IGMMA" if arch == 90 else "IMMA")
         assert 0 < figures.registers <= 255
+
+
+def test_labels_compile_within_few_registers() -> None:
+    sources = launched(dense_program(11, (3, 2), 16, ("upsample", "argmax")), 2)
+    (labels,) = (source for source in sources if source.kernel.fn.__name__ == "labels")
+    assert 0 < compile_kernel(labels, 90).registers <= 64
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ RUNTIMES = ("torch", "numpy", "onnx", "native")
 @pytest.mark.parametrize(
     ("preset", "head"),
     [
-        *((preset, "linear") for preset in ("ivit8", "lut8", "lut8_true8", "ibert8", "w4a8")),
+        *((preset, "linear") for preset in ("ivit8", "ibert8", "lut8_true8")),
         *((preset, "mask") for preset in ("ivit8", "lut8_true8", "w4a4")),
     ],
 )
