@@ -83,6 +83,13 @@ def fit(
     return np.array(image.crop((left, top, left + width, top + height)), dtype=np.uint8)
 
 
+def resized(image: Image.Image, height: int, width: int, interpolation: str) -> np.ndarray:
+    """The whole of an RGB (or gray) image as uint8 (height, width, 3) (or (height, width)), in whatever proportions."""
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling[interpolation.upper()])
+    return np.array(image, dtype=np.uint8)
+
+
 def _resized(size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
     """Width and height of an image of `size` (width, height) that covers height x width, rounded as timm rounds."""
     old_width, old_height = size
@@ -117,3 +124,19 @@ def rgb(image: Image.Image) -> Image.Image:
         high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
         image = Image.fromarray(high.astype(np.uint8))
     return image.convert("RGB")
+
+
+def mask_labels(data: bytes, max_pixels: int) -> np.ndarray:
+    """Encoded mask -> labels uint8 or uint16 (h, w): gray of up to 16 bits, or the numbers of a palette's colours.
+
+    Raises BrokenImage, also for an image of colours.
+    """
+    with opened(data, max_pixels) as image:
+        if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B", "I;16L"):
+            raise BrokenImage(f"a mask of mode {image.mode}; masks hold labels, as gray or by a palette, not colours")
+        labels = np.asarray(image)
+    if labels.dtype.itemsize <= 1:
+        return labels.astype(np.uint8)
+    if labels.min() < 0 or labels.max() > 0xFFFF:
+        raise BrokenImage("a mask with labels outside 0..65535")
+    return labels.astype(np.uint16)

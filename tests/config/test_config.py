@@ -26,6 +26,15 @@ PRESETS = sorted(
     if path.parent != config_directory() and path.stem != "base"  # what the others of a group share
 )
 
+# What some presets need beside them.
+COMPANIONS = {
+    ("data", "camvid"): ["task=segmentation"],
+    ("data", "masks"): ["task=segmentation", "data.num_classes=3"],
+    ("data/train_transform", "scene"): ["task=segmentation", "data=camvid"],
+    ("task", "segmentation"): ["data=camvid"],
+    ("experiment", "camvid_deit_t"): ["model.weights=FILE"],
+}
+
 
 @pytest.mark.parametrize(("group", "name"), PRESETS, ids=lambda value: value)
 def test_every_preset_composes_and_validates(group: str, name: str) -> None:
@@ -35,7 +44,7 @@ def test_every_preset_composes_and_validates(group: str, name: str) -> None:
         return
     if (group, name) == ("model", "timm"):
         return  # has no name of its own: tests/config/test_timm.py
-    config = train_config(composed(f"{group}={name}"))
+    config = train_config(composed(f"{group}={name}", *COMPANIONS.get((group, name), ())))
     if group in ("model", "quant", "data"):
         assert getattr(config, group).name == name
 

@@ -1,18 +1,26 @@
 """The engine: counts of every executor, mismatches as integers."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from intvit.errors import IntVitError
 from intvit.evaluation.engine import Tally, tally
+from intvit.tasks.classification import CLASSIFICATION
+from intvit.tasks.classification.accuracy import Accuracy
+
+TASK: Any = {"task": CLASSIFICATION, "classes": 2}
 
 
 def test_counts_add_up_over_batches() -> None:
-    result = Tally()
+    result = Tally(Accuracy())
     for _ in range(2):
         scores = np.array([[3, 3, 1], [3, 3, 1], [1, 2, 2]], dtype=np.int32)
         result.add(scores, np.array([0, 1, 1]), np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=np.int32))
-    assert (result.images, result.top1, result.top5, result.agreeing) == (6, 4, 6, 2)
+    assert result.images == 6
+    expected = {"top1": 100 * 4 / 6, "top5": 100.0, "agreement": 100 * 2 / 6}
+    assert result.metric.percentages() == expected
 
 
 def batches(count: int, size: int = 4) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -32,9 +40,9 @@ def test_equal_best_class_with_another_score_is_a_mismatch() -> None:
         scores[2] += 1
         return scores
 
-    result = tally(batches(3), {"a": reference, "b": nearly}, reference="a", compared=["b"])
+    result = tally(batches(3), {"a": reference, "b": nearly}, reference="a", compared=["b"], **TASK)
     assert result["b"].mismatches == 3
-    assert result["b"].top1 == result["a"].top1
+    assert result["b"].metric.percentages() == result["a"].metric.percentages()
     assert result["b"].first_mismatch is not None
     assert result["b"].first_mismatch[0] == 2
 
@@ -47,7 +55,7 @@ def test_an_executor_cannot_change_the_images_of_the_next() -> None:
     def total(images: np.ndarray) -> np.ndarray:
         return np.stack([images.sum((1, 2, 3)), np.zeros(len(images))], 1).astype(np.int32)
 
-    result = tally(batches(1), {"destroys": destroys, "total": total}, reference="total", compared=["destroys"])
+    result = tally(batches(1), {"destroys": destroys, "total": total}, reference="total", compared=["destroys"], **TASK)
     assert result["destroys"].mismatches == 4
 
 
@@ -56,7 +64,7 @@ def test_floating_scores_are_never_compared() -> None:
         return np.zeros((len(images), 2), dtype=np.float32)
 
     with pytest.raises(TypeError, match="integers are compared with integers only"):
-        tally(batches(1), {"a": scores, "b": scores}, reference="a", compared=["b"])
+        tally(batches(1), {"a": scores, "b": scores}, reference="a", compared=["b"], **TASK)
 
 
 def test_labels_of_other_classes_and_empty_sets_are_errors() -> None:
@@ -65,6 +73,6 @@ def test_labels_of_other_classes_and_empty_sets_are_errors() -> None:
 
     images, _ = batches(1)[0]
     with pytest.raises(IntVitError, match="label 5 in the data, but the model has 2 classes"):
-        tally([(images, np.full(4, 5))], {"a": scores}, reference="a", compared=[])
+        tally([(images, np.full(4, 5))], {"a": scores}, reference="a", compared=[], **TASK)
     with pytest.raises(IntVitError, match="holds no image"):
-        tally([], {"a": scores}, reference="a", compared=[])
+        tally([], {"a": scores}, reference="a", compared=[], **TASK)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from intvit.errors import IntVitError
-from intvit.training.accuracy import Accuracy
+from intvit.tasks.classification.accuracy import Accuracy
 from intvit.training.entry import train
 from intvit.training.finite import FiniteWatch, where_it_began
 from intvit.training.module import TrainingModule

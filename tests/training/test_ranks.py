@@ -13,7 +13,7 @@ import torch
 
 from intvit.errors import IntVitError
 from intvit.quant.quantizer import Quantizer
-from intvit.training.accuracy import Accuracy
+from intvit.tasks.classification.accuracy import Accuracy
 from intvit.training.entry import train
 from intvit.training.module import TrainingModule
 from tests.support.forked_ranks import run_ranks

@@ -131,7 +131,7 @@ class AnalyzedModel:
         return build_model(self.config, quant, load=False)
 
     def measured(self, count: int) -> tuple[Tensor, Tensor]:
-        """The first validation images, uint8 (N, C, H, W), and their labels (N,)."""
+        """The first validation images, uint8 (N, C, H, W), and their labels (N,); of masks (N, H, W), VOID for none."""
         return first_images(validation_loader(self.data), count)
 
 

@@ -27,6 +27,9 @@ from intvit.quant.quantizer import Quantizer
 EVERYWHERE = "*"  # the pattern of a change to all sites
 
 
+STRIDE = 8  # of the pixels that are looked at, where each has scores
+
+
 @dataclass(frozen=True)
 class Change:
     """Entries of quant.overrides. site: a module's path or `*`; kind: the operator's; change: old → new in words."""
@@ -39,7 +42,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Effect:
-    """Scores of N images against the float model's.
+    """Scores of N images, or pixels, against the float model's.
 
     top1, agreement: percent of images with the labelled class, with the float model's class. divergence: mean KL
     divergence of the class probabilities, in bits. sqnr: of the scores, each image's mean taken off, in decibels.
@@ -65,12 +68,24 @@ class Measured:
     added: float
 
 
+def rows(values: Tensor) -> Tensor:
+    """Scores (N, classes), or labels (N,), as they are; of every pixel, (N, classes, H, W) or (N, H, W), as rows.
+
+    Of pixels every STRIDE-th of both axes: neighbours are interpolated from the same scores.
+    """
+    if values.ndim < 3:
+        return values
+    taken = values[..., STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
+    return taken.flatten() if values.ndim == 3 else taken.movedim(1, 3).flatten(0, 2)
+
+
 def effect(logits: Tensor, reference: Tensor, labels: Tensor) -> Effect:
-    """Effect of logits (N, classes) against the float model's."""
+    """Effect of logits (N, classes) against the float model's; a label below 0 stands for none."""
+    known = labels >= 0
     logits, reference = logits.double(), reference.double()
     centred, error = (x - x.mean(1, keepdim=True) for x in (reference, logits - reference))
     return Effect(
-        top1=100.0 * float((logits.argmax(1) == labels).double().mean()),
+        top1=100.0 * float((logits.argmax(1) == labels)[known].double().mean()),
         agreement=100.0 * float((logits.argmax(1) == reference.argmax(1)).double().mean()),
         divergence=scores_divergence(logits, reference),
         sqnr=decibels(float(centred.square().sum()), float(error.square().sum())),
@@ -151,14 +166,14 @@ class Sensitivity:
     """Measures changes of one model on the same images; `base` is the unchanged model's effect."""
 
     def __init__(self, analyzed: AnalyzedModel, images: Tensor, labels: Tensor, batch: int) -> None:
-        self.analyzed, self.labels = analyzed, labels
+        self.analyzed, self.labels = analyzed, rows(labels)
         self.batches = torch.split(images, batch)
         set_mode(analyzed.model, "float")
         self.reference = torch.cat([logits for logits, _ in self._run(analyzed.model)])
         set_mode(analyzed.model, "integer")
         runs = list(self._run(analyzed.model))
         self.unchanged = torch.cat([logits for logits, _ in runs])
-        self.base = effect(self.unchanged, self.reference, labels)
+        self.base = effect(self.unchanged, self.reference, self.labels)
         self._outputs = [outputs for _, outputs in runs]
 
     @torch.no_grad()
@@ -166,7 +181,7 @@ class Sensitivity:
         for images in self.batches:
             with recorded(model) as outputs:
                 logits = model(images)
-            yield logits, outputs
+            yield rows(logits), outputs
 
     @torch.no_grad()
     def _logits(self, model: nn.Module, known: Callable[[list[Any]], list[Any]]) -> Tensor:
@@ -174,7 +189,7 @@ class Sensitivity:
         parts = []
         for images, outputs in zip(self.batches, self._outputs, strict=True):
             with resumed(model, known(outputs)):
-                parts.append(model(images))
+                parts.append(rows(model(images)))
         return torch.cat(parts)
 
     def measure(self, change: Change) -> Measured:

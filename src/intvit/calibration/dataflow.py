@@ -21,12 +21,13 @@ _MOVES = {"reshape", "slice", "concat", "gather", "transpose", "patches"}
 @dataclass(frozen=True)
 class Reader:
     """A layer and what lies between it and a value: whether zeros join as padding, and how many tokens' channels it
-    reads as one's.
+    reads as one's; columns: which of its inputs the value's channels are, where others stand beside them.
     """
 
     layer: Layer
     padded: bool = False
     joined: int = 1
+    columns: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class _Move:
     output: str
     padded: bool
     joined: int
+    columns: tuple[int, int] | None
 
 
 class Dataflow:
@@ -69,13 +71,14 @@ class Dataflow:
 
     def readers(self, layer: Layer) -> list[Reader]:
         """Who reads the output of a layer, as it is or moved about."""
-        return list(self._read(self.outputs[layer], False, 1))
+        return list(self._read(self.outputs[layer], False, 1, None))
 
-    def _read(self, value: str, padded: bool, joined: int) -> Iterator[Reader]:
+    def _read(self, value: str, padded: bool, joined: int, columns: tuple[int, int] | None) -> Iterator[Reader]:
         for layer in self._readers.get(value, ()):
-            yield Reader(layer, padded, joined)
+            yield Reader(layer, padded, joined, columns)
         for move in self._moves.get(value, ()):
-            yield from self._read(move.output, padded or move.padded, joined * move.joined)
+            form = padded or move.padded, joined * move.joined, move.columns or columns
+            yield from self._read(move.output, *form)
 
     def writer(self, layer: Layer, index: int = 0) -> Layer | None:
         """The layer whose output is an input of another as it is; None where it is moved about, or the image."""
@@ -100,7 +103,11 @@ class _Names(Derivations):
         output = super().emit(op, name, inputs, **form)
         if op in _MOVES:
             padded = op == "gather" and bool((integers().constants["index"][0] < 0).any())
+            begin = 0
             for x in inputs:
+                beside = op == "concat" and output.shape[-1] > x.shape[-1]
+                columns = (begin, begin + x.shape[-1]) if beside else None
+                begin += x.shape[-1]
                 joined = output.shape[-1] // x.shape[-1] if op == "reshape" and len(output.shape) == len(x.shape) else 1
-                self.moves.setdefault(x.name, []).append(_Move(output.name, padded, max(joined, 1)))
+                self.moves.setdefault(x.name, []).append(_Move(output.name, padded, max(joined, 1), columns))
         return output

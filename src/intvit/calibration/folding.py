@@ -40,7 +40,10 @@ def pieces(reader: Reader) -> list[Piece]:
     if isinstance(layer, MeanScores):
         return [(part.weight.data, part.bias.data) for part in layer.parts]
     bias = None if layer.bias is None else layer.bias.data
-    return [(part, bias) for part in layer.matrix().data.chunk(reader.joined, 1)]
+    matrix = layer.matrix().data
+    if reader.columns is not None:
+        matrix = matrix[:, slice(*reader.columns)]
+    return [(part, bias) for part in matrix.chunk(reader.joined, 1)]
 
 
 def takes_offsets(readers: list[Reader] | None) -> bool:

@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> int:
     report = model_report(analyzed, errors, [*depth, ("scores", whole)], sensitivity.base, measured, arguments)
     report.facts |= {
         "images": f"{len(analyzed.calibration)} calibration, {len(images)} measured, "
-        f"{len(sensitivity.labels)} a change",
+        f"{len(images[: options.sensitivity_images])} a change",
         "changes tried": str(len(tried)),
     }
     print(report.finish(options.out, logger.wandb, began))

@@ -104,3 +104,4 @@ def shard_options(parser: argparse.ArgumentParser) -> None:
     for split, pattern in zip(SPLITS, PATTERNS, strict=True):
         parser.add_argument(f"--{split}-pattern", default=pattern, metavar="GLOB", help=f"shards (default {pattern})")
     parser.add_argument("--label-field", metavar="NAME", help="of the samples' .json, which holds the label")
+    parser.add_argument("--masks", action="store_true", help="labels are masks, a .seg.png beside each image")

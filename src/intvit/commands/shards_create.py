@@ -1,4 +1,4 @@
-"""`intvit shards create SRC DST`: images -> shuffled shards with index.json; killed, the same command goes on."""
+"""`intvit shards create SRC DST`: images with classes or masks -> shards with index.json; killed, it goes on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from intvit.data.config import DataError
 from intvit.data.index import SPLITS
 from intvit.data.shard_tools.create import create, standing_classes
 from intvit.data.shard_tools.source_images import find_images
+from intvit.data.shard_tools.source_masks import find_masked
 
 
 def main(arguments: list[str]) -> None:
@@ -18,9 +19,10 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="intvit shards create",
         description="Write train-*.tar and val-*.tar with index.json. SRC holds train/ and val/ (or validation/) with "
-        "a folder for each class, or ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar. Images are copied as they "
-        "are, in random order; what is no photo is counted and named. Interrupted, the same command goes on; it never "
-        "mixes settings. A second split joins shards of the same classes.",
+        "a folder for each class, or ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar; or photos with masks as "
+        "Cityscapes, ADE20K, Pascal VOC and CamVid (train, trainannot, val, valannot) lay them out. Images are copied "
+        "as they are, in random order; what is no photo is counted and named. Interrupted, the same command goes on; "
+        "it never mixes settings. A second split joins shards of the same classes.",
     )
     parser.add_argument("source", metavar="SRC", type=Path)
     parser.add_argument("target", metavar="DST", type=Path)
@@ -32,7 +34,10 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if not 0 < options.shard_mb < 1e9:
         raise DataError(f"--shard-mb {options.shard_mb}: expected more than 0, in MB")
-    images = find_images(options.source, options.split, options.val_labels, standing_classes(options.target))
+    plain = options.split is None and options.val_labels is None
+    images = find_masked(options.source) if plain else None
+    if images is None:
+        images = find_images(options.source, options.split, options.val_labels, standing_classes(options.target))
     for note in images.notes:
         print(note)
     splits = create(

@@ -24,7 +24,10 @@ def main(arguments: list[str]) -> None:
     workers_option(parser)
     options = parser.parse_args(arguments)
     names, patterns = options.class_names, (options.train_pattern, options.val_pattern)
-    print_splits(options.folder, reindex(options.folder, names, options.workers, patterns, options.label_field))
+    print_splits(
+        options.folder,
+        reindex(options.folder, names, options.workers, patterns, options.label_field, masks=options.masks),
+    )
 
 
 def print_splits(folder: Path, splits: Mapping[str, SplitIndex]) -> None:

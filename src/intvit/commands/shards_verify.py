@@ -24,9 +24,8 @@ def main(arguments: list[str]) -> int:
     workers_option(parser)
     options = parser.parse_args(arguments)
     patterns = options.train_pattern, options.val_pattern
-    verified = verify(
-        options.folder, options.classes, options.max_pixels, options.workers, patterns, options.label_field
-    )
+    form = options.max_pixels, options.workers, patterns, options.label_field
+    verified = verify(options.folder, options.classes, *form, masks=options.masks)
     for problem in verified.problems:
         print(problem)
     print(

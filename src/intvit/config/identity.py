@@ -40,12 +40,18 @@ DATA_NOT_IDENTITY = {"root", "cache", "cache_gb", "retries", "workers", "eval_ba
 # Keys younger than the first run folders, by group, with the value that means what was done before there was a choice:
 # there they are left out of the identity, so that a run of those days is found again, and its config is read with them.
 YOUNGER: dict[str, dict[str, Any]] = {
+    "": {"task": {"name": "classification", "head": None}},  # a whole group
     "callbacks": {"best": None, "keep_best": 1, "keep_every_epochs": None},
-    "model": {"weights_key": "auto", "weights_prefix": None, "head": "keep", "resample": False},
+    "model": {"weights_key": "auto", "weights_prefix": None, "head": "keep", "resample": False, "dense": None},
     "optimizer": {"scheduler": None},
     "schedule": {"limit_steps": None, "head": None},
     "data": {
         "layout": "shards",
+        "labels": "classes",
+        "ignore_index": None,
+        "fit": "center",
+        "overlap": 0.5,
+        "palette": None,
         "train_pattern": "train-*.tar",
         "val_pattern": "val-*.tar",
         "label_field": None,
@@ -134,7 +140,7 @@ def _each_group(
             values = _each_group(values, change, f"{group}.")
             values = change(values, YOUNGER[group]) if group in YOUNGER else values
         result[key] = values
-    return result
+    return result if path else change(result, YOUNGER[""])
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:

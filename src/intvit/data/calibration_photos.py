@@ -94,4 +94,7 @@ def _random_crop(config: DataConfig, size: tuple[int, int]) -> TrainTransform:
         horizontal_flip=config.train_transform.horizontal_flip or 0.0,
         color_jitter=0.0,
     )
-    return TrainTransform(replace(config, image_size=size, patch_size=None, train_transform=transform))
+    photos = replace(
+        config, image_size=size, patch_size=None, labels="classes", fit="center", train_transform=transform
+    )
+    return TrainTransform(photos)

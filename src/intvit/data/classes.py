@@ -20,6 +20,8 @@ def class_names(config: DataConfig) -> list[str]:
     ImageNet's words come with timm; without timm they are class indices too. Raises DataError where the data names
     none, or another number of classes.
     """
+    if isinstance(config.class_names, list):
+        return list(config.class_names)
     if config.class_names == "folders":
         return tree_class_names(config)
     if config.class_names == "imagenet":

@@ -6,7 +6,8 @@
                                       "classes": 702}, ...]}}}
 
 `classes` of a shard counts its different labels. A table is int64 (3, samples): offset and size of the image in its
-shard, and its label, shard after shard. With it a reader opens ImageNet at once and needs no list of a remote folder.
+shard, and its label, shard after shard; or, where labels are masks, int64 (5, samples): label 0, then offset and size
+of the mask. With it a reader opens ImageNet at once and needs no list of a remote folder.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class SplitRecord:
 
 @dataclass(frozen=True)
 class SplitIndex:
-    """A split: its shards and the table of its samples, int64 (3, samples) of offsets, sizes and labels."""
+    """A split: its shards and the table of its samples, int64 (3 or 5, samples) of offsets, sizes, labels and masks."""
 
     shards: tuple[ShardRecord, ...]
     table: np.ndarray
@@ -136,11 +137,13 @@ def read_split(record: SplitRecord, table: bytes, where: str) -> SplitIndex:
             raise ValueError("its checksum is another one")
         values = np.load(io.BytesIO(table), allow_pickle=False)
         samples = sum(shard.samples for shard in record.shards)
-        if values.dtype != np.int64 or values.shape != (3, samples):
+        if values.dtype != np.int64 or values.shape not in ((3, samples), (5, samples)):
             raise ValueError(f"it holds {values.dtype} {values.shape} for {samples} samples")
         ends = np.repeat([shard.bytes for shard in record.shards], [shard.samples for shard in record.shards])
-        if (values < 0).any() or (values[:2] > ends).any() or (values[0] + values[1] > ends).any():
-            raise ValueError("it leads outside a shard")
+        for first in (0, 3) if len(values) == 5 else (0,):  # of images, of masks
+            part = values[first : first + 2]
+            if (values < 0).any() or (part > ends).any() or (part.sum(0) > ends).any():
+                raise ValueError("it leads outside a shard")
     except (ValueError, EOFError, OSError) as error:
         raise DataError(
             f"{where}: does not fit {INDEX} ({error}); `intvit shards index DIR` writes both again"

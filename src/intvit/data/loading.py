@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import multiprocessing
 import signal
@@ -25,8 +26,9 @@ from intvit.data.batches import (
 )
 from intvit.data.calibration_photos import CalibrationPhotos, photo_places
 from intvit.data.config import DataConfig, DataError
+from intvit.data.masks import MaskDataset, MaskTarget
 from intvit.data.reader import ShardDataset
-from intvit.data.shards import Samples, open_split
+from intvit.data.shards import Samples, ShardIndex, open_split
 from intvit.data.tars import BadSample
 from intvit.data.transforms import eval_transform, train_transform
 
@@ -37,7 +39,9 @@ SHOWN = 3  # bad samples that the end of an epoch names
 
 
 class ShardLoader:
-    """Iterable of (uint8 (B, 3, H, W), int64 (B,)) batches with a length; `set_epoch` chooses the training order.
+    """Iterable of (images uint8 (B, 3, H, W), labels) batches with a length; `set_epoch` chooses the training order.
+
+    Labels are int64 (B,); of masks they are int16 (B, H, W) to train on, and a list of B `MaskTarget` to evaluate.
 
     `batches(epoch)` gives the positions of every batch. Each iteration starts its own workers, which therefore see the
     current epoch. A DataError raised in a worker arrives here as the one line that it was.
@@ -53,7 +57,7 @@ class ShardLoader:
 
     def __init__(
         self,
-        dataset: ShardDataset | CalibrationPhotos,
+        dataset: ShardDataset | MaskDataset | CalibrationPhotos,
         batches: Callable[[int], Batches],
         length: int,
         config: DataConfig,
@@ -67,6 +71,11 @@ class ShardLoader:
         self._identity = dict(identity)
         self._delivered = 0
         self._resume: tuple[int, int] | None = None  # epoch and batch that the next iteration of that epoch begins with
+
+    @property
+    def samples(self) -> int:
+        """Good samples of the split, over all ranks."""
+        return len(self._dataset.index)
 
     @property
     def skipped(self) -> int:
@@ -98,7 +107,7 @@ class ShardLoader:
     def __len__(self) -> int:
         return self._length
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, Any]]:
         epoch, self._delivered = self._dataset.epoch, 0
         if self._resume is not None and self._resume[0] == epoch:
             self._delivered = self._resume[1]
@@ -164,21 +173,34 @@ def train_loader(config: DataConfig, *, rank: int = 0, world_size: int = 1, same
         order = {"seed": config.seed, "epoch": 0 if same_order else epoch, "buffer": config.shuffle_buffer}
         return training_batches(index.counts, config.batch_size, rank=rank, world_size=world_size, **order)
 
-    dataset = ShardDataset(index, train_transform(config), config.seed, config.on_bad_sample == "skip")
     identity = {
         "samples": index.fingerprint(),
         "order": f"{config.seed}/{config.shuffle_buffer}",
         "samples_per_step": config.batch_size * world_size,
     }
-    return ShardLoader(dataset, batches, steps, config, identity)
+    return ShardLoader(_changed(config, index), batches, steps, config, identity)
 
 
 def validation_loader(config: DataConfig, *, rank: int = 0, world_size: int = 1) -> ShardLoader:
     """Validation batches of one rank in a fixed order: over all ranks every image exactly once, no padding."""
     index = open_split(config, "val")
     batches = validation_batches(len(index), config.eval_batch_size, rank=rank, world_size=world_size)
+    if config.labels == "masks":
+        return ShardLoader(MaskDataset(config, _shards(index)), lambda epoch: batches, len(batches), config, {})
     dataset = ShardDataset(index, eval_transform(config), skip=config.on_bad_sample == "skip")
     return ShardLoader(dataset, lambda epoch: batches, len(batches), config, {})
+
+
+def _changed(config: DataConfig, index: Samples) -> ShardDataset | MaskDataset:
+    """The samples under the random transform of training."""
+    if config.labels == "masks":
+        return MaskDataset(config, _shards(index), config.seed)
+    return ShardDataset(index, train_transform(config), config.seed, config.on_bad_sample == "skip")
+
+
+def _shards(index: Samples) -> ShardIndex:
+    assert isinstance(index, ShardIndex)  # data.labels=masks refuses a tree
+    return index
 
 
 def calibration_loader(
@@ -212,8 +234,7 @@ def augmented_loader(config: DataConfig, images: int) -> ShardLoader:
     index = open_split(config, "train")
     order = _order(index)[:images]
     batches = [order[batch] for batch in calibration_batches(len(order), config.eval_batch_size)]
-    dataset = ShardDataset(index, train_transform(config), config.seed, config.on_bad_sample == "skip")
-    return ShardLoader(dataset, lambda epoch: batches, len(batches), config, {})
+    return ShardLoader(_changed(config, index), lambda epoch: batches, len(batches), config, {})
 
 
 def _order(index: Samples) -> np.ndarray:
@@ -259,23 +280,31 @@ class _Positions:
         return len(self._batches) - self._first
 
 
-def _collate(
-    samples: list[tuple[torch.Tensor, int] | BadSample],
-) -> tuple[torch.Tensor, torch.Tensor, list[BadSample]]:
+def _collate(samples: list[Any]) -> tuple[Tensor, Any, list[BadSample]]:
+    """Samples are BadSample, (image, label), or lists of (image, mask)."""
     bad = [sample for sample in samples if isinstance(sample, BadSample)]
     good = [sample for sample in samples if not isinstance(sample, BadSample)]
     if not good:
         raise DataError(f"{bad[0]} (and every other sample of a batch)")
-    images, labels = zip(*good, strict=True)
+    pairs = itertools.chain.from_iterable(good) if isinstance(good[0], list) else good
+    images, labels = zip(*pairs, strict=True)
+    if isinstance(labels[0], MaskTarget):
+        return torch.stack(images), list(labels), bad
+    if isinstance(labels[0], Tensor):
+        return torch.stack(images), torch.stack(labels), bad
     return torch.stack(images), torch.tensor(labels, dtype=torch.int64), bad
 
 
-def first_images(loader: Iterable[tuple[Tensor, Tensor]], count: int | None) -> tuple[Tensor, Tensor]:
-    """The first `count` (None: all) images of a loader: uint8 (N, C, H, W), and their labels, int64 (N,)."""
+def first_images(loader: Iterable[tuple[Tensor, Any]], count: int | None) -> tuple[Tensor, Tensor]:
+    """The first `count` (None: all) images of a loader: uint8 (N, C, H, W), and their labels, int64 (N,).
+
+    Of masks int16 (N, H, W): the labels at the pixels of the images, VOID where they do not answer for them.
+    """
     images, labels, seen = [], [], 0
     for batch, target in loader:
         images.append(batch)
-        labels.append(target)
+        masks = isinstance(target, list)
+        labels.append(torch.stack([each.at_size(batch.shape[2:]) for each in target]) if masks else target)
         seen += len(batch)
         if count is not None and seen >= count:
             break

@@ -36,7 +36,8 @@ class ShardIndex:
 
     `names` of the shards; `counts` int64 (shards,): samples of each; `offsets` and `sizes` int64 (samples,): bytes of
     the image inside its shard; `labels` int64 (samples,); `bad`: samples left out under data.on_bad_sample=skip;
-    `shuffled`: whether every shard is a random part of the split; `classes`: their names, where the shards name them.
+    `shuffled`: whether every shard is a random part of the split; `classes`: their names, where the shards name them;
+    `masks` int64 (2, samples): offsets and sizes of the masks, where these are the labels (all of `labels` are 0 then).
     """
 
     source: ShardSource
@@ -48,6 +49,7 @@ class ShardIndex:
     bad: tuple[BadSample, ...] = ()
     shuffled: bool = False
     classes: tuple[str, ...] = ()
+    masks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -65,6 +67,11 @@ class ShardIndex:
         """The encoded image at `position`. Raises OSError."""
         return self.source.read(self.locate(position)[0], int(self.offsets[position]), int(self.sizes[position]))
 
+    def read_mask(self, position: int) -> bytes:
+        """The encoded mask at `position`. Raises OSError."""
+        assert self.masks is not None, "labels are no masks"
+        return self.source.read(self.locate(position)[0], *map(int, self.masks[:, position]))
+
     def bad_sample(self, position: int, reason: str) -> BadSample:
         """The sample at `position` with its shard and key; reads the shard's headers again."""
         name, _ = self.locate(position)
@@ -80,6 +87,8 @@ class ShardIndex:
         digest = hashlib.sha256("\n".join(self.names).encode())
         for values in (self.counts, self.offsets, self.sizes, self.labels):
             digest.update(np.ascontiguousarray(values).tobytes())
+        if self.masks is not None:
+            digest.update(np.ascontiguousarray(self.masks).tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -96,6 +105,7 @@ class _Reading:
     label_field: str | None
     skip: bool
     budget: int
+    masks: bool  # labels are masks
 
 
 def open_split(config: DataConfig, split: str) -> Samples:
@@ -117,6 +127,7 @@ def open_split(config: DataConfig, split: str) -> Samples:
         config.label_field,
         config.on_bad_sample == "skip",
         config.bad_sample_budget,
+        config.labels == "masks",
     )
     return _opened(shard_source(config, root), split, reading)
 
@@ -158,7 +169,8 @@ def _from_tars(source: ShardSource, split: str, stamps: Stamps, reading: _Readin
     scanned = []
     for name, *stamp in stamps:
         source.versions[name] = str(stamp)
-        scanned.append(scan(source.path(name), source.where(name), reading.num_classes, reading.label_field))
+        form = reading.num_classes, reading.label_field
+        scanned.append(scan(source.path(name), source.where(name), *form, masks=reading.masks))
         if scanned[-1].bad and not reading.skip:
             # A shard that breaks off may end in half a sample: say the cause.
             raise DataError(str(min(scanned[-1].bad, key=lambda bad: bad.key != "")))
@@ -175,14 +187,14 @@ def _from_tars(source: ShardSource, split: str, stamps: Stamps, reading: _Readin
         mixed += others
     if reading.imagenet and not classes:
         _say_doubt(scanned)
-    if not (classes or reading.imagenet) and split == "val":
+    if not (classes or reading.imagenet or reading.masks) and split == "val":
         _numbered_in_train_too(Path(source.root), reading)
     bad = [bad for samples in scanned for bad in samples.bad] + mixed
     counts = np.array([len(samples.rows) for samples in scanned], dtype=np.int64)
-    offsets, sizes, labels = np.concatenate([samples.table() for samples in scanned], axis=1)
-    return ShardIndex(
-        source, tuple(name for name, *_ in stamps), counts, offsets, sizes, labels, tuple(bad), classes=classes
-    )
+    offsets, sizes, labels, *masks = np.concatenate([samples.table() for samples in scanned], axis=1)
+    names = tuple(name for name, *_ in stamps)
+    parts = np.stack(masks) if masks else None
+    return ShardIndex(source, names, counts, offsets, sizes, labels, tuple(bad), classes=classes, masks=parts)
 
 
 def _say_doubt(scanned: list[TarSamples]) -> None:
@@ -221,7 +233,14 @@ def _from_index(source: ShardSource, split: str, stamps: Stamps, reading: _Readi
     if not source.remote:
         _compare(source, described, stamps, reading.skip)
     counts = np.array([shard.samples for shard in described.shards], dtype=np.int64)
-    offsets, sizes, labels = described.table
+    offsets, sizes, labels = described.table[:3]
+    masks = described.table[3:] if len(described.table) > 3 else None
+    if (masks is not None) != reading.masks:
+        has, says = ("masks", "classes") if masks is not None else ("classes", "masks")
+        raise DataError(
+            f"{source.where(INDEX)}: labels are {has}, data.labels={says}; choose other data, or write the index again "
+            f"with `intvit shards index DIR{' --masks' if reading.masks else ''}`"
+        )
     if folder.classes and len(labels) and labels.max() >= len(folder.classes):
         raise DataError(
             f"{source.where(INDEX)}: names {len(folder.classes)} classes, but a label is {labels.max()}; name all with "
@@ -233,7 +252,7 @@ def _from_index(source: ShardSource, split: str, stamps: Stamps, reading: _Readi
         key = key_of(Path(source.root) / names[0], int(offsets[0]))  # an index holds no keys: one stands for all
         if reason := not_imagenets(key.rpartition("/")[0], int(labels[0])):
             raise DataError(f"{source.where(names[0])}, sample '{key}': {reason}")
-    index = ShardIndex(source, names, counts, offsets, sizes, labels, (), folder.shuffled, folder.classes)
+    index = ShardIndex(source, names, counts, offsets, sizes, labels, (), folder.shuffled, folder.classes, masks)
     outside = np.flatnonzero(labels >= reading.num_classes).tolist()
     if not len(outside):
         return index

@@ -22,6 +22,7 @@ from intvit.photo_folders import ENDINGS, is_hidden_path
 
 IMAGE_SUFFIXES = tuple(ending[1:] for ending in ENDINGS)
 LABEL_SUFFIXES = ("cls", "txt", "json")
+MASK_SUFFIX = "seg.png"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class BadSample:
 class TarSamples:
     """Good samples of a shard in order, keys beside int64 rows of (offset, size, label), and what is bad in it.
 
+    masks: offset and size of each one's, where these are the labels; the label in a row is then 0.
+
     where: the shard for messages; names: number of a row -> name of its class, whose label is -1 until all names are
     known.
     """
@@ -47,6 +50,7 @@ class TarSamples:
     where: str
     keys: list[str] = field(default_factory=list)
     rows: list[tuple[int, int, int]] = field(default_factory=list)
+    masks: list[tuple[int, int]] | None = None
     names: dict[int, str] = field(default_factory=dict)
     bad: list[BadSample] = field(default_factory=list)
 
@@ -56,8 +60,11 @@ class TarSamples:
         return len(self.names) == len(self.rows)
 
     def table(self) -> np.ndarray:
-        """int64 (3, samples): offsets, sizes and labels."""
-        return np.array(self.rows, dtype=np.int64).reshape(-1, 3).T
+        """int64 (3, samples): offsets, sizes and labels; with masks (5, samples): their offsets and sizes, too."""
+        table = np.array(self.rows, dtype=np.int64).reshape(-1, 3)
+        if self.masks is not None:
+            table = np.concatenate((table, np.array(self.masks, dtype=np.int64).reshape(-1, 2)), axis=1)
+        return table.T
 
 
 def take_out_names(shards: Sequence[TarSamples]) -> list[BadSample]:
@@ -98,12 +105,14 @@ def number_names(shards: Sequence[TarSamples], labels: Mapping[str, int]) -> Non
             samples.rows[row] = offset, size, labels[name]
 
 
-def scan(path: Path, where: str, num_classes: int | None, label_field: str | None = None) -> TarSamples:
+def scan(
+    path: Path, where: str, num_classes: int | None, label_field: str | None = None, *, masks: bool = False
+) -> TarSamples:
     """All samples of the shard at `path`, called `where` in messages; labels below `num_classes` where it is given.
 
-    label_field: of the samples' .json, which holds the label; see `labels.find_label`.
+    label_field: of the samples' .json, which holds the label; see `labels.find_label`. masks: the labels are masks.
     """
-    samples = TarSamples(where)
+    samples = TarSamples(where, masks=[] if masks else None)
     try:
         with open(path, "rb") as file:
             for sample in walk(path):
@@ -112,7 +121,9 @@ def scan(path: Path, where: str, num_classes: int | None, label_field: str | Non
                 files = ", ".join(f".{suffix}" for suffix in sample if not suffix.startswith("__"))
                 try:
                     texts = _texts(file, sample, LABEL_SUFFIXES if label_field is None else ("json",))
-                    label = find_label(key, texts, files, label_field)
+                    label = 0 if masks else find_label(key, texts, files, label_field)
+                    if masks and MASK_SUFFIX not in sample:
+                        raise ValueError(f"has no mask (.{MASK_SUFFIX}), only {files}; {SIDE_BY_SIDE}")
                     if isinstance(label, int) and (problem := outside(label, num_classes)):
                         raise ValueError(problem)
                     if image is None:
@@ -125,6 +136,8 @@ def scan(path: Path, where: str, num_classes: int | None, label_field: str | Non
                     label = -1
                 samples.keys.append(key)
                 samples.rows.append((image.offset_data, image.size, label))
+                if samples.masks is not None:
+                    samples.masks.append((sample[MASK_SUFFIX].offset_data, sample[MASK_SUFFIX].size))
     except (tarfile.TarError, OSError, ValueError) as error:
         reason = f"broken shard ({error.args[0] if error.args else error}); write it again"
         samples.bad.append(BadSample(where, "", reason))

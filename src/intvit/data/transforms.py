@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 
 from intvit.data.config import DataConfig
 from intvit.data.decoding import Box, decode_crop
-from intvit.photos import decode, fit
+from intvit.photos import decode, fit, resized
 
 Transform = Callable[[bytes], torch.Tensor]  # encoded image -> uint8 (3, H, W); raises BrokenImage
 
@@ -43,6 +43,27 @@ class EvalTransform:
     def of_image(self, image: Image.Image) -> torch.Tensor:
         """RGB image -> uint8 (3, H, W)."""
         return _channels_first(fit(image, *self.image_size, self.crop_pct, self.interpolation, self.max_pixels))
+
+
+@dataclass(frozen=True)
+class WholeTransform:
+    """Encoded image -> uint8 (3, H, W): all of it, its sides resized each by itself."""
+
+    image_size: tuple[int, int]
+    interpolation: str
+    max_pixels: int
+
+    @classmethod
+    def of(cls, config: DataConfig) -> WholeTransform:
+        """That of a config."""
+        return cls(config.image_size, config.interpolation, config.max_pixels)
+
+    def __call__(self, data: bytes) -> torch.Tensor:
+        return self.of_image(decode(data, self.max_pixels))
+
+    def of_image(self, image: Image.Image) -> torch.Tensor:
+        """RGB image -> uint8 (3, H, W)."""
+        return _channels_first(resized(image, *self.image_size, self.interpolation))
 
 
 class TrainTransform:
@@ -115,8 +136,21 @@ def timm_transform(config: DataConfig) -> Any:
     return create_transform(config.image_size, is_training=True, mean=mean, normalize=False, **changes)
 
 
-def eval_transform(config: DataConfig) -> EvalTransform:
-    """Evaluation transform of a config."""
+def color_jitter(amount: float) -> Callable[[Image.Image], Image.Image]:
+    """Random brightness, contrast and saturation, each up to 1 +- amount, in random order; draws from torch."""
+    from intvit.torchvision_fix import ensure_torchvision
+
+    ensure_torchvision()
+    from torchvision.transforms import ColorJitter
+
+    jitter: Callable[[Image.Image], Image.Image] = ColorJitter(amount, amount, amount)
+    return jitter
+
+
+def eval_transform(config: DataConfig) -> EvalTransform | WholeTransform:
+    """Evaluation transform of a config; of photos that are seen in windows, of the one in the middle."""
+    if config.fit == "whole":
+        return WholeTransform.of(config)
     upright = config.orientation == "apply"
     return EvalTransform(config.image_size, config.crop_pct, config.interpolation, config.max_pixels, upright)
 

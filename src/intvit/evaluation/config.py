@@ -38,6 +38,8 @@ class EvaluateConfig(TypedConfig):
     runtimes: list[str]
     limit: Annotated[int, Field(ge=1, description="null for all images")] | None
     device: str
+    dense_scores: bool  # of labels for each pixel: the scores behind them, too, through every runtime's trace
+    overlays: Annotated[int, Field(ge=0)]  # of labels for each pixel: so many photos on a page
     export: ExportConfig
     evaluation: EvaluationConfig
     data: dict[str, Any]

@@ -14,6 +14,7 @@ from intvit.errors import IntVitError
 from intvit.evaluation.compare import compare
 from intvit.evaluation.config import EvaluateConfig
 from intvit.evaluation.evaluated import exported_checkpoint
+from intvit.evaluation.executors import traced_scores
 from intvit.evaluation.report import weight_bytes
 from intvit.runtime import load_runtime
 
@@ -21,7 +22,7 @@ from intvit.runtime import load_runtime
 def evaluate(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     """Evaluate as `config` (composed from conf/evaluate.yaml) says; returns what evaluation.json holds.
 
-    Raises MismatchError, after the table and the file are out, when an integer score differs anywhere.
+    Raises MismatchError, after the table and the file are out, when an integer differs anywhere.
     """
     typed = build(EvaluateConfig, plain(config))
     if (typed.ckpt is None) == (typed.integer is None):
@@ -46,6 +47,8 @@ def evaluate(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
             runtime.to(device)
         evaluated.executors[name], evaluated.traces[name] = runtime, runtime.trace
         evaluated.sizes[name] = weight_bytes(evaluated.folder)
+        if evaluated.task.dense:
+            evaluated.dense[name] = traced_scores(evaluated.program, runtime)
     return compare(evaluated, typed)
 
 

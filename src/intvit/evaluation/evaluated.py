@@ -20,14 +20,15 @@ from intvit.evaluation.differences import Trace
 from intvit.evaluation.engine import Executor
 from intvit.photo_folders import WANTED
 from intvit.program import Program, load_checkpoint
+from intvit.tasks import Task, task_of
 
 
 @dataclass
 class EvaluatedProgram:
     """A program in its folder, its data, and by name the executors to compare, their operator traces and model bytes.
 
-    figures: the file that the figures go to; agreement_with: the executor whose best classes all others are compared
-    with.
+    figures: the file that the figures go to; agreement_with: the executor whose answers all others are compared with;
+    dense: by name, executors of the scores behind a label for each pixel.
     """
 
     program: Program
@@ -38,6 +39,12 @@ class EvaluatedProgram:
     traces: dict[str, Trace] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     agreement_with: str | None = None
+    dense: dict[str, Executor] = field(default_factory=dict)
+
+    @property
+    def task(self) -> Task:
+        """That of the program."""
+        return task_of(self.program)
 
 
 def exported_checkpoint(config: EvaluateConfig) -> EvaluatedProgram:
@@ -72,7 +79,10 @@ def choose_data(recorded: Mapping[str, Any], wanted: Mapping[str, Any], program:
     if "name" not in wanted and not recorded:
         raise IntVitError("the checkpoint does not say which data it was trained on: choose with data=NAME")
     # A program does not record what is no part of an experiment: where and how images are read.
-    reading = {key: preset_values("data", "base")[key] for key in DATA_NOT_IDENTITY}
+    usual = {**preset_values("data", "base")}
+    if recorded.get("labels") == "masks":
+        usual |= preset_values("data", "masks")
+    reading = {key: usual[key] for key in DATA_NOT_IDENTITY}
     values = {**wanted} if "name" in wanted else {**reading, **YOUNGER["data"], **recorded, **changes}
     _, height, width = program.values[program.input].shape
     values.update(image_size=[height, width], patch_size=None)
@@ -81,7 +91,7 @@ def choose_data(recorded: Mapping[str, Any], wanted: Mapping[str, Any], program:
         raise IntVitError(f"data={data.name}: data.root is not set; {WANTED}")
     if "cache" not in changes:
         data = without_absent_cache(data)
-    classes = program.values[program.output].shape[0]
+    classes = program.num_classes
     if data.num_classes != classes:
         raise IntVitError(
             f"data={data.name} has {data.num_classes} classes, the model {classes}: choose the data it was trained for"

@@ -18,10 +18,11 @@ from intvit.data.classes import class_names
 from intvit.errors import IntVitError
 from intvit.evaluation.config import EVALUATION, EvaluateConfig
 from intvit.evaluation.evaluated import EvaluatedProgram, choose_data, writable
-from intvit.evaluation.executors import float_executor, integer_executor
+from intvit.evaluation.executors import dense_executor, float_executor, integer_executor
 from intvit.export.record import record
 from intvit.program import load_checkpoint, save_checkpoint
 from intvit.quant import set_mode, trace
+from intvit.tasks import task_named
 from intvit.training.restore import restore_run
 
 
@@ -53,6 +54,10 @@ def exported_run(config: EvaluateConfig, device: torch.device) -> EvaluatedProgr
     evaluated.sizes.update(float=parameters, qat=parameters)
     evaluated.executors["float"] = float_executor(model)
     evaluated.executors["qat"] = integer_executor(model)
+    if evaluated.task.dense:
+        evaluated.dense["qat"] = dense_executor(model)
+    if evaluated.task.compares_float:
+        evaluated.agreement_with = "float"
     if teacher is not None:
         evaluated.executors["teacher"] = float_executor(teacher.to(device))
         evaluated.agreement_with = "teacher"
@@ -76,7 +81,7 @@ def _provenance(folder: Path, state: Mapping[str, Any]) -> dict[str, Any]:
     measured = {mode: summary.get(mode) for mode in ("float", "integer")}
     if summary.get("steps", state["step"]) != state["step"]:  # of another moment of the run
         here = [entry for entry in state["history"] if entry["step"] == state["step"]]
-        figures = ("top1", "top5", "agreement")
+        figures = (*task_named(values["task"]["name"]).figures, "agreement")
         measured = {entry["mode"]: {key: entry[key] for key in figures if key in entry} for entry in here}
     return {
         "intvit": __version__,

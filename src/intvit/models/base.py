@@ -16,7 +16,7 @@ from intvit.quant.control import move_ranges, quant_layers
 from intvit.quant.derivation import Derivations, without_hooks
 from intvit.quant.derivation_graph import DerivationGraph
 from intvit.quant.layer import LEARNED_STEP
-from intvit.quant.layers import Features, Scores
+from intvit.quant.layers import Features, MaskScores, Scores
 from intvit.quant.layers.dense import labels
 from intvit.quant.tensor import AnyTensor, QTensor, Symbol
 
@@ -51,7 +51,7 @@ class ImageModel(nn.Module):
         self.valid: Tensor | None = None  # 0-d bool: whether all scales of the last step were in their proven ranges
 
     @property
-    def scores_layer(self) -> Scores | Features:
+    def scores_layer(self) -> Scores | MaskScores | Features:
         """The classifier, a dense one, or what makes an output of features."""
         raise NotImplementedError
 

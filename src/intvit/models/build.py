@@ -50,6 +50,7 @@ def create_model(
     head: str = "keep",
     resample: bool = False,
     pretrained: bool = False,
+    dense: str | None = None,
     **size: Any,
 ) -> ImageModel:
     """A model in eval and float mode: uint8 images (B, C, H, W), 0..255, not normalized -> logits float32 (B, classes).
@@ -61,7 +62,8 @@ def create_model(
     of these is timm's for a name of timm's, else 224 pixels, 1000 classes and ImageNet's mean and std. patch_size: None
     for the model's own. weights: a file or the folder of a run, as docs/weights.md lists them. weights_key,
     weights_prefix, head, resample: which part of it, a new classifier, another image size; see `load_weights`.
-    pretrained: timm's weights, downloaded. Without either the weights are random. size: fields of the model's size that
+    pretrained: timm's weights, downloaded. Without either the weights are random. dense: `linear` or `multi` for a head
+    that scores every pixel, logits (B, classes, H, W); see docs/segmentation.md. size: fields of the model's size that
     are to be others, such as width, depth and heads.
 
     Raises IntVitError for an unknown name, preset or keyword, a size that makes no sense, an image size that patches do
@@ -80,6 +82,7 @@ def create_model(
         mean=usual.photos.mean if mean is None else mean,
         std=usual.photos.std if std is None else std,
         quant=integer_config(quant),
+        dense=dense,
         **size,
     )
     assert isinstance(model, ImageModel)

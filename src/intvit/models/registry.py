@@ -51,13 +51,15 @@ def create_model(
     std: Sequence[float],
     quant: QuantConfig,
     drop_path: float = 0.0,
+    dense: str | None = None,
     **size: Any,
 ) -> nn.Module:
     """Build `name`, one of MODELS or timm's name of another, with random weights, in float mode.
 
     patch_size None takes the model's own. `size` overrides fields of the model's size, such as width, depth or heads
-    (reduced models of tests). Raises IntVitError for an unknown name or field, a size that makes no sense, and an image
-    size that the patch does not divide.
+    (reduced models of tests). dense: a head for every pixel, linear or multi, see `intvit.models.dense`. Raises
+    IntVitError for an unknown name or field, a size that makes no sense, and an image size that the patch does not
+    divide.
     """
     usual: Any = size_named(name)
     fields = {field.name: field for field in dataclasses.fields(usual) if field.name != "timm"}
@@ -78,6 +80,7 @@ def create_model(
         std=std,
         quant=quant,
         drop_path=drop_path,
+        dense=dense,
     )
 
 

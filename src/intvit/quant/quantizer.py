@@ -180,6 +180,12 @@ class Quantizer(Layer):
         if magnitudes is not None:
             self.observed.append(Observed(magnitudes, self._scale, table))
 
+    def join_observed(self, since: int) -> None:
+        """Make one batch of what was kept after the first `since`: outputs of several layers of one range."""
+        if parts := self.observed[since:]:
+            largest = torch.stack([part.magnitudes for part in parts]).amax(0)
+            self.observed[since:] = [Observed(largest, self._scale, None)]
+
     # ---------------------------------------------------------------- requantization
 
     def record(self, x: Symbol) -> Symbol:

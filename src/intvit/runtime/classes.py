@@ -50,6 +50,10 @@ def run(
     [3, 3]
     """
     top, program = whole_number("top", top), as_program(source)
+    if program.form != "scores":
+        raise IntVitError(
+            "the program gives a label for each pixel: `intvit run` draws them, intvit.load(...)(images) gives them"
+        )
     execute = load_runtime(program, runtime)
     if is_array(images):
         return _classified(program, execute, [("", read_images(program, images))], top, skip_broken)

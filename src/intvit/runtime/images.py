@@ -13,7 +13,7 @@ from PIL import Image
 
 from intvit.arguments import as_array, as_path, described, is_array
 from intvit.errors import IntVitError
-from intvit.photos import MAX_PIXELS, decode, fit, is_turned
+from intvit.photos import MAX_PIXELS, decode, fit, is_turned, resized
 from intvit.program import Program
 from intvit.runtime import check_images
 
@@ -26,8 +26,9 @@ def read_images(program: Program, paths: np.ndarray | Sequence[str | Path]) -> n
     """uint8 [B, C, H, W] of the program's size, in the order of `paths`; an array, numpy or torch, is taken as it is.
 
     A `.npy` file holds uint8 [C, H, W] or [B, C, H, W] and is taken as it is; any other file is a photo, which goes
-    through the evaluation transform (shorter side to size / crop_pct, center crop; turned upright or as the sensor lay)
-    that the checkpoint's provenance records, or the one of ImageNet's models. Raises IntVitError, naming the file.
+    through the evaluation transform (shorter side to size / crop_pct, center crop, or resized as a whole; turned
+    upright or as the sensor lay) that the checkpoint's provenance records, or the one of ImageNet's models. Raises
+    IntVitError, naming the file.
     """
     if is_array(paths):
         array = as_array("images", paths)
@@ -72,16 +73,20 @@ def _photo(path: Path, program: Program) -> np.ndarray:
     channels, height, width = program.values[program.input].shape
     if channels not in MODES:
         raise IntVitError(f"the program's images have {channels} channels; photos have 1 or 3")
-    crop_pct, interpolation = _evaluation(program)
+    crop_pct, interpolation = evaluation(program)
+    whole = recorded(program).get("fit") == "whole"
     data, upright = path.read_bytes(), _upright(program)
     if not upright and is_turned(data, MAX_PIXELS):
         log.warning("%s: its orientation mark is ignored, as where the model was evaluated (data.orientation)", path)
     photo = decode(data, MAX_PIXELS, upright).convert(MODES[channels])
-    pixels = fit(photo, height, width, crop_pct, interpolation, MAX_PIXELS)
+    if whole:
+        pixels = resized(photo, height, width, interpolation)
+    else:
+        pixels = fit(photo, height, width, crop_pct, interpolation, MAX_PIXELS)
     return pixels.reshape(1, height, width, channels).transpose(0, 3, 1, 2)
 
 
-def _recorded(program: Program) -> dict[str, Any]:
+def recorded(program: Program) -> dict[str, Any]:
     """What the provenance says of the data that the model was evaluated on; nothing, where it says nothing."""
     values: Any = program.provenance
     for key in ("config", "data"):
@@ -91,12 +96,12 @@ def _recorded(program: Program) -> dict[str, Any]:
 
 def _upright(program: Program) -> bool:
     """Whether photos are turned by their camera's orientation mark, as data.orientation said where it was evaluated."""
-    return bool(_recorded(program).get("orientation") == "apply")
+    return bool(recorded(program).get("orientation") == "apply")
 
 
-def _evaluation(program: Program) -> tuple[float, str]:
+def evaluation(program: Program) -> tuple[float, str]:
     """Share of the shorter side that the crop keeps, and interpolation; DeiT's where the provenance has none."""
-    values = _recorded(program)
+    values = recorded(program)
     crop, name = values.get("crop_pct", 0.875), values.get("interpolation", "bicubic")
     known = [interpolation.name.lower() for interpolation in Image.Resampling]
     if not isinstance(crop, int | float) or not 0.05 <= crop <= 1 or name not in known:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from intvit.analysis.analyzed_model import BATCH, AnalyzedModel, joined
 from intvit.analysis.distances import divergence
+from intvit.errors import IntVitError
 from intvit.export.record import record
 from intvit.program import Program
 from intvit.quant import QuantConfig, set_mode
@@ -91,6 +92,11 @@ class Evaluator:
     """Measures candidates on `images`, uint8 (N, C, H, W)."""
 
     def __init__(self, analyzed: AnalyzedModel, images: Tensor, *, prove: bool) -> None:
+        if analyzed.config.dense is not None:
+            raise IntVitError(
+                "the search compares scores of whole images, and this model labels pixels; `intvit analyze model` "
+                "tells what each layer's choices cost it"
+            )
         self.analyzed, self.images, self.prove = analyzed, images, prove
         set_mode(analyzed.model, "float")
         with torch.no_grad():

@@ -16,7 +16,7 @@ from intvit.errors import IntVitError
 from intvit.files import write_text
 from intvit.training.run_folder import SUMMARY
 
-FIGURES = ("float/top1", "integer/top1", "integer/agreement")
+FIGURES = ("float/top1", "integer/top1", "float/miou", "integer/miou", "integer/agreement")
 
 
 def results(folders: Sequence[Path]) -> list[dict[str, Any]]:

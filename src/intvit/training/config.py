@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
@@ -18,6 +18,8 @@ from intvit.config.values import Count, Sides, TypedConfig, build
 from intvit.data.config import DataConfig
 from intvit.errors import IntVitError
 from intvit.quant.config import QuantConfig
+from intvit.tasks import task_named
+from intvit.tasks.config import TaskConfig
 from intvit.training.schedule import ScheduleConfig
 
 
@@ -38,6 +40,7 @@ class ModelConfig(TypedConfig):
     weights_prefix: str | None
     head: Literal["keep", "fresh"]
     resample: bool
+    dense: Literal["linear", "multi", "mask"] | None  # head for every pixel; null: scores of the whole image
     # Reduced models of tests; null takes the architecture's own.
     width: Count | None = None
     depth: Count | None = None
@@ -144,15 +147,19 @@ class CallbacksConfig(TypedConfig):
     progress: Literal["auto", "bar", "lines", "none"]
     others: dict[str, dict[str, Any]]  # any of Lightning's or one's own: name -> _target_
 
-    def watched(self, quantized: bool) -> tuple[str, str] | None:
-        """Mode and figure of a validation that `best` names; None where nothing is kept."""
+    def watched(self, quantized: bool, figures: Sequence[str]) -> tuple[str, str] | None:
+        """Mode and figure of a validation that `best` names; None where nothing is kept.
+
+        figures: those of the task, the one of `auto` first.
+        """
         if self.best is None:
             return None
-        name = ("integer/top1" if quantized else "float/top1") if self.best == "auto" else self.best
+        name = f"{'integer' if quantized else 'float'}/{figures[0]}" if self.best == "auto" else self.best
         mode, _, figure = name.partition("/")
-        if mode not in ("float", "integer") or figure not in ("top1", "top5", "agreement"):
+        if mode not in ("float", "integer") or figure not in (*figures, "agreement"):
             raise IntVitError(
-                f"callbacks.best={self.best}: expected auto, null or float/ or integer/ with top1, top5 or agreement"
+                f"callbacks.best={self.best}: expected auto, null or float/ or integer/ with {', '.join(figures)} or "
+                "agreement"
             )
         return mode, figure
 
@@ -188,6 +195,7 @@ TAKEN = {
 class TrainConfig(TypedConfig):
     """The whole of a composed train.yaml."""
 
+    task: TaskConfig
     model: ModelConfig
     quant: QuantConfig
     data: DataConfig
@@ -212,6 +220,14 @@ class TrainConfig(TypedConfig):
                 f"model.image_size={sides_text(self.model.image_size)} but "
                 f"data.image_size={sides_text(self.data.image_size)}: "
                 "set data.image_size alone"
+            )
+        if self.model.dense != self.task.head:
+            raise IntVitError(f"model.dense={self.model.dense} but task.head={self.task.head}: set task.head alone")
+        wanted = task_named(self.task.name).labels
+        if self.data.labels != wanted:
+            raise IntVitError(
+                f"task={self.task.name} learns from {wanted}, and data={self.data.name} has data.labels="
+                f"{self.data.labels}: choose data and task that fit, such as task=segmentation data=camvid"
             )
 
 

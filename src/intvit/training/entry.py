@@ -22,6 +22,7 @@ from intvit.data.shards import open_split
 from intvit.errors import IntVitError
 from intvit.files import write_json
 from intvit.models.base import ImageModel
+from intvit.tasks import Task, task_named
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training import ranks, run_folder
 from intvit.training.checkpoints import Interruption
@@ -42,8 +43,9 @@ from intvit.data.data_module import ShardDataModule  # noqa: E402
 def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
     """Train as `config` (composed from conf/train.yaml) says, in the run folder `folder`; returns the summary.
 
-    The summary has `float` and `integer` (null without quantization) with top1 and top5 in percent over the whole
-    validation set, or over what trainer.limit_val_batches leaves of it. A run that has ended returns its summary again.
+    The summary has `float` and `integer` (null without quantization) with the task's figures, such as top1 and top5, in
+    percent over the whole validation set, or over what trainer.limit_val_batches leaves of it. A run that has ended
+    returns its summary again.
     Raises an IntVitError or another ValueError of one line for anything that the user can put right, before the folder
     holds anything of the run.
     """
@@ -54,7 +56,7 @@ def train(config: DictConfig | Mapping[str, Any], folder: str | Path) -> dict[st
     start = run_folder.prepare(folder, values, typed.ckpt, typed.fresh)
     if start.summary is not None:
         _say(f"{folder} holds this run, finished; fresh=true starts it over")
-        _report(folder, start.summary)
+        _report(folder, start.summary, task_named(typed.task.name))
         return start.summary
     _quiet()
     pl.seed_everything(typed.seed, verbose=False)
@@ -201,7 +203,7 @@ def _finish(
         for logger in trainer.loggers:
             logger.log_metrics({f"final/{key}": value for key, value in _figures(summary)}, trainer.global_step)
             logger.save()
-        _report(folder, summary)
+        _report(folder, summary, module.task)
     return summary
 
 
@@ -213,11 +215,12 @@ def _figures(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     yield "seconds", summary["seconds"]
 
 
-def _report(folder: Path, summary: Mapping[str, Any]) -> None:
+def _report(folder: Path, summary: Mapping[str, Any], task: Task) -> None:
     for mode in ("float", "integer"):
         if (measured := summary.get(mode)) is not None:
             agreement = f", agreement with the teacher {measured['agreement']:.2f} %" if "agreement" in measured else ""
-            _say(f"{mode:>8}: top-1 {measured['top1']:.2f} %, top-5 {measured['top5']:.2f} %{agreement}")
+            figures = ", ".join(f"{title} {measured[key]:.2f} %" for key, title in task.figures.items())
+            _say(f"{mode:>8}: {figures}{agreement}")
     _say(f"{summary['steps']} steps, {summary['seconds']:.0f} s; next: python evaluate.py ckpt={folder}")
 
 

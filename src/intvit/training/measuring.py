@@ -21,10 +21,11 @@ from intvit.errors import IntVitError
 from intvit.models.base import ImageModel
 from intvit.progress import Heartbeat
 from intvit.quant import set_mode
+from intvit.tasks import task_named
+from intvit.tasks.confusion import Confusion, send_picture
+from intvit.tasks.task import Metric
 from intvit.torchvision_fix import ensure_torchvision
-from intvit.training.accuracy import Accuracy
 from intvit.training.config import TrainConfig
-from intvit.training.confusion import Confusion, send_picture
 from intvit.training.finite import NotFinite, where_it_began
 from intvit.training.restore import build_teacher
 from intvit.training.timeline import PhaseSteps
@@ -32,8 +33,9 @@ from intvit.training.timeline import PhaseSteps
 ensure_torchvision()
 
 import pytorch_lightning as pl  # noqa: E402
+from lightning_utilities.core.apply_func import apply_to_collection  # noqa: E402
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, Any]  # labels are the task's
 DIVERGED = 50.0  # percent: an integer model that is right, or of one mind with float, less often is another model
 
 
@@ -58,7 +60,8 @@ class MeasuringModule(pl.LightningModule):
         self.before_qat: dict[str, Any] | None = None
         self.final_mode: str | None = None
         self.final: dict[str, dict[str, float]] = {}
-        self._accuracy = Accuracy()
+        self.task = task_named(config.task.name)
+        self._metric = self._new_metric()
         self._images: Tensor | None = None  # of the last step, to find out where it went wrong
         self._warned = False
         self._confusion: Confusion | None = None  # in the final evaluation, where a logger shows pictures
@@ -111,16 +114,19 @@ class MeasuringModule(pl.LightningModule):
 
     @torch.no_grad()
     def measure(self, mode: str) -> dict[str, float]:
-        """Accuracy in one mode over the images of a validation, outside Lightning's own."""
+        """What the task measures in one mode over the images of a validation, outside Lightning's own."""
         self.model.eval()
         set_mode(self.model, mode)
-        accuracy, loader = Accuracy(self.device), self._data().val_dataloader()
+        metric, loader = self._new_metric(), self._data().val_dataloader()
         batches = self.config.trainer.batches(len(loader), "val")
         heartbeat = Heartbeat(self.print, f"validation before QAT, {mode}", "batch", batches)
         for number, (images, labels) in enumerate(itertools.islice(loader, batches)):
             heartbeat.beat(number, images=len(images))
-            self._count(accuracy, images.to(self.device), labels.to(self.device))
-        return self._percentages(accuracy)
+            self._count(metric, images.to(self.device), apply_to_collection(labels, Tensor, Tensor.to, self.device))
+        return self._percentages(metric)
+
+    def _new_metric(self) -> Metric:
+        return self.task.metric(self.config.model.num_classes, self.device)
 
     @property
     def _ranks(self) -> int:
@@ -137,7 +143,7 @@ class MeasuringModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """In the final evaluation, choose the mode and make up for phases that no training step entered."""
-        self._accuracy = Accuracy(self.device)
+        self._metric = self._new_metric()
         if self.final_mode is None:
             return
         if self.final_mode == "integer" and not self.calibrated:
@@ -148,29 +154,29 @@ class MeasuringModule(pl.LightningModule):
             self._confusion = Confusion(self.config.model.num_classes, self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count right answers in the mode of the phase."""
-        self._count(self._accuracy, *batch)
+        """Count answers in the mode of the phase."""
+        self._count(self._metric, *batch)
 
-    def _count(self, accuracy: Accuracy, images: Tensor, labels: Tensor) -> None:
+    def _count(self, metric: Metric, images: Tensor, labels: Any) -> None:
         with self.scales_of_training():
             scores = self.model(images)
-        accuracy.add(scores, labels, self._teacher_logits(images))
+        metric.add(scores, labels, self._teacher_logits(images))
         if self._confusion is not None:
-            self._confusion.add(scores, labels)
+            self._confusion.add(*self.task.answers(scores, labels))
         self._images = images
 
-    def _percentages(self, accuracy: Accuracy) -> dict[str, float]:
+    def _percentages(self, metric: Metric) -> dict[str, float]:
         """Raises NotFinite where an image has a score that is not finite: nothing is measured then."""
-        measured = accuracy.percentages(self._gather)
-        if accuracy.broken:
+        measured = metric.percentages(self._gather)
+        if metric.broken:
             assert self._images is not None
             place = where_it_began(self.model, self._images)
-            self.refuse(self.global_step, f"{accuracy.broken} validation images have no finite score, first {place}")
+            self.refuse(self.global_step, f"{metric.broken} validation images have no finite score, first {place}")
         return measured
 
     def on_validation_epoch_end(self) -> None:
-        """Log the percentages over all ranks: top1, top5, and agreement with the teacher where there is one."""
-        measured = self._percentages(self._accuracy)
+        """Log the percentages over all ranks, and agreement with the teacher where there is one."""
+        measured = self._percentages(self._metric)
         if self.trainer.sanity_checking:
             return  # some batches before training are no measurement
         phase = self.phase
@@ -190,13 +196,14 @@ class MeasuringModule(pl.LightningModule):
         """Once, where the integer model has little to do with the float one any more."""
         if mode != "integer" or self._warned:
             return
-        floats = [entry["top1"] for entry in self.history if entry["mode"] == "float"]
+        figure, title = next(iter(self.task.figures.items()))
+        floats = [entry[figure] for entry in self.history if entry["mode"] == "float"]
         if self.before_qat is not None:
-            floats.append(self.before_qat["float"]["top1"])
-        kept = measured.get("agreement", 100.0 * measured["top1"] / floats[-1] if floats and floats[-1] else 100.0)
+            floats.append(self.before_qat["float"][figure])
+        kept = measured.get("agreement", 100.0 * measured[figure] / floats[-1] if floats and floats[-1] else 100.0)
         if kept < DIVERGED:
             self._warned = True
-            key = "agreement with the teacher" if "agreement" in measured else "of the float model's top-1 is left"
+            key = "agreement with the teacher" if "agreement" in measured else f"of the float model's {title} is left"
             name = self.phase.name if self.phase else "qat"
             self.print(f"warning: QAT diverges: {kept:.1f} % {key}; a smaller schedule.{name}.lr keeps it nearer")
 

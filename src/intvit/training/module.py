@@ -24,7 +24,6 @@ from intvit.quant.observer import all_reduce
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training.config import TrainConfig
 from intvit.training.finite import FiniteWatch, all_finite, where_it_began
-from intvit.training.losses import TrainingTask
 from intvit.training.measuring import Batch, MeasuringModule
 from intvit.training.optimizer import set_rates
 from intvit.training.restore import build_teacher
@@ -44,7 +43,9 @@ class TrainingModule(MeasuringModule):
         super().__init__(model, config)
         self.optimizer = optimizer
         self.timeline = timeline
-        self.task = TrainingTask(config.schedule.loss, config.model.num_classes, config.model.mean, config.model.std)
+        model_config = config.model
+        form = model_config.num_classes, model_config.mean, model_config.std
+        self.loss = self.task.loss(config.schedule.loss, *form)
         self.seconds = 0.0
         self.classes: list[str] = []
         self._started = time.monotonic()
@@ -80,8 +81,9 @@ class TrainingModule(MeasuringModule):
             self.calibrate()
             if self.config.schedule.calibrate is not None and self.config.schedule.calibrate.measure:
                 self.before_qat = {"float": self.measure("float"), "integer": self.measure("integer")}
-                values = ", ".join(f"{mode} {measured['top1']:.2f} %" for mode, measured in self.before_qat.items())
-                self.print(f"before QAT: top-1 {values}")
+                key, title = next(iter(self.task.figures.items()))
+                values = ", ".join(f"{mode} {measured[key]:.2f} %" for mode, measured in self.before_qat.items())
+                self.print(f"before QAT: {title} {values}")
         self._take_up(phase)
         self.model.train()
 
@@ -110,7 +112,7 @@ class TrainingModule(MeasuringModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        images, targets = self.task.change(*batch)
+        images, targets = self.loss.change(*batch)
         with self.scales_of_training():
             loss = self._loss(images, targets)
         if self.phase is not None and self.phase.mode == "float":
@@ -165,13 +167,13 @@ class TrainingModule(MeasuringModule):
                 self.model.check_scales()
 
     def _loss(self, images: Tensor, targets: Tensor) -> Tensor:
-        if not (self._teacher and self.task.uses_features):
-            return self.task.loss(self.model(images), targets, self._teacher_logits(images))
+        if not (self._teacher and self.loss.uses_features):
+            return self.loss.loss(self.model(images), targets, self._teacher_logits(images))
         with norm_outputs(self._teacher[0]) as aims:
             teacher_logits = self._teacher_logits(images)
         with norm_outputs(self.model) as outputs:
             logits = self.model(images)
-        return self.task.loss(logits, targets, teacher_logits, feature_error(outputs, aims))
+        return self.loss.loss(logits, targets, teacher_logits, feature_error(outputs, aims))
 
     # ---------------------------------------------------------------- checkpoints
 

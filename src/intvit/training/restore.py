@@ -31,6 +31,7 @@ def build_model(config: ModelConfig, quant: QuantConfig, *, load: bool = True) -
         std=config.std,
         quant=quant,
         drop_path=config.drop_path,
+        dense=config.dense,
         **config.size(),
     )
     if load and config.pretrained:

@@ -24,7 +24,17 @@ from intvit.files import write_text
 
 METRICS = "metrics.csv"
 SUMMARY = "summary.json"
-OWN = (CONFIG, METRICS, SUMMARY, "checkpoints", "integer", "evaluation.json", "integer.evaluation.json", "integer.onnx")
+OWN = (
+    CONFIG,
+    METRICS,
+    SUMMARY,
+    "checkpoints",
+    "integer",
+    "evaluation.json",
+    "integer.evaluation.json",
+    "integer.onnx",
+    "overlays.png",
+)
 
 
 @dataclass(frozen=True)

@@ -121,11 +121,12 @@ class RunProgress(ProgressBar):
         done = max(1, trainer.global_step - first)
         left = timedelta(seconds=round((time.monotonic() - since) / done * (total - trainer.global_step)))
         loss = trainer.callback_metrics.get("train/loss")
+        figure, title = next(iter(module.task.figures.items()))
         agreement = f", agreement {last['agreement']:.2f} %" if "agreement" in last else ""
         return (
             f"epoch {last['epoch'] + 1}, step {trainer.global_step}/{total}, {last['phase']}: "
             f"loss {float(loss) if loss is not None else float('nan'):.3f}, "
-            f"top-1 {last['top1']:.2f} % ({last['mode']}){agreement}, {left} left"
+            f"{title} {last[figure]:.2f} % ({last['mode']}){agreement}, {left} left"
         )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

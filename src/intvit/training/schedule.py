@@ -14,7 +14,7 @@ from pydantic import Field
 
 from intvit.config.values import Count, NotNegative, Share, TypedConfig
 from intvit.errors import IntVitError
-from intvit.training.losses import LossConfig
+from intvit.tasks.loss import LossConfig
 
 # Named here, because `float` is a field in the class that uses it.
 Decay = Annotated[float, Field(gt=0, lt=1, description="null for none")]

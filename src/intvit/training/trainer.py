@@ -17,6 +17,7 @@ from hydra.errors import InstantiationException
 from intvit.config.environment import started_ranks
 from intvit.config.run_files import LAST
 from intvit.errors import IntVitError
+from intvit.tasks import task_named
 from intvit.torchvision_fix import ensure_torchvision
 from intvit.training import run_folder
 from intvit.training.averaging import PhaseAwareAveraging
@@ -129,7 +130,8 @@ def _plugins() -> list[Any]:
 def _callbacks(config: TrainConfig, folder: Path, step: int, interruption: Interruption) -> list[pl.Callback]:
     every = config.callbacks
     last = folder / LAST
-    kept = KeptCheckpoints(last.parent, every.watched(config.quant.enabled), every.keep_best, every.keep_every_epochs)
+    watched = every.watched(config.quant.enabled, tuple(task_named(config.task.name).figures))
+    kept = KeptCheckpoints(last.parent, watched, every.keep_best, every.keep_every_epochs)
     checkpoints = Checkpoints(
         last, interruption, step, every.checkpoint_every_epochs, every.checkpoint_every_steps, kept
     )

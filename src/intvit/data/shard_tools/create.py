@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -47,7 +48,7 @@ def create(
     plan = {split: divide(group, seed, shard_bytes) for split, group in images.splits.items()}
     for leftover in target.glob(".*.tar.*"):
         leftover.unlink()  # of a killed run
-    _write_missing(plan, target, workers)
+    _write_missing(plan, target, workers, images.relabel)
     splits = {}
     for split, shards in plan.items():
         written = [read_record(*_paths(target, split, number)) for number in range(len(shards))]
@@ -87,14 +88,16 @@ def _paths(target: Path, split: str, number: int) -> tuple[Path, Path]:
     return target / f"{name}.tar", target / UNFINISHED / f"{name}.json"
 
 
-def _write_missing(plan: Mapping[str, list[list[SourceImage]]], target: Path, workers: int) -> None:
+def _write_missing(
+    plan: Mapping[str, list[list[SourceImage]]], target: Path, workers: int, relabel: Sequence[int] | None
+) -> None:
     tasks = [(shard, *_paths(target, split, number)) for split in plan for number, shard in enumerate(plan[split])]
     sizes = {path: sum(image.size for image in shard) for shard, path, _ in tasks}
     missing = [task for task in tasks if read_record(*task[1:]) is None]
     processes = min(workers, len(tasks) or 1)
     with byte_progress("shards", sum(sizes.values())) as advance, ProcessPoolExecutor(processes) as pool:
         advance(sum(sizes.values()) - sum(sizes[path] for _, path, _ in missing))
-        running = {pool.submit(write_shard, *task): task[1] for task in missing}
+        running = {pool.submit(write_shard, *task, relabel): task[1] for task in missing}
         try:
             for done in as_completed(running):
                 done.result()
@@ -142,5 +145,6 @@ def _fingerprint(images: list[SourceImage]) -> str:
     """Number of images and a hash over their keys, labels and sizes."""
     digest = hashlib.sha256()
     for image in images:
-        digest.update(f"{image.key}\0{image.label}\0{image.size}\n".encode())
+        mask = "" if image.mask is None else f"\0{os.path.getsize(image.mask)}"
+        digest.update(f"{image.key}\0{image.label}\0{image.size}{mask}\n".encode())
     return f"{len(images)}/{digest.hexdigest()[:16]}"

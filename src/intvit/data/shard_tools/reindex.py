@@ -25,11 +25,14 @@ def reindex(
     workers: int,
     patterns: Sequence[str] = PATTERNS,
     label_field: str | None = None,
+    *,
+    masks: bool = False,
 ) -> dict[str, SplitIndex]:
     """Read every shard of `folder`, write its index, return it.
 
     class_names: a file with one name a line; patterns: which files are shards of train and val; label_field: of the
-    samples' .json. Labels that are names get numbers, and the index their names. Raises DataError.
+    samples' .json; masks: the labels are masks. Labels that are names get numbers, and the index their
+    names. Raises DataError.
     """
     names = {split: matching(folder, pattern) for split, pattern in zip(SPLITS, patterns, strict=True)}
     paths = [folder / name for group in names.values() for name in group]
@@ -44,7 +47,9 @@ def reindex(
         byte_progress("index", sum(path.stat().st_size for path in paths)) as advance,
         ProcessPoolExecutor(min(workers, len(paths))) as pool,
     ):
-        for path, (record, samples) in zip(paths, pool.map(index_shard, paths, repeat(label_field)), strict=True):
+        for path, (record, samples) in zip(
+            paths, pool.map(index_shard, paths, repeat(label_field), repeat(masks)), strict=True
+        ):
             records[path.name], scanned[path.name] = record, samples
             advance(record.bytes)
     classes = _read_names(class_names) if class_names else []
@@ -91,9 +96,9 @@ def _distinct(samples: TarSamples) -> int:
     return len({label for _, _, label in samples.rows})
 
 
-def index_shard(path: Path, label_field: str | None) -> tuple[ShardRecord, TarSamples]:
+def index_shard(path: Path, label_field: str | None, masks: bool = False) -> tuple[ShardRecord, TarSamples]:
     """Record and samples of one shard. Raises DataError for anything bad in it."""
-    samples = scan(path, str(path), None, label_field)
+    samples = scan(path, str(path), None, label_field, masks=masks)
     if samples.bad:
         raise DataError(str(samples.bad[0]))
     with open(path, "rb") as file:

@@ -33,7 +33,10 @@ VAL_LABELS = ("LOC_val_solution.csv", "imagenet_2012_validation_synset_labels.tx
 
 @dataclass(frozen=True, slots=True)  # ImageNet has a million
 class SourceImage:
-    """One encoded image: `size` bytes of the file `path` from `offset`. `key` names it, `suffix` is jpg or the like."""
+    """One encoded image: `size` bytes of the file `path` from `offset`. `key` names it, `suffix` is jpg or the like.
+
+    mask: the file of its mask, where that is the label; see `source_masks`.
+    """
 
     key: str
     label: int
@@ -41,16 +44,21 @@ class SourceImage:
     offset: int
     size: int
     suffix: str
+    mask: str | None = None
 
 
 @dataclass(frozen=True)
 class SourceImages:
-    """Names of the classes, the images of every split in the order of their keys, and what a user may not expect."""
+    """Names of the classes, the images of every split in the order of their keys, and what a user may not expect.
+
+    relabel: of masks, 256 new labels; None where they are copied as they are.
+    """
 
     kind: str
     classes: tuple[str, ...]
     splits: dict[str, list[SourceImage]]
     notes: tuple[str, ...] = ()
+    relabel: tuple[int, ...] | None = None
 
 
 def find_images(

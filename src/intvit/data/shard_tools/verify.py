@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from intvit.data.finding import PATTERNS, matching
 from intvit.data.index import INDEX, ShardRecord, read_index, read_split
 from intvit.data.source import PACKED
 from intvit.data.tars import scan
-from intvit.photos import BrokenImage, decode
+from intvit.photos import BrokenImage, decode, mask_labels
 from intvit.progress import byte_progress
 
 
@@ -35,11 +36,13 @@ def verify(
     workers: int,
     patterns: Sequence[str] = PATTERNS,
     label_field: str | None = None,
+    *,
+    masks: bool = False,
 ) -> Verified:
     """Check every shard of a folder; problems in alphabetical order.
 
     classes: labels are below it; None: as many as the index names. patterns: which files are shards of train and val;
-    label_field: of the samples' .json.
+    label_field: of the samples' .json; masks: the labels are masks, where no index says it.
     """
     shards, problems, named = _shards(folder, patterns)
     total = Verified(len(shards), 0, problems)
@@ -47,7 +50,9 @@ def verify(
     sizes = {path: path.stat().st_size for path, _, _ in shards}
     processes = min(workers, len(shards) or 1)
     with byte_progress("verify", sum(sizes.values())) as advance, ProcessPoolExecutor(processes) as pool:
-        running = {pool.submit(verify_shard, *shard, classes, max_pixels, label_field): shard[0] for shard in shards}
+        running = {
+            pool.submit(verify_shard, *shard, classes, max_pixels, label_field, masks): shard[0] for shard in shards
+        }
         for done in as_completed(running):
             verified = done.result()
             total.samples += verified.samples
@@ -64,8 +69,9 @@ def verify_shard(
     classes: int | None,
     max_pixels: int,
     label_field: str | None,
+    masks: bool = False,
 ) -> Verified:
-    """Check one shard against its record and its part of the table, int64 (3, samples)."""
+    """Check one shard against its record and its part of the table, int64 (3 or 5, samples)."""
     verified = Verified()
     if record is not None:
         size = path.stat().st_size
@@ -75,7 +81,8 @@ def verify_shard(
             verified.problems.append(f"{path}: {size} bytes, {INDEX} says {record.bytes}")
         elif digest.hexdigest() != record.sha256:
             verified.problems.append(f"{path}: its checksum is not that of {INDEX}")
-    samples = scan(path, str(path), classes, label_field)
+    masks = masks if table is None else len(table) == 5
+    samples = scan(path, str(path), classes, label_field, masks=masks)
     verified.problems += [str(bad) for bad in samples.bad]
     found = samples.table()
     if table is not None and samples.names and found.shape == table.shape:
@@ -83,15 +90,25 @@ def verify_shard(
     if table is not None and not samples.bad and not np.array_equal(found, table):
         verified.problems.append(f"{path}: offsets, sizes or labels are not those of {INDEX}'s table")
     with open(path, "rb") as file:
-        for key, (offset, size, _) in zip(samples.keys, samples.rows, strict=True):
+        for number, (key, (offset, size, _)) in enumerate(zip(samples.keys, samples.rows, strict=True)):
             file.seek(offset)
             try:
-                decode(file.read(size), max_pixels)
+                photo = decode(file.read(size), max_pixels)
+                if samples.masks is not None:
+                    _check_mask(file, samples.masks[number], photo.size, max_pixels)
             except BrokenImage as error:
                 verified.problems.append(f"{path}, sample '{key}': broken image ({error})")
             else:
                 verified.samples += 1
     return verified
+
+
+def _check_mask(file: BinaryIO, place: tuple[int, int], size: tuple[int, int], max_pixels: int) -> None:
+    """Raise BrokenImage for a mask that is none, or has not the (width, height) of its photo."""
+    file.seek(place[0])
+    labels = mask_labels(file.read(place[1]), max_pixels)
+    if labels.shape[::-1] != size:
+        raise BrokenImage(f"the mask has {labels.shape[1]} x {labels.shape[0]} pixels, the photo {size[0]} x {size[1]}")
 
 
 def _shards(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ import numpy as np
 from intvit.data.config import DataError
 from intvit.data.index import ShardRecord
 from intvit.data.shard_tools.source_images import SourceImage
+from intvit.data.shard_tools.source_masks import encoded_mask
+from intvit.data.tars import MASK_SUFFIX
 from intvit.files import replacing, write_json
 
 BLOCK = tarfile.BLOCKSIZE
@@ -27,7 +30,8 @@ def divide(images: Sequence[SourceImage], seed: int, shard_bytes: int) -> list[l
     room = 0
     for index in order:
         image = images[index]
-        length = 3 * BLOCK + _padded(image.size)  # two headers, the image, the label
+        label = BLOCK if image.mask is None else _padded(os.path.getsize(image.mask))
+        length = 2 * BLOCK + _padded(image.size) + label  # two headers, the image, the label
         if not shards or length > room:
             shards.append([])
             room = shard_bytes - 2 * BLOCK
@@ -36,14 +40,14 @@ def divide(images: Sequence[SourceImage], seed: int, shard_bytes: int) -> list[l
     return shards
 
 
-def write_shard(images: Sequence[SourceImage], path: Path, record: Path) -> None:
+def write_shard(images: Sequence[SourceImage], path: Path, record: Path, relabel: Sequence[int] | None = None) -> None:
     """Write the shard `path` and, once it stands, its `record`: JSON of the ShardRecord and of its rows of the table.
 
-    Raises DataError for an image that cannot be read as it was found.
+    relabel: new labels of masks, by the old ones. Raises DataError for an image that cannot be read as it was found.
     """
     with replacing(path) as temporary, open(temporary, "wb") as file:
         target = _Hashing(file)
-        rows = _write(images, target)
+        rows = _write(images, target, relabel)
     described = ShardRecord(
         path.name, len(images), target.length, target.digest.hexdigest(), len({image.label for image in images})
     )
@@ -51,25 +55,31 @@ def write_shard(images: Sequence[SourceImage], path: Path, record: Path) -> None
 
 
 def read_record(path: Path, record: Path) -> tuple[ShardRecord, np.ndarray] | None:
-    """What `write_shard` recorded, table int64 (3, samples); None where shard or record are not there."""
+    """What `write_shard` recorded, table int64 (3 or 5, samples); None where shard or record are not there."""
     try:
         content = json.loads(record.read_text())
         described = ShardRecord(**content["shard"])
         if path.stat().st_size != described.bytes:
             return None
-        return described, np.array(content["rows"], dtype=np.int64).reshape(-1, 3).T
+        return described, np.array(content["rows"], dtype=np.int64).reshape(described.samples, -1).T
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _write(images: Sequence[SourceImage], target: _Hashing) -> list[tuple[int, int, int]]:
-    rows = []
+def _write(images: Sequence[SourceImage], target: _Hashing, relabel: Sequence[int] | None) -> list[tuple[int, ...]]:
+    rows: list[tuple[int, ...]] = []
     with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as archive:  # type: ignore[call-overload]
         for image in images:
             data = _read(image)
             _add(archive, f"{image.key}.{image.suffix}", data)
-            rows.append((archive.offset - _padded(len(data)), len(data), image.label))
-            _add(archive, f"{image.key}.cls", str(image.label).encode())
+            row = (archive.offset - _padded(len(data)), len(data), image.label)
+            if image.mask is None:
+                _add(archive, f"{image.key}.cls", str(image.label).encode())
+                rows.append(row)
+                continue
+            mask = encoded_mask(image.mask, relabel)
+            _add(archive, f"{image.key}.{MASK_SUFFIX}", mask)
+            rows.append((*row, archive.offset - _padded(len(mask)), len(mask)))
     return rows
 
 

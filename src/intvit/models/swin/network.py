@@ -14,13 +14,16 @@ from torch import Tensor, nn
 
 from intvit.errors import IntVitError
 from intvit.models.base import ImageModel, patch_grid
+from intvit.models.dense import check_dense
 from intvit.models.drop_path import DropPath
 from intvit.models.swin.weights import adapt, resample
+from intvit.models.swin.windows import Windows, numbered, padded
 from intvit.models.vit.blocks import Mlp
 from intvit.quant import QuantConfig, finish_construction
 from intvit.quant.layers import (
     Add,
     AttentionCore,
+    DenseScores,
     Features,
     InputQuantize,
     LayerNorm,
@@ -52,12 +55,14 @@ class SwinSize:
         hidden = int(self.width * 2**i * self.mlp_ratio + 1e-6)  # cut as timm does; a ratio may be rounded down
         return (self.window if isinstance(self.window, int) else self.window[i]), hidden
 
-    def build(self, **options: Any) -> nn.Module:
+    def build(self, *, dense: str | None = None, **options: Any) -> nn.Module:
         windows = (self.window,) * len(self.depths) if isinstance(self.window, int) else self.window
         if not len(self.depths) == len(self.heads) == len(windows):
             more = "" if isinstance(self.window, int) else f" and window={self.window}"
             raise IntVitError(f"depths={self.depths} and heads={self.heads}{more}: give one of each for every stage")
-        return SwinTransformer(self, **options)
+        if dense is None:
+            return SwinTransformer(self, **options)
+        return DenseSwinTransformer(self, dense=dense, **options)
 
 
 class SwinTransformer(ImageModel):
@@ -92,14 +97,19 @@ class SwinTransformer(ImageModel):
             rates = rates[depth:]
             self.layers.append(stage)
         self.norm = LayerNorm(width, quant.site("norm", edge=True), epsilon=EPSILON)
+        self._build_end(size, width, num_classes, quant)
+        finish_construction(self, quant)
+
+    def _build_end(self, size: SwinSize, width: int, num_classes: int, quant: QuantConfig) -> None:
+        """Pooling, and what makes scores of the features."""
         self.pool = MeanPool(Quantizer.of_activation(quant.site("pool", edge=True)) if num_classes else None)
-        self.head = nn.ModuleDict(
+        self.head: nn.ModuleDict | Scores = nn.ModuleDict(
             {"fc": Scores(width, num_classes, quant.site("head.fc", edge=True)) if num_classes else Features()}
         )
-        finish_construction(self, quant)
 
     @property
     def scores_layer(self) -> Scores | Features:
+        assert isinstance(self.head, nn.ModuleDict)
         classifier = self.head["fc"]
         assert isinstance(classifier, Scores | Features)
         return classifier
@@ -121,11 +131,42 @@ class SwinTransformer(ImageModel):
         return [lambda images: self.patch_embed(self.input(images)), *parts, lambda x: self.pool(self.norm(x))]
 
 
+class DenseSwinTransformer(SwinTransformer):
+    """Images uint8 (B, 3, H, W) -> logits float32 (B, classes, H, W). The head `linear` alone: `norm` and `head`."""
+
+    def __init__(self, size: SwinSize, *, dense: str, **options: Any) -> None:
+        self.dense = dense
+        super().__init__(size, **options)
+
+    def _build_end(self, size: SwinSize, width: int, num_classes: int, quant: QuantConfig) -> None:
+        if self.dense != "linear":
+            reason = "have tokens of other sizes" if self.dense == "multi" else "mix tokens in windows alone"
+            raise IntVitError(f"task.head={self.dense}: the stages of Swin {reason}; say task.head=linear")
+        factor = self.patch_embed.patch * 2 ** (len(size.depths) - 1)
+        grid = check_dense(self.dense, num_classes, self.image_size, factor)
+        self.head = DenseScores(width, num_classes, quant.site("head", edge=True), grid=grid, factor=factor)
+
+    @property
+    def scores_layer(self) -> Scores:
+        assert isinstance(self.head, DenseScores)
+        return self.head
+
+    def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As of a Swin, whose classifier is `head.fc`; `head` is that of every pixel."""
+        own = {key: value for key, value in state.items() if key in ("head.weight", "head.bias")}
+        return {**adapt({key: value for key, value in state.items() if key not in own}), **own}
+
+    def stages(self) -> list[Callable[[AnyTensor], AnyTensor]]:
+        """See ImageModel; the end is the tokens of the last stage after the last norm, (B, h*w, C)."""
+        return [*super().stages()[:-1], self.norm]
+
+
 class PatchEmbedding(nn.Module):
     """Patches, projected and normalized into the residual stream."""
 
     def __init__(self, channels: int, width: int, patch: int, quant: QuantConfig) -> None:
         super().__init__()
+        self.patch = patch
         site = quant.site("patch_embed.proj", edge=True)
         self.proj = PatchEmbed(channels, width, patch, site, Quantizer.of_stream(width, site))
         self.norm = LayerNorm(width, quant.site("patch_embed.norm"), stream=True, epsilon=EPSILON)
@@ -173,7 +214,7 @@ class PatchMerging(nn.Module):
         self.norm = LayerNorm(4 * width, quant.site(f"{name}.norm"), epsilon=EPSILON)
         site = quant.site(f"{name}.reduction")
         self.reduction = Linear(4 * width, 2 * width, site, Quantizer.of_stream(2 * width, site), bias=False)
-        tokens = _padded(_numbered(grid), (2, 2))
+        tokens = padded(numbered(grid), (2, 2))
         rows, columns = (side // 2 for side in tokens.shape)
         # timm's order of the four: top left, bottom left, top right, bottom right
         index = tokens.view(rows, 2, columns, 2).permute(0, 2, 3, 1).reshape(-1)
@@ -183,52 +224,6 @@ class PatchMerging(nn.Module):
         x = gather(x, 0, self.index, f"{self.name}.gather")
         x = reshape(x, f"{self.name}.merge", self.index.numel() // 4, 4 * self.width)
         return self.reduction(self.norm(x))
-
-
-class Windows:
-    """Which tokens share a window: `order` lists them window by window (-1: padding), `back` puts them in place again.
-
-    grid: rows and columns of the tokens. size: of a window, on each axis no larger than the grid; count: number of
-    windows; excluded: bool (count, N, N) or None, pairs of tokens that a cyclic shift brought into one window from
-    opposite sides of the image. As in timm, an axis that one window covers is not shifted, the sides are those of the
-    padded image, and padding is attended to.
-    """
-
-    def __init__(self, grid: tuple[int, int], window: int, *, shifted: bool) -> None:
-        self.size = (min(window, grid[0]), min(window, grid[1]))
-        rows, columns = (window // 2 if shifted and side > window else 0 for side in grid)
-        padded = _padded(_numbered(grid).roll((-rows, -columns), (0, 1)), self.size)
-        order = self._partition(padded)
-        self.order, self.count = order.reshape(-1), order.shape[0]
-        positions = torch.empty(grid[0] * grid[1], dtype=torch.int64)
-        kept = self.order >= 0
-        positions[self.order[kept]] = kept.nonzero().view(-1)
-        self.back = positions
-        self.excluded = self._excluded((rows, columns), padded) if rows or columns else None
-
-    def _partition(self, tokens: Tensor) -> Tensor:
-        """(H, W) -> (windows, tokens of one)."""
-        height, width = self.size
-        rows, columns = tokens.shape[0] // height, tokens.shape[1] // width
-        return tokens.view(rows, height, columns, width).transpose(1, 2).reshape(rows * columns, -1)
-
-    def _excluded(self, shifts: tuple[int, int], padded: Tensor) -> Tensor:
-        bands = []
-        for side, window, shift in zip(padded.shape, self.size, shifts, strict=True):
-            band = torch.zeros(side, dtype=torch.int64)  # along each axis: untouched, beside the seam, beyond it
-            if shift:
-                band[side - window :] = 1
-                band[side - shift :] = 2
-            bands.append(band)
-        region = self._partition(3 * bands[0][:, None] + bands[1])
-        return region[:, :, None] != region[:, None, :]
-
-    def relative_positions(self) -> Tensor:
-        """Row of the bias table, ((2 h - 1) (2 w - 1), heads), for every pair of tokens of a window, int64 (N, N)."""
-        height, width = self.size
-        y, x = (c.reshape(-1) for c in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))
-        rows, columns = y[:, None] - y[None, :] + height - 1, x[:, None] - x[None, :] + width - 1
-        return rows * (2 * width - 1) + columns
 
 
 class Block(nn.Module):
@@ -279,14 +274,3 @@ class WindowAttention(nn.Module):
         bias = self.relative_position_bias_table[self.positions].permute(2, 0, 1)  # (heads, N, N)
         x = self.qkv(gather(x, 0, self.order, f"{self.name}.windows"))
         return self.proj(gather(self.core(x, bias), 0, self.back, f"{self.name}.tokens"))
-
-
-def _numbered(grid: tuple[int, int]) -> Tensor:
-    """Tokens of a grid in row-major order, int64 (H, W)."""
-    return torch.arange(grid[0] * grid[1]).view(grid)
-
-
-def _padded(tokens: Tensor, multiples: tuple[int, int]) -> Tensor:
-    """(H, W) with -1 appended until both sides are multiples."""
-    down, right = (-side % multiple for side, multiple in zip(tokens.shape, multiples, strict=True))
-    return nn.functional.pad(tokens, (0, right, 0, down), value=-1)

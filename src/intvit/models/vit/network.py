@@ -15,16 +15,20 @@ from torch import Tensor, nn
 
 from intvit.errors import IntVitError
 from intvit.models.base import ImageModel, patch_grid
+from intvit.models.dense import DECODER_BLOCKS, check_dense, tapped_blocks
+from intvit.models.mask_transformer import MaskTransformer
 from intvit.models.vit.blocks import AttentionPool, Block
 from intvit.models.vit.checkpoints import resample, timm_names
 from intvit.models.vit.weights import adapt
 from intvit.quant import QuantConfig, finish_construction
 from intvit.quant.layers import (
     Add,
+    DenseScores,
     Features,
     InputQuantize,
     LayerNorm,
     LearnedConstant,
+    MaskScores,
     MeanPool,
     MeanScores,
     PatchEmbed,
@@ -71,9 +75,11 @@ class VisionTransformerSize:
         """Width between the layers of the MLP, cut to a whole number as timm does."""
         return int(self.width * self.mlp_ratio + 1e-6)  # a ratio read from a model may be rounded down
 
-    def build(self, **options: Any) -> nn.Module:
+    def build(self, *, dense: str | None = None, **options: Any) -> nn.Module:
         self._check(classifies=options["num_classes"] > 0)
-        return VisionTransformer(self, **options)
+        if dense is None:
+            return VisionTransformer(self, **options)
+        return DenseVisionTransformer(self, dense=dense, **options)
 
     def _check(self, classifies: bool) -> None:
         wrong = {
@@ -154,7 +160,7 @@ class VisionTransformer(ImageModel):
         if size.norm == "after":
             site = quant.site("fc_norm", edge=True)
             self.fc_norm = LayerNorm(width, site, stream=not classifies, epsilon=size.epsilon)
-        self.head: nn.Linear | Scores | Features
+        self.head: nn.Linear | Scores | MaskScores | Features
         if size.distilled:
             self.head = nn.Linear(width, num_classes)
             self.head_dist = nn.Linear(width, num_classes)
@@ -166,7 +172,7 @@ class VisionTransformer(ImageModel):
             self.head = Scores(width, num_classes, quant.site("head", edge=True)) if classifies else Features()
 
     @property
-    def scores_layer(self) -> Scores | Features:
+    def scores_layer(self) -> Scores | MaskScores | Features:
         return self.mean_head if isinstance(self.head, nn.Linear) else self.head
 
     def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -220,3 +226,69 @@ class VisionTransformer(ImageModel):
         elif size.pool == "avg":
             x = self.pool(x)
         return self.fc_norm(x) if size.norm == "after" else x
+
+
+class DenseVisionTransformer(VisionTransformer):
+    """Images uint8 (B, 3, H, W) -> logits float32 (B, classes, H, W). dense: the head, see `intvit.models.dense`.
+
+    Parameters are timm's; `head` is a linear layer (classes, C), or (classes, 4 C) with `norms` before it; or it and
+    `decoder` are Segmenter's.
+    """
+
+    def __init__(self, size: VisionTransformerSize, *, dense: str, **options: Any) -> None:
+        self.dense = dense
+        super().__init__(size, **options)
+
+    def _build_end(self, size: VisionTransformerSize, num_classes: int, quant: QuantConfig) -> None:
+        wrong = {
+            "two classifiers": size.distilled,
+            "attention pooling": size.pool == "map",
+            "no norm before its pooling": size.norm != "before",
+        }
+        if named := [name for name, has in wrong.items() if has]:
+            raise IntVitError(f"task.head={self.dense}: {size.timm} has {named[0]}; choose one like deit_t or vit_s")
+        embedding = self.patch_embed["proj"]
+        assert isinstance(embedding, PatchEmbed)
+        patch = embedding.patch
+        grid = check_dense(self.dense, num_classes, self.image_size, patch)
+        self.taps = tapped_blocks(size.depth) if self.dense == "multi" else (size.depth - 1,)
+        self.norm = LayerNorm(size.width, quant.site("norm", edge=True), epsilon=size.epsilon)
+        self.norms = nn.ModuleList(
+            LayerNorm(size.width, quant.site(f"norms.{i}", edge=True), epsilon=size.epsilon)
+            for i in range(len(self.taps) - 1)
+        )
+        for each in self.norms:
+            each.output = self.norm.output  # one scale for what the head reads side by side
+        if self.dense == "mask":
+            form = {"width": size.width, "depth": DECODER_BLOCKS, "heads": size.heads}
+            self.decoder = MaskTransformer(size.width, num_classes, quant, "decoder", **form)
+            self.head = MaskScores(size.width, num_classes, quant, "head", grid=grid, factor=patch)
+            return
+        width = size.width * len(self.taps)
+        self.head = DenseScores(width, num_classes, quant.site("head", edge=True), grid=grid, factor=patch)
+
+    def stages(self) -> list[Callable[[AnyTensor], AnyTensor]]:
+        """See ImageModel; the end is (B, h*w, C), or (B, h*w, 4 C). What several taps read is one stage."""
+        first = self.taps[0]
+        return [self._embedded, *self.blocks[:first], self._tapped] if len(self.taps) > 1 else super().stages()
+
+    def _tapped(self, x: AnyTensor) -> AnyTensor:
+        """From the block of the first tap on."""
+        parts: list[AnyTensor] = []
+        output = self.norm.output
+        since = len(output.observed)
+        for number in range(self.taps[0], len(self.blocks)):
+            x = self.blocks[number](x)
+            if number in self.taps[:-1]:
+                parts.append(self.norms[len(parts)](self._patches(x, f"tokens.{number}")))
+        parts.append(self._pooled(x))
+        output.join_observed(since)
+        return concat(parts, 1, "tokens.joined")
+
+    def _pooled(self, x: AnyTensor) -> AnyTensor:
+        x = self.norm(self._patches(x, "tokens.patches"))
+        return self.decoder(x) if self.dense == "mask" else x
+
+    def _patches(self, x: AnyTensor, name: str) -> AnyTensor:
+        prefix = self.size.prefix
+        return narrow(x, 0, prefix, prefix + self.pos_embed.shape[1] - self.positioned, name) if prefix else x

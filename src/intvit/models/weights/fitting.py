@@ -20,8 +20,8 @@ State = Mapping[str, Tensor]
 
 
 def is_classifier(name: str) -> bool:
-    """Whether a parameter, by our name, belongs to the classifier or to one of the two."""
-    return name.partition(".")[0] in ("head", "head_dist")
+    """Whether a parameter, by our name, belongs to the classifier, to one of the two, or to the head of every pixel."""
+    return name.partition(".")[0] in ("head", "head_dist", "norms", "decoder")
 
 
 def check(model: ImageModel, state: State, where: str) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from intvit.training.accuracy import Accuracy, count
+from intvit.tasks.classification.accuracy import Accuracy, count
 
 
 def test_ties_go_to_the_lower_index_as_in_argmax() -> None:

@@ -16,17 +16,21 @@ from intvit.quant.observer import all_reduce
 NAMED = 25  # classes; more would not be legible
 
 
+def count_pairs(given: Tensor, right: Tensor, classes: int) -> Tensor:
+    """int64 (classes, classes): how often a right class (row) was answered by a class given (column), both (N,)."""
+    cells = right * classes + given
+    return torch.bincount(cells, minlength=classes * classes).view(classes, classes)
+
+
 class Confusion:
-    """Counts (classes, classes): images of a label (row) by the class that the model gives them (column)."""
+    """Counts (classes, classes): images, or pixels, of a label (row) by the class that the model gives (column)."""
 
     def __init__(self, classes: int, device: torch.device) -> None:
         self.counts = torch.zeros(classes, classes, dtype=torch.int64, device=device)
 
-    def add(self, scores: Tensor, labels: Tensor) -> None:
-        """One batch: scores (B, classes), labels (B,)."""
-        classes = len(self.counts)
-        cells = labels * classes + scores.argmax(1)
-        self.counts += torch.bincount(cells, minlength=classes * classes).view(classes, classes)
+    def add(self, given: Tensor, right: Tensor) -> None:
+        """One batch: classes given and right ones, int64 (N,) each."""
+        self.counts += count_pairs(given, right, len(self.counts))
 
     def picture(self) -> Image.Image | None:
         """Of all ranks together, each row in shares; None without matplotlib. Every rank calls it."""

@@ -8,17 +8,18 @@ import torch
 
 from intvit.config.values import build
 from intvit.errors import IntVitError
-from intvit.training.losses import LossConfig, TrainingTask
+from intvit.tasks.classification.loss import ClassificationLoss
+from intvit.tasks.loss import LossConfig
 from tests.support.tiny_runs import composed
 
 CLASSES = 4
 PRESET = composed("schedule=calibrate")["schedule"]["loss"]
 
 
-def task(**options: Any) -> TrainingTask:
+def task(**options: Any) -> ClassificationLoss:
     values = {**PRESET, **options}
     values["distillation"] = {**PRESET["distillation"], **values["distillation"]}
-    return TrainingTask(build(LossConfig, values, "loss"), CLASSES, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    return ClassificationLoss(build(LossConfig, values, "loss"), CLASSES, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
 
 
 def batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
