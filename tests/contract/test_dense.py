@@ -20,6 +20,7 @@ RUNTIMES = ("torch", "numpy", "onnx", "native")
     [
         *((preset, "linear") for preset in ("ivit8", "ibert8", "lut8_true8")),
         *((preset, "mask") for preset in ("ivit8", "lut8_true8", "w4a4")),
+        *((preset, "multi") for preset in ("lut8", "w6a6")),
     ],
 )
 def test_model_and_runtimes_give_equal_scores_and_labels(preset: str, head: str, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def test_the_gradient_is_that_of_interpolation(grid: tuple[int, int], factor: in
     torch.testing.assert_close(x.grad, expected, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("head", ["linear", "mask"])
+@pytest.mark.parametrize("head", ["linear", "multi", "mask"])
 def test_integer_logits_and_gradients_are_near_the_float_ones(head: str) -> None:
     model = dense_model("lut8", head)
     images = images_of(model, 4, 1)
