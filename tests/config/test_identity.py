@@ -18,6 +18,19 @@ def test_a_younger_key_moves_a_run_only_where_it_says_something_new(monkeypatch:
     assert identity.differences(OLD, new) == ["model.head: None -> fresh"]
 
 
+def test_a_run_from_before_there_were_tasks_is_read_and_found() -> None:
+    now = composed("model=deit_t", "data=imagenet")
+    old = {key: value for key, value in now.items() if key != "task"}
+    old["model"] = {key: value for key, value in now["model"].items() if key != "dense"}
+    masks = ("labels", "ignore_index", "fit", "overlap", "palette")
+    old["data"] = {key: value for key, value in now["data"].items() if key not in masks}
+    assert identity.with_younger(old) == now
+    assert identity.identity_hash(old) == identity.identity_hash(now)
+    assert "task" not in identity.identity(now)
+    segments = composed("task=segmentation", "data=camvid")
+    assert identity.identity(segments)["task"] == {"name": "segmentation", "head": "linear"}
+
+
 def test_a_run_older_than_the_steps_of_calibration_is_read_and_found() -> None:
     now = composed("quant=lut8")
     quant = {key: value for key, value in now["quant"].items() if key != "calibration"}

@@ -38,7 +38,7 @@ class SegmentationLoss(TrainingLoss):
         """Mean over all pixels."""
 
         def of_image(own: Tensor, teacher: Tensor) -> Tensor:
-            own, teacher = (F.log_softmax(each / temperature, 0) for each in (own, teacher))
+            own, teacher = (F.log_softmax(each.float() / temperature, 0) for each in (own, teacher))
             return F.kl_div(own, teacher, reduction="sum", log_target=True)
 
         return _over_images(of_image, logits, teacher_logits) / (logits.numel() // logits.shape[1])
@@ -47,7 +47,9 @@ class SegmentationLoss(TrainingLoss):
         """The sum over one image: logits (classes, H, W), mask (H, W)."""
         smoothing = self.config.label_smoothing
         target = mask[None].long()
-        return F.cross_entropy(logits[None], target, ignore_index=VOID, reduction="sum", label_smoothing=smoothing)
+        return F.cross_entropy(
+            logits[None].float(), target, ignore_index=VOID, reduction="sum", label_smoothing=smoothing
+        )
 
 
 def _over_images(function: Callable[[Tensor, Tensor], Tensor], logits: Tensor, others: Tensor) -> Tensor:
