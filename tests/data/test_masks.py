@@ -205,6 +205,7 @@ def test_calibration_sees_photos_as_evaluation_does_and_no_mask(root: Path, monk
         ({"fit": "center"}, "with data.labels=masks say data.fit=whole, or sliding"),
         ({"layout": "folder"}, "read from shards alone"),
         ({"ignore_index": 1}, "data.ignore_index=1: is one of the 3 classes"),
+        ({"num_classes": 40000, "ignore_index": None}, "masks have at most 32767 classes"),
         ({"orientation": "apply"}, "masks do not turn with their photos"),
         ({"labels": "classes"}, "for data.labels=masks"),
         ({"class_names": ["one"]}, "data.class_names has 1 names but data.num_classes=3"),

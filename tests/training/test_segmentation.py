@@ -134,8 +134,10 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(root: Path, step: int, tmp
 @pytest.mark.parametrize("head", ["multi", "mask"])
 def test_other_heads_train_on_integers_and_their_float_copy_teaches(root: Path, head: str, tmp_path: Path) -> None:
     taught = ["schedule.float=null", "schedule.loss.label_smoothing=0", "schedule.loss.distillation.alpha=1.0"]
+    taught += ["schedule.loss.distillation.features=10.0", "schedule.calibrate.measure=true"]
     summary = train(tiny(root, f"task.head={head}", "schedule.limit_steps=2", *taught), tmp_path)
     assert set(summary["integer"]) == {"miou", "pixel_accuracy", "agreement"}
+    assert set(summary["before_qat"]) == {"float", "integer"}
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from intvit.errors import IntVitError
 from intvit.processors import usable_processors
 
 IMAGENET_CLASSES = 1000
+MOST_MASK_CLASSES = 2**15 - 1  # labels are int16 in memory
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 Amount = Annotated[int, Field(ge=0)]
@@ -155,6 +156,8 @@ class DataConfig(TypedConfig):
                 f"data.fit={self.fit} data/train_transform={self.train_transform.kind}: with data.labels=masks say "
                 "data.fit=whole, or sliding, and data/train_transform=scene, or none"
             )
+        if self.num_classes > MOST_MASK_CLASSES:
+            raise DataError(f"data.num_classes={self.num_classes}: masks have at most {MOST_MASK_CLASSES} classes")
         if self.ignore_index is not None and self.ignore_index < self.num_classes:
             raise DataError(f"data.ignore_index={self.ignore_index}: is one of the {self.num_classes} classes")
         if self.orientation == "apply":
