@@ -2,7 +2,7 @@
 
 `linear`: the last LayerNorm, on the patch tokens, and a linear layer. `multi`: the tokens of four blocks, a LayerNorm
 each, side by side, and a linear layer on all of them. `mask`: Segmenter's mask transformer, whose class tokens meet the
-patches'; see `mask_transformer`. The scores of patches are then enlarged to the image.
+patches'; see `vit.mask_transformer`. The scores of patches are then enlarged to the image.
 """
 
 from __future__ import annotations

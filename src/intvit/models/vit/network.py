@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from intvit.errors import IntVitError
 from intvit.models.base import ImageModel, patch_grid
 from intvit.models.dense import DECODER_BLOCKS, check_dense, tapped_blocks
-from intvit.models.mask_transformer import MaskTransformer
 from intvit.models.vit.blocks import AttentionPool, Block
 from intvit.models.vit.checkpoints import resample, timm_names
+from intvit.models.vit.mask_transformer import MaskTransformer
 from intvit.models.vit.weights import adapt
 from intvit.quant import QuantConfig, finish_construction
 from intvit.quant.layers import (
