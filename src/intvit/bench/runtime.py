@@ -59,7 +59,7 @@ def models(settings: RuntimeSettings) -> tuple[nn.Module, Program, Tensor]:
 
     data = replace(photo_config(), image_size=settings.image_size)
     torch.manual_seed(0)
-    form = {"num_classes": data.num_classes, "img_size": data.image_size}
+    form: dict[str, Any] = {"num_classes": data.num_classes, "img_size": data.image_size}
     model = timm.create_model(MODELS[settings.model].timm, **form).eval()
     with torch.no_grad():
         for parameter in model.parameters():
