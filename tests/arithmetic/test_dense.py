@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from intvit.arithmetic import argmax, upsample
+from intvit.arithmetic import argmax, upsample, upsample_float64
 from tests.support import big_integers
 
 
@@ -23,6 +23,17 @@ def test_upsample_equals_big_integers_at_the_ends_of_int32(factor: int) -> None:
     generator = torch.Generator().manual_seed(factor)
     x = torch.tensor([-(2**31), 2**31 - 1])[torch.randint(0, 2, (2, 3, 2), generator=generator)]
     assert upsample(x, factor).tolist() == big_integers.upsample(x.numpy().astype(object), factor).tolist()
+
+
+@pytest.mark.parametrize("factor", [2, 16, 256])
+@pytest.mark.parametrize("size", [(1, 1), (5, 2)])
+def test_the_float64_form_is_equal_up_to_the_ends_of_int32(size: tuple[int, int], factor: int) -> None:
+    reach, generator = 2**31 // (2 * factor) ** 2, torch.Generator().manual_seed(factor)
+    x = torch.randint(-reach, reach, (4, 3, *size), generator=generator)
+    x[0], x[1] = reach - 1, -reach
+    result = upsample_float64(x.to(torch.int32), factor)
+    assert result.dtype == torch.int32
+    assert torch.equal(result.to(torch.int64), upsample(x, factor))
 
 
 def test_upsample_of_equal_values_is_equal_values() -> None:

@@ -19,7 +19,7 @@ from intvit.arithmetic.deferred import (
     weighted_mean,
     weighted_mean_float64,
 )
-from intvit.arithmetic.dense import argmax, upsample
+from intvit.arithmetic.dense import argmax, interpolation, upsample, upsample_float64
 from intvit.arithmetic.dyadic import (
     add,
     add_float64,
@@ -146,6 +146,7 @@ __all__ = [
     "integer_matmul",
     "integer_sqrt",
     "integer_sqrt_float64",
+    "interpolation",
     "largest_weight",
     "layernorm",
     "layernorm_float64",
@@ -168,6 +169,7 @@ __all__ = [
     "softmax_from_table",
     "to_fields",
     "upsample",
+    "upsample_float64",
     "weight_table",
     "weighted_mean",
     "weighted_mean_float64",

@@ -39,6 +39,26 @@ def neighbours(size: int, factor: int, device: torch.device | None = None) -> tu
     return first.clamp(min=0), (first + 1).clamp(max=size - 1), weight
 
 
+def interpolation(size: int, factor: int, device: torch.device | None = None) -> Tensor:
+    """The weights of every entry along an axis for each position in the enlarged one: float64 (size * factor, size)."""
+    first, second, weight = neighbours(size, factor, device)
+    entries, share = torch.arange(size, device=device), weight.double()[:, None]
+    return (entries == first[:, None]) * (2 * factor - share) + (entries == second[:, None]) * share
+
+
+def upsample_float64(x: Tensor, factor: int) -> Tensor:
+    """`upsample` by two products of matrices of float64, whose sums are integers below 2^53, exact in any order.
+
+    Args:
+        x: int32 [..., h, w], |x| < 2^31 / (2 factor)^2.
+
+    Returns:
+        int32 [..., h*s, w*s].
+    """
+    rows, columns = (interpolation(size, factor, x.device) for size in x.shape[-2:])
+    return (rows @ (x.double() @ columns.t())).to(torch.int32)
+
+
 def argmax(x: Tensor, axis: int = 0) -> Tensor:
     """Index of the largest integer along an axis, the lowest one of equals: int64, without the axis.
 

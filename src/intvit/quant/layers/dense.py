@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from intvit.arithmetic import divide, upsample
-from intvit.arithmetic.dense import neighbours
+from intvit.arithmetic import divide, interpolation, upsample_float64
 from intvit.errors import IntVitError
 from intvit.quant.config import SiteConfig
 from intvit.quant.layer import Layer
@@ -49,7 +48,7 @@ class Upsample(Layer):
         if isinstance(x, Symbol):
             return self.record(x)
         if isinstance(x, QTensor):
-            values = upsample(self._turned(x.values), self.factor).to(torch.int32)
+            values = upsample_float64(self._turned(x.values), self.factor)
             gradient = UpsampleGradient.apply(self._turned(x.handle), self.factor)
             return QTensor(values, gradient, self.step.value, 32)
         return F.interpolate(self._turned(x), scale_factor=self.factor, mode="bilinear", align_corners=False)
@@ -90,16 +89,11 @@ class UpsampleGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        rows, columns = (shares(size, ctx.factor, gradient) for size in ctx.shape)
+        rows, columns = (
+            divide(interpolation(size, ctx.factor, gradient.device), 2 * ctx.factor).to(gradient.dtype)
+            for size in ctx.shape
+        )
         return rows.t() @ (gradient @ columns), None
-
-
-def shares(size: int, factor: int, like: Tensor) -> Tensor:
-    """(size * factor, size): the weight of every entry in the interpolation of each fine one, of like's dtype."""
-    first, second, weight = neighbours(size, factor, like.device)
-    share = divide(weight.to(like.dtype), 2 * factor)[:, None]
-    entries = torch.arange(size, device=like.device)
-    return (entries == first[:, None]) * (1 - share) + (entries == second[:, None]) * share
 
 
 class DenseScores(Scores):
