@@ -72,6 +72,8 @@ def test_shards_of_every_layout_hold_the_same_labels(
     assert "train 4 samples in 1 shards" in capsys.readouterr().out
     main(command)
     assert "holds these shards, finished" in capsys.readouterr().out
+    main(["shards", "info", str(tmp_path / "dst")])
+    assert "masks" in capsys.readouterr().out
     index = open_split(config(tmp_path / "dst"), "train")
     assert index.shuffled
     expected = {}

@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> None:
     for split, record in index.splits.items():
         path = folder / record.table
         described = read_split(record, path.read_bytes(), str(path))
-        classes = np.bincount(described.table[2])
+        masks, classes = len(described.table) == 5, np.bincount(described.table[2])
         classes = classes[classes > 0]
         shards = [shard.samples for shard in described.shards]
         table.add_row(
@@ -36,8 +36,8 @@ def main(arguments: list[str]) -> None:
             str(len(shards)),
             str(described.table.shape[1]),
             decimal(sum(shard.bytes for shard in described.shards)),
-            str(len(classes)),
-            f"{min(classes, default=0)} to {max(classes, default=0)}",
+            "masks" if masks else str(len(classes)),
+            "-" if masks else f"{min(classes, default=0)} to {max(classes, default=0)}",
             f"{min(shards, default=0)} to {max(shards, default=0)}",
             decimal(int(np.median(described.table[1]))) if len(classes) else "-",
         )
