@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from intvit.export.rtl.site import STREAM, Site, channels, constants_unit, rom, row_gate, with_extremes
+from intvit.export.rtl.site import STREAM, Site, channels, constants_unit, rom, row_gate, waiting, with_extremes
 from intvit.export.rtl.softmax_gelu import exponential, gelu
 from intvit.export.rtl.unit import CLOCKED, Unit, instance, joined, packed, signed_bits, words
 
@@ -17,10 +17,9 @@ def _requantize(site: Site) -> Unit:
     memory, (m, e), (least, most) = rom(site, "multiplier", "shift")
     bits, (out, signed) = site.bits(0), site.output
     text = constants_unit(site, m + e)
-    text += f"    logic signed [{bits - 1}:0] v;\n    logic valid;\n"
-    text += "    always_ff @(posedge clk) begin\n        v <= in;\n        valid <= in_valid & ~rst;\n    end\n"
+    text += waiting(bits)
     parameters = {"IW": bits, "MW": m, "OW": out, "SIGNED": int(signed), "LEAST": least, "MOST": most}
-    ports = {**CLOCKED, "in_valid": "valid", "v": "v", "m": f"$signed(word[{m - 1}:0])", "e": f"word[{m + e - 1}:{m}]"}
+    ports = {**CLOCKED, "in_valid": "valid", "v": "$signed(held)", "m": f"$signed(word[{m - 1}:0])", "e": f"word[{m + e - 1}:{m}]"}
     text += instance("rescale", "rescaler", parameters, {**ports, "out_valid": "out_valid", "y": "out"})
     x = with_extremes(site.vectors(), site.bounds[site.operator.name].inputs[0])
     memories = {"constants.hex": (memory, m + e)}
@@ -31,11 +30,10 @@ def _add(site: Site) -> Unit:
     memory, (ma, mb, e), (least, most) = rom(site, "multiplier_a", "multiplier_b", "shift")
     a_bits, b_bits, m = site.bits(0), site.bits(1), max(ma, mb)
     text = constants_unit(site, ma + mb + e)
-    text += f"    logic signed [{a_bits - 1}:0] a;\n    logic signed [{b_bits - 1}:0] b;\n    logic valid;\n"
-    text += f"    always_ff @(posedge clk) begin\n        a <= in[{a_bits - 1}:0];\n"
-    text += f"        b <= in[{a_bits + b_bits - 1}:{a_bits}];\n        valid <= in_valid & ~rst;\n    end\n"
+    text += waiting(a_bits + b_bits)
     parameters = {"AW": a_bits, "BW": b_bits, "MW": m, "OW": site.output[0], "LEAST": least, "MOST": most}
-    ports = {**CLOCKED, "in_valid": "valid", "a": "a", "b": "b", "ma": f"{m}'($signed(word[{ma - 1}:0]))"}
+    ports = {**CLOCKED, "in_valid": "valid", "a": f"$signed(held[{a_bits - 1}:0])", "ma": f"{m}'($signed(word[{ma - 1}:0]))"}
+    ports |= {"b": f"$signed(held[{a_bits + b_bits - 1}:{a_bits}])"}
     ports |= {"mb": f"{m}'($signed(word[{ma + mb - 1}:{ma}]))", "e": f"word[{ma + mb + e - 1}:{ma + mb}]"}
     text += instance("join_add", "adder", parameters, {**ports, "out_valid": "out_valid", "y": "out"})
     a_all, b_all = site.inputs
@@ -52,19 +50,16 @@ def _layernorm(site: Site) -> Unit:
     attributes, size = site.operator.attributes, channels(site)[0]
     bits, source, valid = site.bits(0), "in", "in_valid"
     memories = {"constants.hex": (memory, m + b + e)}
-    text = f"    wire signed [{bits - 1}:0] x = in;\n"
+    text = ""
     if "channel_shift" in site.constants:
         shifts = site.constants["channel_shift"].astype(int)
         wide = bits + int(shifts.max())
         memories["shifts.hex"] = (words(shifts, 3), 3)
-        text += (
-            f"    wire [2:0] amount;\n    logic signed [{bits - 1}:0] held;\n    logic signed [{wide - 1}:0] shifted;\n"
-        )
-        text += "    logic held_valid, shifted_valid;\n"
+        text += f"    wire [2:0] amount;\n    logic signed [{wide - 1}:0] shifted;\n    logic shifted_valid;\n"
         parameters = {"C": size, "W": 3, "FILE": '"shifts.hex"'}
         text += instance("channel_constants", "shifts", parameters, {**CLOCKED, "next": "in_valid", "word": "amount"})
-        text += "    always_ff @(posedge clk) begin\n        held <= x;\n        held_valid <= in_valid & ~rst;\n"
-        text += f"        shifted <= {wide}'(held) <<< amount;\n        shifted_valid <= held_valid & ~rst;\n    end\n"
+        text += waiting(bits) + "    always_ff @(posedge clk) begin\n"
+        text += f"        shifted <= {wide}'($signed(held)) <<< amount;\n        shifted_valid <= valid & ~rst;\n    end\n"
         bits, source, valid = wide, "shifted", "shifted_valid"
     normalized = site.bounds[site.operator.name].intermediates["normalized"]
     parameters = {

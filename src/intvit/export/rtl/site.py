@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from intvit.export.rtl.unit import CLOCKED, Unit, Words, instance, joined, signed_bits, words
+from intvit.export.rtl.unit import CLOCKED, Unit, Words, delayed, instance, joined, signed_bits, words
 from intvit.program.bounds import OperatorBounds
 from intvit.program.program import Operator, Program
 from intvit.runtime.numpy import OPERATORS as DEFINITION
@@ -82,6 +82,12 @@ def constants_unit(site: Site, bits: int) -> str:
     ports = {**CLOCKED, "next": "in_valid", "word": "word"}
     parameters = {"C": channels(site)[0], "W": bits, "FILE": '"constants.hex"'}
     return text + instance("channel_constants", "constants", parameters, ports)
+
+
+def waiting(bits: int) -> str:
+    """`held` and `valid`: `in` when its channel's constants are there, two clocks later."""
+    text = f"    wire [{bits - 1}:0] held;\n    wire valid;\n" + delayed(bits, 2, "in", "held")
+    return text + delayed(1, 2, "in_valid & ~rst", "valid")
 
 
 def with_extremes(x: np.ndarray, reach: tuple[int, int]) -> np.ndarray:
