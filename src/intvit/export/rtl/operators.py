@@ -6,9 +6,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-from intvit.export.rtl.site import STREAM, Site, channels, constants_unit, rom, row_gate, waiting, with_extremes
+from intvit.export.rtl.site import (
+    STREAM,
+    Site,
+    channels,
+    constants_unit,
+    rom,
+    row_gate,
+    shift_port,
+    waiting,
+    with_extremes,
+)
 from intvit.export.rtl.softmax_gelu import exponential, gelu
-from intvit.export.rtl.unit import CLOCKED, Unit, instance, joined, packed, signed_bits, words
+from intvit.export.rtl.unit import CLOCKED, Unit, instance, joined, packed, signed_bits, unsigned_bits, words
+from intvit.program.tables import weight_table
 
 LANES = 8  # of the column of multiply-accumulate cells
 
@@ -19,7 +30,13 @@ def _requantize(site: Site) -> Unit:
     text = constants_unit(site, m + e)
     text += waiting(bits)
     parameters = {"IW": bits, "MW": m, "OW": out, "SIGNED": int(signed), "LEAST": least, "MOST": most}
-    ports = {**CLOCKED, "in_valid": "valid", "v": "$signed(held)", "m": f"$signed(word[{m - 1}:0])", "e": f"word[{m + e - 1}:{m}]"}
+    ports = {
+        **CLOCKED,
+        "in_valid": "valid",
+        "v": "held",
+        "m": f"$signed(word[{m - 1}:0])",
+        "e": shift_port(m, e, least),
+    }
     text += instance("rescale", "rescaler", parameters, {**ports, "out_valid": "out_valid", "y": "out"})
     x = with_extremes(site.vectors(), site.bounds[site.operator.name].inputs[0])
     memories = {"constants.hex": (memory, m + e)}
@@ -32,9 +49,14 @@ def _add(site: Site) -> Unit:
     text = constants_unit(site, ma + mb + e)
     text += waiting(a_bits + b_bits)
     parameters = {"AW": a_bits, "BW": b_bits, "MW": m, "OW": site.output[0], "LEAST": least, "MOST": most}
-    ports = {**CLOCKED, "in_valid": "valid", "a": f"$signed(held[{a_bits - 1}:0])", "ma": f"{m}'($signed(word[{ma - 1}:0]))"}
+    ports = {
+        **CLOCKED,
+        "in_valid": "valid",
+        "a": f"$signed(held[{a_bits - 1}:0])",
+        "ma": f"{m}'($signed(word[{ma - 1}:0]))",
+    }
     ports |= {"b": f"$signed(held[{a_bits + b_bits - 1}:{a_bits}])"}
-    ports |= {"mb": f"{m}'($signed(word[{ma + mb - 1}:{ma}]))", "e": f"word[{ma + mb + e - 1}:{ma + mb}]"}
+    ports |= {"mb": f"{m}'($signed(word[{ma + mb - 1}:{ma}]))", "e": shift_port(ma + mb, e, least)}
     text += instance("join_add", "adder", parameters, {**ports, "out_valid": "out_valid", "y": "out"})
     a_all, b_all = site.inputs
     b_all = np.broadcast_to(b_all.reshape(len(b_all), *[1] * (a_all.ndim - b_all.ndim), *b_all.shape[1:]), a_all.shape)
@@ -59,7 +81,7 @@ def _layernorm(site: Site) -> Unit:
         parameters = {"C": size, "W": 3, "FILE": '"shifts.hex"'}
         text += instance("channel_constants", "shifts", parameters, {**CLOCKED, "next": "in_valid", "word": "amount"})
         text += waiting(bits) + "    always_ff @(posedge clk) begin\n"
-        text += f"        shifted <= {wide}'($signed(held)) <<< amount;\n        shifted_valid <= valid & ~rst;\n    end\n"
+        text += f"        shifted <= {wide}'(held) <<< amount;\n        shifted_valid <= valid & ~rst;\n    end\n"
         bits, source, valid = wide, "shifted", "shifted_valid"
     normalized = site.bounds[site.operator.name].intermediates["normalized"]
     parameters = {
@@ -70,7 +92,7 @@ def _layernorm(site: Site) -> Unit:
         "K": attributes["normalizer_shift"],
         "SQUARE": attributes.get("square_shift", 0),
         "NEWTON": attributes.get("newton_steps", 0),
-        "NW": signed_bits(normalized.low, normalized.high) + 1,
+        "NW": signed_bits(normalized.low, normalized.high),
         "MW": m,
         "BW": b,
         "LEAST": least,
@@ -92,8 +114,11 @@ def _weighted_mean(site: Site) -> Unit:
     weight_bits, sum_bits = site.program.values[operator.inputs[1]].bits, site.bits(0)
     width = max(weight_bits, sum_bits)
     m, e = attributes["multiplier"], attributes["shift"]
-    bits = max(1, int(m).bit_length())
+    bits = unsigned_bits(m)
+    exponential = next(o for o in site.program.operators if o.output == operator.inputs[1])
+    least = int(weight_table(site.program, exponential)[0])  # what a row weighs: its maximum does
     parameters = {"K": weights.shape[1], "WW": weight_bits, "AW": sum_bits, "MW": bits, "SHIFT": e}
+    parameters |= {"FW": unsigned_bits(m // least)}
     parameters |= {"OW": site.output[0], "M": f"{bits}'d{m}"}
     ports = {**CLOCKED, "weight_valid": f"in_valid & ~in[{width}]", "weight": f"in[{weight_bits - 1}:0]"}
     ports |= {"sum_valid": f"in_valid & in[{width}]", "sum": f"in[{sum_bits - 1}:0]", "ready": "in_ready"}

@@ -65,12 +65,21 @@ class Site:
 
 
 def rom(site: Site, *roles: str) -> tuple[Words, list[int], tuple[int, int]]:
-    """Constants by channel: the words of their memory, bits of each role, and the shifts' range."""
-    columns = [np.broadcast_to(site.constants[role].astype(object), channels(site)) for role in roles]
-    bits = [6 if role == "shift" else signed_bits(*map(int, c)) for role, c in zip(roles, columns, strict=True)]
+    """Constants by channel: the words of their memory, bits of each role, and the shifts' range.
+
+    A shift that all channels share is not in the memory: it has 0 bits.
+    """
     shift = site.constants["shift"].astype(int)
-    memory = joined(*zip(columns, bits, strict=True))
-    return memory, bits, (int(shift.min()), int(shift.max()))
+    reach = int(shift.min()), int(shift.max())
+    columns = [np.broadcast_to(site.constants[role].astype(object), channels(site)) for role in roles]
+    bits = [signed_bits(*map(int, column)) for column in columns]
+    bits = [6 * (reach[0] < reach[1]) if role == "shift" else b for role, b in zip(roles, bits, strict=True)]
+    return joined(*zip(columns, bits, strict=True)), bits, reach
+
+
+def shift_port(first: int, bits: int, least: int) -> str:
+    """The shift in the memory's word, or the one of all channels."""
+    return f"word[{first + bits - 1}:{first}]" if bits else f"6'd{least}"
 
 
 def channels(site: Site) -> tuple[int]:
@@ -86,7 +95,7 @@ def constants_unit(site: Site, bits: int) -> str:
 
 def waiting(bits: int) -> str:
     """`held` and `valid`: `in` when its channel's constants are there, two clocks later."""
-    text = f"    wire [{bits - 1}:0] held;\n    wire valid;\n" + delayed(bits, 2, "in", "held")
+    text = f"    wire signed [{bits - 1}:0] held;\n    wire valid;\n" + delayed(bits, 2, "in", "held")
     return text + delayed(1, 2, "in_valid & ~rst", "valid")
 
 
@@ -101,8 +110,13 @@ def row_gate(size: int, ready: str) -> str:
 
 
 def multiplied(bits: int, value: str, m: int, e: int, out: int, *, signed: bool) -> str:
+    """The value times m / 2^e; a power of two needs no multiplier."""
+    while m % 2 == 0 and e > 1:
+        m, e = m // 2, e - 1
     width = signed_bits(m)
-    parameters = {"IW": bits, "MW": width, "OW": out, "SIGNED": int(signed), "LEAST": e, "MOST": e}
-    number = f"{'-' if m < 0 else ''}{width}'sd{abs(m)}"
-    ports = {**CLOCKED, "in_valid": "value_valid", "v": value, "m": number, "e": f"6'd{e}"}
-    return instance("rescale", "rescaler", parameters, {**ports, "out_valid": "out_valid", "y": "out"})
+    parameters = {"IW": bits, "OW": out, "SIGNED": int(signed), "LEAST": e, "MOST": e}
+    ports = {**CLOCKED, "in_valid": "value_valid", "v": value, "e": f"6'd{e}", "out_valid": "out_valid", "y": "out"}
+    if m == 1:
+        return instance("round_shift", "rescaler", parameters, ports)
+    ports["m"] = f"{'-' if m < 0 else ''}{width}'sd{abs(m)}"
+    return instance("rescale", "rescaler", {**parameters, "MW": width}, ports)

@@ -88,7 +88,8 @@ module round_shift #(parameter IW = 48, OW = 8, SIGNED = 1, LEAST = 1, MOST = 62
     localparam EB = LEAST == MOST ? 1 : $clog2(MOST - LEAST + 1); // of the part of the shift that varies
     wire [EB-1:0] rest = LEAST == MOST ? EB'(0) : EB'(e - 6'(LEAST));
     wire signed [WIDE-1:0] long_v = WIDE'(v);
-    wire signed [KEPT-1:0] least = KEPT'(long_v >>> (LEAST - 1));
+    wire signed [WIDE-1:0] shifted_v = long_v >>> (LEAST - 1);
+    wire signed [KEPT-1:0] least = KEPT'(shifted_v);
     logic signed [KEPT-1:0] shifted, rounded;
     wire [KEPT-OW:0] top = rounded[KEPT-1:OW-1]; // equal bits where the value fits
     wire below = rounded[KEPT-1], fits = SIGNED ? &top | ~|top : ~|top[KEPT-OW:1];

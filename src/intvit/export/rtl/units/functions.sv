@@ -56,6 +56,8 @@ module piecewise #(parameter S = 2, D = 2, XW = 9, CW = 32, VW = 34, G = 4,
     wire [(S > 1 ? S - 1 : 1)*XW-1:0] bounds = BOUNDS;
     wire [S*XW-1:0] origins = ORIGINS;
     wire [S*(D+1)*CW-1:0] coefficients = COEFFICIENTS;
+    wire signed [XW-1:0] origin_of [0:S-1];
+    wire [(D+1)*CW-1:0] coefficients_of [0:S-1]; // so that no address is a product
     logic [(S > 1 ? S - 1 : 1)-1:0] passed; // ones up to the last bound that x reaches
     wire [IB-1:0] count;
     genvar i, j;
@@ -64,6 +66,10 @@ module piecewise #(parameter S = 2, D = 2, XW = 9, CW = 32, VW = 34, G = 4,
             always_ff @(posedge clk) passed[i] <= $signed(bounds[XW*i +: XW]) <= x;
         end
         if (S == 1) always_ff @(posedge clk) passed <= 0;
+        for (i = 0; i < S; i = i + 1) begin : piece
+            assign origin_of[i] = origins[XW*i +: XW];
+            assign coefficients_of[i] = coefficients[(D+1)*CW*i +: (D+1)*CW];
+        end
         for (j = 0; j < IB; j = j + 1) begin : digit // of how many those are: parity of every 2^j-th
             wire [(S > 1 ? S - 1 : 1)-1:0] chosen_bounds;
             for (i = 0; i < (S > 1 ? S - 1 : 1); i = i + 1) begin : bound
@@ -80,8 +86,8 @@ module piecewise #(parameter S = 2, D = 2, XW = 9, CW = 32, VW = 34, G = 4,
         index <= count;
         earlier <= x;
         held <= earlier;
-        t <= (XW + 1)'(held) - (XW + 1)'($signed(origins[XW*index +: XW]));
-        chosen <= coefficients[(D+1)*CW*index +: (D+1)*CW];
+        t <= (XW + 1)'(held) - (XW + 1)'(origin_of[index]);
+        chosen <= coefficients_of[index];
     end
     wire signed [VW-1:0] values [0:D];
     assign values[D] = VW'($signed(chosen[D*CW +: CW]));

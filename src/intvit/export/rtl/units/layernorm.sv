@@ -55,17 +55,18 @@ module layernorm #(parameter METHOD = 0, C = 192, XW = 16, OW = 8, K = 15, SQUAR
     localparam LW = (NW + MW > BW ? NW + MW : BW) + 1;
     logic signed [NW-1:0] n;
     logic signed [LW-1:0] total;
-    wire [6+BW+MW-1:0] word;
+    localparam EW = LEAST == MOST ? 0 : 6;
+    wire [EW+BW+MW-1:0] word;
     wire signed [NW+MW-1:0] times;
     wire signed [BW-1:0] bias;
     wire [5:0] e;
     wire product_soon, total_valid;
     delay #(.W(1), .N(METHOD == 0 ? 7 : 3)) wait_product ( // a clock before the product, as constants come two later
         .clk(clk), .d(entry_valid & state == EMIT & ~rst), .q(product_soon));
-    channel_constants #(.C(C), .W(6 + BW + MW), .FILE(FILE)) constants (.clk(clk), .rst(rst), .next(product_soon), .word(word));
+    channel_constants #(.C(C), .W(EW + BW + MW), .FILE(FILE)) constants (.clk(clk), .rst(rst), .next(product_soon), .word(word));
     multiply #(.AW(NW), .BW(MW)) by_channel (.clk(clk), .a(n), .b($signed(word[MW-1:0])), .p(times));
     delay #(.W(BW), .N(3)) wait_bias (.clk(clk), .d(word[MW +: BW]), .q(bias));
-    delay #(.W(6), .N(4)) wait_shift (.clk(clk), .d(word[MW+BW +: 6]), .q(e));
+    delay #(.W(6), .N(4)) wait_shift (.clk(clk), .d(6'(word >> (MW + BW))), .q(e));
     delay #(.W(1), .N(6)) wait_total (.clk(clk), .d(product_soon), .q(total_valid));
     round_shift #(.IW(LW), .OW(OW), .LEAST(LEAST), .MOST(MOST)) ending (
         .clk(clk), .rst(rst), .in_valid(total_valid), .v(total), .e(e), .out_valid(out_valid), .y(out));

@@ -111,7 +111,7 @@ module normalize_row #(parameter EW = 31, N = 197, OW = 8, FW = 46, SHIFT = 38, 
 endmodule
 
 // The division of a deferred softmax: K weights of a row, then, when `ready` again, its sums, each times floor(M / sum of weights)
-module weighted_mean #(parameter K = 197, WW = 8, AW = 24, MW = 47, SHIFT = 46, OW = 8, M = 1) (
+module weighted_mean #(parameter K = 197, WW = 8, AW = 24, MW = 47, FW = 40, SHIFT = 46, OW = 8, M = 1) (
     input logic clk, rst, weight_valid, input logic [WW-1:0] weight, input logic sum_valid, input logic signed [AW-1:0] sum,
     output logic ready, out_valid, output logic [OW-1:0] out);
     localparam KB = $clog2(K + 1), TW = WW + KB;
@@ -119,11 +119,11 @@ module weighted_mean #(parameter K = 197, WW = 8, AW = 24, MW = 47, SHIFT = 46, 
     logic [TW-1:0] total;
     logic start;
     wire done;
-    wire [MW-1:0] factor;
+    wire [MW-1:0] factor; // < 2^FW
     serial_divide #(.NW(MW), .DW(TW)) divider (
         .clk(clk), .rst(rst), .start(start), .a(MW'(M)), .b(total), .done(done), .q(factor));
-    rescale #(.IW(AW), .MW(MW + 1), .OW(OW), .LEAST(SHIFT), .MOST(SHIFT)) ending (
-        .clk(clk), .rst(rst), .in_valid(sum_valid), .v(sum), .m({1'b0, factor}), .e(6'(SHIFT)), .out_valid(out_valid), .y(out));
+    rescale #(.IW(AW), .MW(FW + 1), .OW(OW), .LEAST(SHIFT), .MOST(SHIFT)) ending (
+        .clk(clk), .rst(rst), .in_valid(sum_valid), .v(sum), .m({1'b0, factor[FW-1:0]}), .e(6'(SHIFT)), .out_valid(out_valid), .y(out));
     always_ff @(posedge clk) begin
         start <= weight_valid & count == KB'(K - 1) & ~rst;
         if (rst) begin
