@@ -115,12 +115,12 @@ def synthesize(program: Program, images: np.ndarray, *, seconds: float = 600) ->
                 continue
             with tempfile.TemporaryDirectory() as place:
                 write_units(Path(place), [unit])
-                sizes[key] = read_statistics(_yosys(Path(place) / unit.name, seconds))
+                sizes[key] = read_statistics(_yosys(Path(place), unit.name, seconds))
     return sizes
 
 
-def _yosys(folder: Path, seconds: float) -> str:
-    command = ["yosys", "-q", "-s", "synth.ys"]
+def _yosys(folder: Path, unit: str, seconds: float) -> str:
+    command = ["yosys", "-q", "-s", f"{unit}/synth.ys"]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=seconds, check=False)
     except FileNotFoundError:
@@ -128,10 +128,10 @@ def _yosys(folder: Path, seconds: float) -> str:
             "--synthesize needs yosys, which is not installed; without it the shipped table is used"
         ) from None
     except subprocess.TimeoutExpired:
-        raise IntVitError(f"yosys took more than {seconds:.0f} s for {folder.name}; --synthesize gave up") from None
+        raise IntVitError(f"yosys took more than {seconds:.0f} s for {unit}; --synthesize gave up") from None
     if done.returncode:
-        raise IntVitError(f"yosys failed for {folder.name}: {done.stderr.strip().splitlines()[-1]}")
-    return (folder / "xc7.txt").read_text()
+        raise IntVitError(f"yosys failed for {unit}: {done.stderr.strip().splitlines()[-1]}")
+    return (folder / unit / "xc7.txt").read_text()
 
 
 def read_statistics(text: str) -> Size:
