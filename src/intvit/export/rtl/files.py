@@ -119,7 +119,6 @@ def _synthesis(unit: Unit, units: Sequence[Unit]) -> str:
 
 _BENCH = """\
 // Feeds inputs.hex to $NAME and compares what comes out with outputs.hex, the numpy runtime's integers.
-`timescale 1ns / 1ps
 module bench;
     logic clk = 0, rst = 1, in_valid = 0;
     logic [$IW-1:0] in, inputs [0:$N-1];
@@ -161,6 +160,7 @@ _MAKEFILE = """\
 # make icarus, make verilator: every unit against its vectors; make synth: its size on a 7-series FPGA, NAME/xc7.txt
 NAMES = UNITS
 SOURCES = $(wildcard units/*.sv) $(foreach name,$(NAMES),$(name)/$(name).sv)
+VERILATOR = --binary -O3 -Wno-fatal -Wno-lint -Wno-UNOPTFLAT --top-module bench
 
 icarus: $(NAMES:%=%/icarus.log)
 \t@cat $^; ! grep -L PASS $^ | grep .
@@ -174,7 +174,7 @@ synth: $(NAMES:%=%/xc7.txt)
 \tiverilog -g2012 -s bench -o $*/icarus.sim $(SOURCES) $*/bench.sv && vvp -n $*/icarus.sim > $*/icarus.log
 
 %/verilator.log: $(SOURCES)
-\tverilator --binary -O3 -Wno-fatal -Wno-lint --top-module bench --Mdir $*/obj_dir $(SOURCES) $*/bench.sv > $*/build.log
+\tverilator $(VERILATOR) --Mdir $*/obj_dir $(SOURCES) $*/bench.sv > $*/build.log
 \t$*/obj_dir/Vbench > $*/verilator.log
 
 %/xc7.txt: $(SOURCES)
