@@ -28,19 +28,19 @@ def _requantize(site: Site) -> Unit:
     memory, (m, e), (least, most) = rom(site, "multiplier", "shift")
     bits, (out, signed) = site.bits(0), site.output
     text = constants_unit(site, m + e)
-    text += waiting(bits)
+    text += waiting(bits) + f"    wire signed [{m - 1}:0] multiplier = word[{m - 1}:0];\n"
     parameters = {"IW": bits, "MW": m, "OW": out, "SIGNED": int(signed), "LEAST": least, "MOST": most}
     ports = {
         **CLOCKED,
         "in_valid": "valid",
         "v": "held",
-        "m": f"$signed(word[{m - 1}:0])",
+        "m": "multiplier",
         "e": shift_port(m, e, least),
     }
     text += instance("rescale", "rescaler", parameters, {**ports, "out_valid": "out_valid", "y": "out"})
     x = with_extremes(site.vectors(), site.bounds[site.operator.name].inputs[0])
     memories = {"constants.hex": (memory, m + e)}
-    return site.unit("requantize", text, [(x, bits)], site.expected(x), memories=memories)
+    return site.unit(text, [(x, bits)], site.expected(x), memories=memories)
 
 
 def _add(site: Site) -> Unit:
@@ -64,7 +64,7 @@ def _add(site: Site) -> Unit:
     reach = site.bounds[site.operator.name].inputs
     a, b = with_extremes(a, reach[0]), with_extremes(b, reach[1])
     memories = {"constants.hex": (memory, ma + mb + e)}
-    return site.unit("add", text, [(a, a_bits), (b, b_bits)], site.expected(a, b), memories=memories)
+    return site.unit(text, [(a, a_bits), (b, b_bits)], site.expected(a, b), memories=memories)
 
 
 def _layernorm(site: Site) -> Unit:
@@ -103,9 +103,7 @@ def _layernorm(site: Site) -> Unit:
     ports = {**CLOCKED, "in_valid": valid, "in": source, "ready": "ready", "out_valid": "out_valid", "out": "out"}
     text += instance("layernorm", "normalizer", parameters, ports)
     x = site.vectors()
-    return site.unit(
-        f"layernorm {attributes['method']}", text, [(x, site.bits(0))], site.expected(x), memories=memories
-    )
+    return site.unit(text, [(x, site.bits(0))], site.expected(x), memories=memories)
 
 
 def _weighted_mean(site: Site) -> Unit:
@@ -126,7 +124,7 @@ def _weighted_mean(site: Site) -> Unit:
     stream = np.concatenate([weights, sums], 1)
     which = np.broadcast_to(np.arange(stream.shape[1]) >= weights.shape[1], stream.shape)
     expected = site.expected(sums, weights)
-    return site.unit("weighted_mean", text, [(stream, width), (which, 1)], expected)
+    return site.unit(text, [(stream, width), (which, 1)], expected)
 
 
 def _linear(site: Site) -> Unit:
@@ -143,7 +141,7 @@ def _linear(site: Site) -> Unit:
     fields = [(x, x_bits)]
     fields += [(np.broadcast_to(weight[lane], x.shape), w_bits) for lane in range(lanes)]
     sums = site.expected(x)[:, :lanes]
-    unit = site.unit("mac column", text, fields, sums)
+    unit = site.unit(text, fields, sums)
     unit.out_bits, unit.outputs = lanes * sum_bits, joined(*((sums[:, lane], sum_bits) for lane in range(lanes)))
     return unit
 

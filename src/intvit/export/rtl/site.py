@@ -55,13 +55,50 @@ class Site:
         result: np.ndarray = DEFINITION[self.operator.op](OperatorContext(self.program, self.operator))(*inputs)
         return result.astype(np.int64)
 
-    def unit(self, kind: str, body: str, fields: list[tuple[np.ndarray, int]], out: np.ndarray, **more: Any) -> Unit:
+    def unit(self, body: str, fields: list[tuple[np.ndarray, int]], out: np.ndarray, **more: Any) -> Unit:
         """A unit whose input word joins the fields."""
         bits = self.output[0]
         in_bits = sum(width for _, width in fields)
         form = more.pop("form", "computed")
         given = (joined(*fields), words(out, bits))
+        kind = kind_of(self.program, self.operator) or self.operator.op
         return Unit(self.operator.name, kind, form, body, in_bits, bits, *given, **more)
+
+
+def kind_of(program: Program, operator: Operator) -> str | None:
+    """As a unit is called in tables of sizes; None for operators that only move data.
+
+    "short": its constants are those of `quant/hardware=dsp17`, or as good: a unit of them is smaller.
+    """
+    attributes = operator.attributes
+    match operator.op:
+        case "linear" | "matmul":
+            return "mac column"
+        case "requantize" | "add" | "weighted_mean":
+            kind = operator.op
+        case "layernorm":
+            kind = f"layernorm {attributes['method']}"
+        case "softmax" | "exponential" | "gelu":
+            kind = f"{operator.op} {attributes['kind']}"
+        case _:
+            return None
+    return f"{kind} short" if _short(program, operator) else kind
+
+
+def _short(program: Program, operator: Operator) -> bool:
+    m = operator.attributes.get("multiplier", 0)
+    match operator.op:
+        case "exponential":
+            return operator.attributes["kind"] != "table" and m & (m - 1) == 0
+        case "gelu":
+            return operator.attributes["kind"] != "table" and abs(m) < 2**17
+        case "weighted_mean":
+            return bool(m < 2**31)  # over weights of 2^7 and more: reciprocals of 24 bits
+    constants = program.constants_of(operator)
+    if "shift" not in constants:
+        return False
+    longest = max(int(np.abs(c.astype(np.int64)).max()) for role, c in constants.items() if "multiplier" in role)
+    return longest < 2**17 and len(set(constants["shift"].reshape(-1).tolist())) == 1
 
 
 def rom(site: Site, *roles: str) -> tuple[Words, list[int], tuple[int, int]]:

@@ -56,7 +56,7 @@ def exponential(site: Site) -> Unit:
     rows, skip = _logits(site, bits, keys)
     expected = _softmax_rows(site, rows, skip)
     fields = [(rows, bits), *[(skip, 1)] * masked]
-    return site.unit(f"{operator.op} {attributes['kind']}", text, fields, expected, memories=memories, form=form)
+    return site.unit(text, fields, expected, memories=memories, form=form)
 
 
 def _logits(site: Site, bits: int, keys: int) -> tuple[np.ndarray, np.ndarray]:
@@ -130,7 +130,7 @@ def gelu(site: Site) -> Unit:
     text += "    assign in_ready = 1'b1;\n"
     rows = _every_row_maximum(half, size) if by_row else np.resize(domain, (-(-2 * half // size), size))
     form = "table" if looked_up else "computed"
-    return site.unit(f"gelu {kind}", text, [(rows, bits)], site.expected(rows), memories=memories, form=form)
+    return site.unit(text, [(rows, bits)], site.expected(rows), memories=memories, form=form)
 
 
 def _every_row_maximum(half: int, size: int) -> np.ndarray:
