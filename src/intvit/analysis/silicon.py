@@ -20,10 +20,12 @@ from intvit.export.rtl.files import FormOf, units_of, write_units
 from intvit.export.rtl.operators import LANES
 from intvit.export.rtl.site import kind_of
 from intvit.export.rtl.softmax_gelu import TABLE_BITS
+from intvit.export.rtl.unit import Unit
 from intvit.program.cost import operator_macs
 from intvit.program.program import Operator, Program
 from intvit.runtime.onnx.engine_check import extreme_images
 
+LUTS_OF_DSP = 242  # XC7Z020: 53,200 and 220
 Key = tuple[str, str]  # kind, form
 LOOKED_UP = {"exponential": "exponential table", "softmax": "softmax table", "gelu": "gelu table"}
 
@@ -37,6 +39,11 @@ class Size:
     dsp: int
     ram18: int
     lut_memory: int
+
+    @property
+    def area(self) -> int:
+        """LUTs of all kinds, and a DSP as the LUTs that a part of the 7 series has for each of its own."""
+        return self.lut + self.lut_memory + LUTS_OF_DSP * self.dsp
 
 
 @dataclass(frozen=True)
@@ -100,10 +107,15 @@ def synthesize(programs: Sequence[Program], *, seconds: float = 900) -> dict[Key
             for unit in units_of(program, extreme_images(program, 1), blocks=[0], form=form, rows=1):
                 key = (f"{unit.kind.split()[0]} table", "table") if unit.form == "table" else (unit.kind, unit.form)
                 if key not in sizes:
-                    with tempfile.TemporaryDirectory() as place:
-                        write_units(Path(place), [unit])
-                        sizes[key] = read_statistics(_yosys(Path(place), unit.name, seconds))
+                    sizes[key] = measured(unit, seconds)
     return sizes
+
+
+def measured(unit: Unit, seconds: float) -> Size:
+    """By yosys. Raises IntVitError as `synthesize` does."""
+    with tempfile.TemporaryDirectory() as place:
+        write_units(Path(place), [unit])
+        return read_statistics(_yosys(Path(place), unit.name, seconds))
 
 
 def _yosys(folder: Path, unit: str, seconds: float) -> str:

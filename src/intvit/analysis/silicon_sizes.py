@@ -20,3 +20,4 @@ SIZES: dict[Key, Size] = {
     ("softmax shift", "computed"): Size(377, 299, 3, 2, 7),
     ("weighted_mean", "computed"): Size(274, 309, 6, 0, 1),
 }
+WIDTHS: dict[tuple[str, int], Size] = {}

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from intvit.analysis.silicon import Key, Size, needs, synthesize
-from intvit.analysis.silicon_sizes import SIZES
+from intvit.analysis.silicon_sizes import SIZES, WIDTHS
+from intvit.analysis.silicon_widths import synthesize_widths
 from intvit.commands.argument_types import positive
 from intvit.commands.model_options import out_option
 from intvit.errors import IntVitError
@@ -47,8 +48,10 @@ def main(arguments: list[str]) -> int:
     programs = {_name(folder): load_checkpoint(folder) for folder in options.folders}
     accuracy = _accuracy(options.accuracy) if options.accuracy else {}
     sizes: dict[Key, Size] = dict(SIZES)
+    widths = WIDTHS
     if options.synthesize:
         sizes |= synthesize(list(programs.values()))
+        widths = synthesize_widths()
     models = []
     for name, program in programs.items():
         for table in (False, True):
@@ -56,7 +59,7 @@ def main(arguments: list[str]) -> int:
             models.append(Model(name, table, found, accuracy.get(name, {})))
     report = Report("Operators on silicon", shlex.join(["intvit", "analyze", "silicon", *arguments]))
     report.facts["rate"] = f"{options.frames} images a second, {options.clock} MHz"
-    report.findings, report.parts = findings(models), parts(models, sizes)
+    report.findings, report.parts = findings(models), parts(models, sizes, widths)
     print(report.finish(options.out, None, began))
     return 0
 
