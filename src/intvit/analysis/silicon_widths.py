@@ -1,4 +1,4 @@
-"""Where tables stop being cheap: exponentials of every family, at logits of 8 to 16 bits, as units of their own.
+"""Where tables stop being cheap: exponentials of every family, at logits of 8, 12 and 16 bits, as units of their own.
 
 A unit takes a distance from the row's maximum and gives a weight of 8 bits, by a shift (`quant/hardware=dsp17`). Logits
 reach from -8 to 8, whatever their bits, in rows of 197; the logits of a program have at most 8 bits.
@@ -18,7 +18,7 @@ from intvit.export.rtl.unit import Unit, instance, words
 from intvit.quant.config import preset_options
 
 FAMILIES = {"ivit": "shift", "ibert": "polynomial", "ppoly": "piecewise", "lut": "table"}
-WIDTHS = (8, 10, 12, 14, 16)
+WIDTHS = (8, 12, 16)
 TOKENS, REACH, WEIGHT_BITS = 197, 8.0, 8
 
 
