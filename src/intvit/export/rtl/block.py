@@ -15,8 +15,10 @@ from intvit.errors import IntVitError
 from intvit.export.rtl.site import Site
 from intvit.export.rtl.unit import CLOCKED, Unit, Words, delayed, instance, joined, signed_bits, words
 
-SHAPE = ("layernorm", "linear", "requantize", "matmul", "requantize", "softmax", "matmul", "mean", "linear", "add")
-SHAPE += ("layernorm", "linear", "requantize", "gelu", "linear", "add")
+SHAPE = (
+    *("layernorm", "linear", "requantize", "matmul", "requantize", "softmax", "matmul", "mean", "linear", "add"),
+    *("layernorm", "linear", "requantize", "gelu", "linear", "add"),
+)
 
 
 def block_unit(number: int, sites: Sequence[Site], units: Mapping[str, Unit], result: np.ndarray, cells: int) -> Unit:
@@ -56,15 +58,14 @@ class _Block:
         self._entrance(stream)
         self._rows("norm1_rows", stream, self.width, "enters", "in", "begins", "norm1_ready & qkv_rows_room")
         self._part(self.norm1, "norm1", "norm1_rows_valid", "norm1_rows")
-        times, text = self._linear(self.qkv, "qkv", "qkv_rows")
+        times = self._linear(self.qkv, "qkv", "qkv_rows")
         width = self.norm1.output[0]
         self._rows(
             "qkv_rows", width, self.width, "norm1_valid", "norm1", "norm1_rows_started", "attention_room", times=times
         )
-        self.text += text
         self._part(self.sites[2], "qkv_codes", "qkv_valid", "qkv")
         self._attention()
-        times, text = self._linear(self.sites[8], "proj", "proj_rows")
+        times = self._linear(self.sites[8], "proj", "proj_rows")
         context = self.sites[7].output[0]
         self._rows(
             "proj_rows",
@@ -76,20 +77,25 @@ class _Block:
             "norm2_rows_room & residual2_room",
             times=times,
         )
-        self.text += text
         self._sum(self.add1, "add1", "proj", "residual1")
         wide = self.add1.output[0]
         self._residual("residual2", wide, 4, "add1_valid", "add1", "proj_rows_started", "fc2_valid")
         self._mlp(wide)
         self._sum(self.add2, "add2", "fc2", "residual2")
         self.text += "    assign out = add2;\n    assign out_valid = add2_valid;\n"
-        given = words(values, stream), words(result, self.add2.output[0])
-        name = f"block_{self.number}"
-        parts = frozenset(unit.name for unit in self.units.values())
-        idle = 8 * self.tokens * max(self.clocks, 1000)
-        form = {"memories": self.memories, "parts": parts, "idle": idle}
+        out = self.add2.output[0]
         return Unit(
-            name, "encoder block", "computed", self.wires + self.text, stream, self.add2.output[0], *given, **form
+            f"block_{self.number}",
+            "encoder block",
+            "computed",
+            self.wires + self.text,
+            stream,
+            out,
+            words(values, stream),
+            words(result, out),
+            self.memories,
+            frozenset(unit.name for unit in self.units.values()),
+            8 * self.tokens * max(self.clocks, 1000),
         )
 
     # ---------------------------------------------------------------- the parts, in order
@@ -178,17 +184,15 @@ class _Block:
             "norm2_rows", wide, self.width, "add1_valid", "add1", "proj_rows_started", "norm2_ready & fc1_rows_room"
         )
         self._part(self.sites[10], "norm2", "norm2_rows_valid", "norm2_rows")
-        times, text = self._linear(fc1, "fc1", "fc1_rows")
+        times = self._linear(fc1, "fc1", "fc1_rows")
         bits = self.sites[10].output[0]
         self._rows(
             "fc1_rows", bits, self.width, "norm2_valid", "norm2", "norm2_rows_started", "fc2_rows_room", times=times
         )
-        self.text += text
         self._part(self.sites[12], "fc1_codes", "fc1_valid", "fc1")
         self._part(act, "act", "fc1_codes_valid", "fc1_codes")
-        times, text = self._linear(fc2, "fc2", "fc2_rows")
+        times = self._linear(fc2, "fc2", "fc2_rows")
         self._rows("fc2_rows", act.output[0], hidden, "act_valid", "act", "fc1_rows_started", "1'b1", times=times)
-        self.text += text
 
     # ---------------------------------------------------------------- kinds of parts
 
@@ -236,8 +240,8 @@ class _Block:
         )
         self._part(site, name, f"{branch}_held_valid", f"{{{residual}[{b - 1}:0], {branch}_held}}", whole=True)
 
-    def _linear(self, site: Site, name: str, source: str) -> tuple[int, str]:
-        """How often a row comes, and the layer with its memories."""
+    def _linear(self, site: Site, name: str, source: str) -> int:
+        """A layer with its memories; how often it wants every row."""
         weight, bias = (site.constants[role].astype(np.int64) for role in ("weight", "bias"))
         outputs, inputs = weight.shape
         groups = max(1, self.clocks // inputs)
@@ -267,7 +271,8 @@ class _Block:
             "out": name,
         }
         self.wires += f"    wire {name}_valid;\n    wire signed [{sum_bits - 1}:0] {name};\n"
-        return groups, instance("stream_linear", f"of_{name}", parameters, ports)
+        self.text += instance("stream_linear", f"of_{name}", parameters, ports)
+        return groups
 
     def _size(self, site: Site) -> tuple[int, int]:
         outputs, inputs = site.constants["weight"].shape

@@ -71,6 +71,7 @@ def kind_of(program: Program, operator: Operator) -> str | None:
     "short": its constants are those of `quant/hardware=dsp17`, or as good: a unit of them is smaller.
     """
     attributes = operator.attributes
+    kind: str
     match operator.op:
         case "linear" | "matmul":
             return "mac column"
