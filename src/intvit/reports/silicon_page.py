@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 
 from intvit.analysis.silicon import LUTS_OF_DSP, Key, Need, Size, total
 from intvit.reports.report import Column, Plot, Table
-from intvit.reports.style import INK, family_color, legend_below, plot
+from intvit.reports.style import INK, family_color, plot
 
 
 @dataclass(frozen=True)
@@ -111,21 +112,24 @@ def _area(models: Sequence[Model]) -> Figure:
         known = all(model.accuracy for model in models)
         names = list(dict.fromkeys(model.name for model in models))
         points: list[tuple[int, float]] = []
-        for model in models:
-            if model.size is None:
-                continue
-            y = model.accuracy["top1"] if known else names.index(model.name)
-            points.append((model.size.area, y))
-            look = {"marker": "s" if model.table else "o", "color": family_color(model.name)}
-            label = model.name if not model.table else None
-            axis.plot([model.size.area], [y], linestyle="none", label=label, **look)
+        for own, tables in zip(models[::2], models[1::2], strict=True):
+            y = own.accuracy["top1"] if known else names.index(own.name)
+            color = family_color(re.split(r"\d|_", own.name)[0])
+            areas = [(model.size.area, marker) for model, marker in ((own, "o"), (tables, "s")) if model.size]
+            axis.plot([area for area, _ in areas], [y] * len(areas), color=color, linewidth=0.8)
+            for area, marker in areas:
+                points.append((area, y))
+                axis.plot([area], [y], marker, color=color)
+            if known and areas:
+                offset = (4, 4) if names.index(own.name) % 2 else (4, -10)
+                axis.annotate(own.name, (areas[0][0], y), offset, textcoords="offset points", fontsize=7)
         axis.set_xlabel(f"LUTs of all functions, a DSP as {LUTS_OF_DSP} (circles: as trained, squares: as tables)")
+        axis.margins(x=0.15)
         if known:
             axis.step(*zip(*_front(points), strict=True), where="post", color=INK, linewidth=0.8, zorder=1)
             axis.set_ylabel("top-1, %")
         else:
             axis.set_yticks(range(len(names)), names)
-        legend_below(figure, *axis.get_legend_handles_labels())
     return figure
 
 
@@ -146,6 +150,6 @@ def findings(models: Sequence[Model]) -> list[str]:
             a, b = (f"{size.lut + size.lut_memory:,} LUT and {size.dsp} DSP" for size in (own.size, tables.size))
             sentences.append(f"{own.name}: {a} as trained, {b} with tables, beside the MACs.")
         else:
-            unknown = sorted({need.kind for need in own.needs if need.size is None})
+            unknown = sorted({need.kind for need in (*own.functions, *tables.functions) if need.size is None})
             sentences.append(f"{own.name}: no size in the table for {', '.join(unknown)}; --synthesize measures it.")
     return sentences
