@@ -121,7 +121,7 @@ def _area(models: Sequence[Model]) -> Figure:
                 points.append((area, y))
                 axis.plot([area], [y], marker, color=color)
             if known and areas:
-                offset = (4, 4) if names.index(own.name) % 2 else (4, -10)
+                offset = (4, -10) if names.index(own.name) % 2 else (4, 4)
                 axis.annotate(own.name, (areas[0][0], y), offset, textcoords="offset points", fontsize=7)
         axis.set_xlabel(f"LUTs of all functions, a DSP as {LUTS_OF_DSP} (circles: as trained, squares: as tables)")
         axis.margins(x=0.15)
