@@ -63,7 +63,8 @@ def write_units(folder: Path, units: Sequence[Unit]) -> None:
         vectors = {"inputs.hex": (unit.inputs, unit.in_bits), "outputs.hex": (unit.outputs, unit.out_bits)}
         for name, (content, bits) in {**unit.memories, **vectors}.items():
             write_text(place / name, _hex(content, bits))
-    write_text(folder / "Makefile", _MAKEFILE.replace("UNITS", " ".join(unit.name for unit in units)))
+    names, blocks = (" ".join(unit.name for unit in units if bool(unit.parts) == joined) for joined in (False, True))
+    write_text(folder / "Makefile", _MAKEFILE.replace("UNITS", names).replace("JOINED", blocks))
 
 
 def units_of(
@@ -157,15 +158,20 @@ module bench;
 endmodule
 """
 _MAKEFILE = """\
-# make icarus, make verilator: every unit against its vectors; make synth: its size on a 7-series FPGA, NAME/xc7.txt
+# make icarus, make verilator: every unit against its vectors; make blocks: blocks as streams, in the faster simulator;
+# make synth: the size of every unit on a 7-series FPGA, NAME/xc7.txt
 NAMES = UNITS
-SOURCES = $(wildcard units/*.sv) $(foreach name,$(NAMES),$(name)/$(name).sv)
+BLOCKS = JOINED
+SOURCES = $(wildcard units/*.sv) $(foreach name,$(NAMES) $(BLOCKS),$(name)/$(name).sv)
 VERILATOR = --binary -O3 -Wno-fatal -Wno-lint -Wno-UNOPTFLAT --top-module bench
 
 icarus: $(NAMES:%=%/icarus.log)
 \t@cat $^; ! grep -L PASS $^ | grep .
 
 verilator: $(NAMES:%=%/verilator.log)
+\t@cat $^; ! grep -L PASS $^ | grep .
+
+blocks: $(BLOCKS:%=%/verilator.log)
 \t@cat $^; ! grep -L PASS $^ | grep .
 
 synth: $(NAMES:%=%/xc7.txt)
@@ -180,6 +186,6 @@ synth: $(NAMES:%=%/xc7.txt)
 %/xc7.txt: $(SOURCES)
 \tyosys -q -s $*/synth.ys
 
-.PHONY: icarus verilator synth
+.PHONY: icarus verilator blocks synth
 .SECONDARY:
 """
