@@ -11,11 +11,15 @@ from intvit.analysis.silicon import Size, needs, read_statistics, synthesize, to
 from intvit.analysis.silicon_sizes import SIZES
 from intvit.commands import main
 from intvit.errors import IntVitError
+from intvit.export.record import record
 from intvit.export.rtl.operators import LANES
+from intvit.export.rtl.site import kind_of
+from intvit.export.rtl.softmax_gelu import TABLE_BITS
 from intvit.program import save_checkpoint
 from intvit.program.cost import macs
 from tests.support.c_programs import need
-from tests.support.random_programs import images_for, random_program
+from tests.support.random_programs import random_program
+from tests.support.small_models import prepared, small_model
 
 
 def test_lanes_are_what_a_frame_rate_needs() -> None:
@@ -28,19 +32,13 @@ def test_lanes_are_what_a_frame_rate_needs() -> None:
 
 
 def test_tables_stand_for_every_small_function_but_shift_gelu() -> None:
-    kinds = {
-        need.kind
-        for seed in range(16)
-        for need in needs(random_program(seed), SIZES, table=True, frames=1, clock=1e6)
-        if need.kind.split()[0] in ("exponential", "gelu")
-    }
-    assert kinds <= {
-        "exponential table",
-        "gelu table",
-        "gelu shift",
-        *(k for k in kinds if k.startswith("exponential")),
-    }
-    assert {"gelu piecewise", "gelu polynomial"}.isdisjoint(kinds)
+    for seed in range(16):
+        program = random_program(seed)
+        functions = [o for o in program.operators if o.op in ("exponential", "softmax", "gelu")]
+        wide = {o.op for o in functions if program.values[o.inputs[0]].bits > TABLE_BITS}
+        for found in needs(program, SIZES, table=True, frames=1, clock=1e6):
+            if found.kind.split()[0] in {o.op for o in functions} - wide:
+                assert found.kind.endswith(" table") or found.kind.startswith("gelu shift")
 
 
 def test_a_total_counts_lanes_and_is_none_where_a_size_is_not_known() -> None:
@@ -61,11 +59,12 @@ def test_both_orders_of_yosys_statistics_are_read() -> None:
 
 
 def test_the_page_stands_beside_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, seed in (("ivit8", 1), ("ibert8", 2)):
+    for name, seed in (("ivit8", 1), ("ibert8_quant_gelu_lut", 2)):
         save_checkpoint(random_program(seed), tmp_path / name)
     rows = [{"preset": n, "sets": {"photos": {"top1": 70.5, "divergence": 0.1}}} for n in ("ivit8", "ibert8")]
+    rows[1]["preset"] = "ibert8,quant/gelu=lut"
     (tmp_path / "figures.json").write_text(json.dumps({"settings": {}, "rows": rows}))
-    folders = [str(tmp_path / name) for name in ("ivit8", "ibert8")]
+    folders = [str(tmp_path / name) for name in ("ivit8", "ibert8_quant_gelu_lut")]
     options = ["--out", str(tmp_path / "page"), "--accuracy", str(tmp_path / "figures.json")]
     assert not main(["analyze", "silicon", *folders, *options])
     assert "ivit8: " in capsys.readouterr().out
@@ -79,7 +78,7 @@ def test_the_page_stands_beside_accuracy(tmp_path: Path, capsys: pytest.CaptureF
 def test_the_table_is_made_anew_with_yosys() -> None:
     need("yosys")
     program = random_program(2)
-    sizes = synthesize(program, images_for(program, 1))
+    sizes = synthesize([program])
     assert sizes["gelu table", "table"].dsp == 0
     assert sizes["gelu polynomial", "computed"].dsp > 0
 
@@ -88,4 +87,13 @@ def test_without_yosys_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("PATH", "")
     program = random_program(2)
     with pytest.raises(IntVitError, match=r"--synthesize needs yosys, which is not installed"):
-        synthesize(program, images_for(program, 1))
+        synthesize([program])
+
+
+def test_short_constants_are_kinds_of_their_own() -> None:
+    for preset in ("ivit8", "ppoly8"):
+        free, short = (record(prepared(small_model(preset, more))) for more in ([], ["quant/hardware=dsp17"]))
+        kinds = [{kind_of(program, o) for o in program.operators} - {None} for program in (free, short)]
+        assert not any(kind.endswith(" short") for kind in kinds[0])
+        assert {kind.removesuffix(" short") for kind in kinds[1]} == kinds[0]
+        assert kinds[1] - {kind for kind in kinds[1] if kind.endswith(" short")} == {"mac column"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +17,10 @@ from tests.support.registry_models import random_images as images_of_size
 from tests.support.small_models import extreme_images, prepared, random_images, small_model
 
 
-def small_swin(preset: str) -> nn.Module:
+def small_swin(preset: str, **changes: Any) -> nn.Module:
     """Two stages, shifted windows with masks, lively random weights."""
     torch.manual_seed(1)
-    model = model_of("swin_t", preset).eval()
+    model = model_of("swin_t", preset, **changes).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))

@@ -14,7 +14,7 @@ from intvit.data.presets import photo_config
 from intvit.export.record import record
 from intvit.models import create_model
 from intvit.program import bounds
-from intvit.program.cost import steps_of
+from intvit.program.cost import NM_7, NM_45, steps_of
 from intvit.quant import QuantConfig
 from intvit.quant.presets import compose_quant
 
@@ -26,7 +26,7 @@ def widths() -> list[dict[str, Any]]:
     """A row for every family of softmax, GELU and LayerNorm, measured on one block of DeiT-T with random weights.
 
     bits: of the widest intermediate for any image, by the proof of `program.bounds`; widest: its name; steps and
-    energy: for each element, see `cost`.
+    energies: for each element, see `cost`.
     """
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for quant in _configs():
@@ -52,7 +52,8 @@ def widths() -> list[dict[str, Any]]:
                 "bits": steps[widest],
                 "widest": widest,
                 "steps": str(steps_of(operator)),
-                "energy": steps_of(operator).energy,
+                "energy": steps_of(operator).energy(NM_45),
+                "energy_7nm": steps_of(operator).energy(NM_7),
             }
             key = (row["operator"], name)
             if key not in rows or rows[key]["bits"] < row["bits"]:

@@ -10,20 +10,22 @@ import math
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-import numpy as np
-
 from intvit.errors import IntVitError
-from intvit.export.rtl.files import units_of, write_units
+from intvit.export.rtl.files import FormOf, units_of, write_units
 from intvit.export.rtl.operators import LANES
+from intvit.export.rtl.site import kind_of
 from intvit.export.rtl.softmax_gelu import TABLE_BITS
+from intvit.export.rtl.unit import Unit
 from intvit.program.cost import operator_macs
 from intvit.program.program import Operator, Program
+from intvit.runtime.onnx.engine_check import extreme_images
 
+LUTS_OF_DSP = 242  # XC7Z020: 53,200 and 220
 Key = tuple[str, str]  # kind, form
 LOOKED_UP = {"exponential": "exponential table", "softmax": "softmax table", "gelu": "gelu table"}
 
@@ -38,6 +40,11 @@ class Size:
     ram18: int
     lut_memory: int
 
+    @property
+    def area(self) -> int:
+        """LUTs of all kinds, and a DSP as the LUTs that a part of the 7 series has for each of its own."""
+        return self.lut + self.lut_memory + LUTS_OF_DSP * self.dsp
+
 
 @dataclass(frozen=True)
 class Need:
@@ -50,21 +57,6 @@ class Need:
     size: Size | None  # of one lane; None if the table has no such unit
 
 
-def kind_of(operator: Operator) -> str | None:
-    """As the RTL units are called; None for operators that only move data."""
-    attributes = operator.attributes
-    match operator.op:
-        case "linear" | "matmul":
-            return "mac column"
-        case "requantize" | "add" | "weighted_mean":
-            return operator.op
-        case "layernorm":
-            return f"layernorm {attributes['method']}"
-        case "softmax" | "exponential" | "gelu":
-            return f"{operator.op} {attributes['kind']}"
-    return None
-
-
 def needs(program: Program, sizes: Mapping[Key, Size], *, table: bool, frames: float, clock: float) -> list[Need]:
     """Lanes of every kind for `frames` images a second at `clock` Hz, an element a clock and lane.
 
@@ -73,7 +65,7 @@ def needs(program: Program, sizes: Mapping[Key, Size], *, table: bool, frames: f
     """
     elements: dict[Key, int] = {}
     for operator in program.operators:
-        kind = kind_of(operator)
+        kind = kind_of(program, operator)
         if kind is not None:
             count = operator_macs(program, operator) or prod(program.values[operator.output].shape)
             key = _form(program, operator, kind, table)
@@ -88,7 +80,7 @@ def needs(program: Program, sizes: Mapping[Key, Size], *, table: bool, frames: f
 
 def _form(program: Program, operator: Operator, kind: str, table: bool) -> Key:
     small = operator.op in LOOKED_UP and program.values[operator.inputs[0]].bits <= TABLE_BITS
-    if kind.endswith(" table") or (table and small and kind != "gelu shift"):
+    if kind.endswith(" table") or (table and small and not kind.startswith("gelu shift")):
         return LOOKED_UP[operator.op], "table"
     return kind, "computed"
 
@@ -102,25 +94,32 @@ def total(found: list[Need]) -> Size | None:
     return Size(*(sum(lanes * getattr(size, name) for lanes, size in columns) for name in fields))
 
 
-def synthesize(program: Program, images: np.ndarray, *, seconds: float = 600) -> dict[Key, Size]:
-    """Sizes of block 0's units, as they are trained and as tables. Takes minutes.
+def synthesize(programs: Sequence[Program], *, seconds: float = 900) -> dict[Key, Size]:
+    """Sizes of the units of every program's block 0, as they are trained and as tables; minutes.
 
-    Raises IntVitError where yosys is not installed, fails, or takes longer than `seconds` for a unit.
+    Each kind is measured once, of the first program that has it. Raises IntVitError where yosys is not installed,
+    fails, or takes longer than `seconds` for a unit.
     """
     sizes: dict[Key, Size] = {}
-    for form in ("as-trained", "table"):
-        for unit in units_of(program, images, blocks=[0], form="table" if form == "table" else "as-trained", rows=1):
-            key = (f"{unit.kind.split()[0]} table", "table") if unit.form == "table" else (unit.kind, unit.form)
-            if key in sizes:
-                continue
-            with tempfile.TemporaryDirectory() as place:
-                write_units(Path(place), [unit])
-                sizes[key] = read_statistics(_yosys(Path(place) / unit.name, seconds))
+    forms: tuple[FormOf, ...] = ("as-trained", "table")
+    for program in programs:
+        for form in forms:
+            for unit in units_of(program, extreme_images(program, 1), blocks=[0], form=form, rows=1):
+                key = (f"{unit.kind.split()[0]} table", "table") if unit.form == "table" else (unit.kind, unit.form)
+                if key not in sizes:
+                    sizes[key] = measured(unit, seconds)
     return sizes
 
 
-def _yosys(folder: Path, seconds: float) -> str:
-    command = ["yosys", "-q", "-s", "synth.ys"]
+def measured(unit: Unit, seconds: float) -> Size:
+    """By yosys. Raises IntVitError as `synthesize` does."""
+    with tempfile.TemporaryDirectory() as place:
+        write_units(Path(place), [unit])
+        return read_statistics(_yosys(Path(place), unit.name, seconds))
+
+
+def _yosys(folder: Path, unit: str, seconds: float) -> str:
+    command = ["yosys", "-q", "-s", f"{unit}/synth.ys"]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=seconds, check=False)
     except FileNotFoundError:
@@ -128,10 +127,10 @@ def _yosys(folder: Path, seconds: float) -> str:
             "--synthesize needs yosys, which is not installed; without it the shipped table is used"
         ) from None
     except subprocess.TimeoutExpired:
-        raise IntVitError(f"yosys took more than {seconds:.0f} s for {folder.name}; --synthesize gave up") from None
+        raise IntVitError(f"yosys took more than {seconds:.0f} s for {unit}; --synthesize gave up") from None
     if done.returncode:
-        raise IntVitError(f"yosys failed for {folder.name}: {done.stderr.strip().splitlines()[-1]}")
-    return (folder / "xc7.txt").read_text()
+        raise IntVitError(f"yosys failed for {unit}: {done.stderr.strip().splitlines()[-1]}")
+    return (folder / unit / "xc7.txt").read_text()
 
 
 def read_statistics(text: str) -> Size:

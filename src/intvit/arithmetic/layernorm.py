@@ -6,7 +6,7 @@ divided by gamma, so gamma = 0 works. The published LayerNorm's eps has no count
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -16,6 +16,7 @@ from intvit.arithmetic import elementary
 from intvit.arithmetic.chunks import rounded_rows
 from intvit.arithmetic.dyadic import MULTIPLIER_BITS, container, divide, half_of, limits, real_multiplier, shift_cap
 from intvit.arithmetic.elementary import reals
+from intvit.arithmetic.hardware import Constants, shortened
 from intvit.arithmetic.roots import integer_sqrt, integer_sqrt_float64, newton_sqrt
 from intvit.arithmetic.validity import require
 from intvit.errors import IntVitError
@@ -24,6 +25,7 @@ LAYERNORM_METHODS = ("exact", "ivit", "ibert", "float")
 CHANNEL_LIMIT = 1 << 15
 # |B_c| + 2^(e_c - 1) <= 2^52: half of what float64 holds exactly, see `layernorm_float64`
 _BIAS_LIMIT = 1 << 52
+_NORMALIZED_BITS = {"exact": 30, "ivit": 31, "ibert": 31}  # of |n|: `derive_normalizer`
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,20 @@ class LayerNormParameters:
     multiplier: Tensor
     bias: Tensor
     shift: Tensor
+
+    def fitted(self, form: Constants) -> "LayerNormParameters":
+        """With a normalized value of `operand_bits` bits and its sign, and shorter multipliers and biases."""
+        normalizer = self.normalizer
+        if normalizer.method == "float":
+            return self
+        drop = max(0, _NORMALIZED_BITS[normalizer.method] - form.operand_bits)
+        k, scale = normalizer.normalizer_shift + drop, normalizer.scale * 2.0**drop
+        shift, multiplier = shortened(self.shift - drop, self.multiplier, form=form)
+        lost = self.shift - shift  # below 0 for a channel of zeros that was given the tensor's shift
+        right, left = lost.clamp(min=0), (-lost).clamp(min=0)
+        bias = ((self.bias << left) + ((torch.ones_like(right) << right) >> 1)) >> right
+        normalizer = replace(normalizer, normalizer_shift=k, scale=scale)
+        return LayerNormParameters(normalizer, self.bits, multiplier, bias, shift)
 
 
 def derive_normalizer(

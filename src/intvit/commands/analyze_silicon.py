@@ -2,8 +2,9 @@
 
 For every kind of operator the size of a unit of `intvit export rtl` (LUTs, registers, multipliers and memories of a
 7-series FPGA) and the lanes that a frame rate needs, as trained and with small functions as tables. Sizes come from a
-table that ships with the package; --synthesize makes them anew with yosys, from the first checkpoint. With the file
-that `intvit bench presets --json` wrote, checkpoints whose folders bear the name of a preset stand beside its accuracy.
+table that ships with the package; --synthesize makes them anew with yosys, of the kinds that the checkpoints have. With
+the file that `intvit bench presets --json` wrote, checkpoints whose folders bear the name of a preset (of a preset with
+overrides: its text with _ for every mark) stand beside its accuracy.
 Writes report.html with all tables and plots.
 """
 
@@ -11,20 +12,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 import time
 from pathlib import Path
 from typing import Any
 
 from intvit.analysis.silicon import Key, Size, needs, synthesize
-from intvit.analysis.silicon_sizes import SIZES
+from intvit.analysis.silicon_sizes import SIZES, WIDTHS
+from intvit.analysis.silicon_widths import synthesize_widths
 from intvit.commands.argument_types import positive
 from intvit.commands.model_options import out_option
 from intvit.errors import IntVitError
 from intvit.program import load_checkpoint
 from intvit.reports.report import Report
 from intvit.reports.silicon_page import Model, findings, parts
-from intvit.runtime.onnx.engine_check import extreme_images
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,9 +48,10 @@ def main(arguments: list[str]) -> int:
     programs = {_name(folder): load_checkpoint(folder) for folder in options.folders}
     accuracy = _accuracy(options.accuracy) if options.accuracy else {}
     sizes: dict[Key, Size] = dict(SIZES)
+    widths = WIDTHS
     if options.synthesize:
-        first = next(iter(programs.values()))
-        sizes |= synthesize(first, extreme_images(first, 1))
+        sizes |= synthesize(list(programs.values()))
+        widths = synthesize_widths()
     models = []
     for name, program in programs.items():
         for table in (False, True):
@@ -56,7 +59,7 @@ def main(arguments: list[str]) -> int:
             models.append(Model(name, table, found, accuracy.get(name, {})))
     report = Report("Operators on silicon", shlex.join(["intvit", "analyze", "silicon", *arguments]))
     report.facts["rate"] = f"{options.frames} images a second, {options.clock} MHz"
-    report.findings, report.parts = findings(models), parts(models, sizes)
+    report.findings, report.parts = findings(models), parts(models, sizes, widths)
     print(report.finish(options.out, None, began))
     return 0
 
@@ -71,6 +74,6 @@ def _accuracy(file: Path) -> dict[str, dict[str, Any]]:
     """Preset -> figures of the first image set."""
     try:
         rows = json.loads(file.read_text())["rows"]
-        return {row["preset"]: next(iter(row["sets"].values())) for row in rows}
+        return {re.sub(r"\W+", "_", row["preset"]): next(iter(row["sets"].values())) for row in rows}
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise IntVitError(f"--accuracy {file} is no file of intvit bench presets --json: {error}") from error

@@ -3,7 +3,9 @@
 A unit for every operator that computes: a library of streaming units (DIR/units, parameters for all widths) and for
 each operator a wrapper with the constants of its layer, vectors of the integers of the numpy runtime, a bench that
 checks itself and a yosys script. Widths are those that the proof in bounds.json allows. Functions of 8 bits are tested
-on every argument. `make icarus` or `make verilator` in DIR runs all benches, `make synth` sizes all units.
+on every argument. With --top a block is one stream, too: all its units, linear layers and attention, tested on every
+row of the images. In DIR `make icarus` or `make verilator` runs the units' benches, `make blocks` the blocks', and
+`make synth` sizes all units.
 
     DIR/Makefile  units/*.sv  OPERATOR/OPERATOR.sv bench.sv inputs.hex outputs.hex *.hex synth.ys
 """
@@ -43,6 +45,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--images", type=Path, nargs="+", metavar="IMAGE", help="photos or .npy files for the vectors")
     parser.add_argument("--rows", type=positive, default=8, metavar="N", help="rows of each unit's vectors (default 8)")
+    parser.add_argument(
+        "--top", action="store_true", help="each block of a ViT as one stream, all its units joined, too"
+    )
+    parser.add_argument(
+        "--cells", type=positive, default=32, metavar="N", help="of --top: cells of the largest layer (default 32)"
+    )
     return parser
 
 
@@ -51,7 +59,15 @@ def main(arguments: list[str]) -> None:
     options = _parser().parse_args(arguments)
     program = load_checkpoint(options.folder)
     images = read_images(program, options.images) if options.images else extreme_images(program, 8)
-    units = write_rtl(program, options.out, images, blocks=options.blocks, form=options.form, rows=options.rows)
+    units = write_rtl(
+        program,
+        options.out,
+        images,
+        blocks=options.blocks,
+        form=options.form,
+        rows=options.rows,
+        top=options.cells if options.top else None,
+    )
     if not units:
         raise IntVitError("the blocks hold no operator that computes")
     print(f"{options.out}: {len(units)} units; make -C {options.out} icarus checks them")

@@ -81,6 +81,7 @@ YOUNGER: dict[str, dict[str, Any]] = {
             "reconstruction": 0,
             "images": 128,
         },
+        "hardware": {"multiplier_bits": 31, "common_shift": False, "operand_bits": 31, "weight_ratio": "any"},
     },
     "quant.bits": {"gelu_input": None, "gelu_output": None, "edges": None},
 }

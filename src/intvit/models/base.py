@@ -127,6 +127,7 @@ class ImageModel(nn.Module):
 
         Raises IntVitError naming a layer without a range, or with a scale that is out of its range.
         """
+        builder.hardware = self.quant.hardware
         image = Symbol("image", (self.channels, *self.image_size), 8, False, None, None, builder)
         with without_hooks(self):
             scores = self(image)

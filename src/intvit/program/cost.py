@@ -1,10 +1,15 @@
 """What a program costs on hardware: integer MACs, bit operations, bytes moved, and an estimate of the energy.
 
 Energies are those of M. Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014, figure 1.1.9
-(45 nm, 0.9 V). They compare programs with one another and with float; no chip is measured here. Assumed:
+(45 nm, 0.9 V), and what N. Jouppi et al., "Ten lessons from three generations shaped Google's TPUv4i", ISCA 2021, table
+2, give for the same operations at 7 nm. They compare programs with one another and with float; no chip is measured
+here. Assumed:
 
 - A product of a-bit and b-bit integers takes (a * b) / 64 of the 8-bit one, a shift as much as an addition, a division
-  as 32 subtractions and shifts, a table look-up one read of an 8 KB memory.
+  as 32 subtractions and shifts.
+- A look-up in a table of 256 bytes is a read of 8 of an 8 KB memory's 64 bits, with lines as much shorter as the
+  square root of the sizes is: 0.22 pJ at 45 nm, about an 8-bit product. (In LUTs of an FPGA such tables are smaller
+  than one product, see `intvit analyze silicon`.)
 - Weights come from DRAM once for each image; activations are written to and read from a 1 MB memory once for each
   operator. Data movement (reshape, slice, ...) is free: a runtime folds it into its neighbours. So it does with what
   `argmax` reads.
@@ -13,23 +18,42 @@ Energies are those of M. Horowitz, "Computing's energy problem (and what we can 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from math import prod, sqrt
 
 from intvit.program import Operator, Program
 
-# picojoules
-ADD_32, MULTIPLY_8, MULTIPLY_32 = 0.1, 0.2, 3.1
-FLOAT_MAC = 0.9 + 3.7  # 32-bit addition and multiplication
-LOOK_UP = 10.0  # 64 bits from 8 KB
-SRAM_BYTE, DRAM_BYTE = 100.0 / 8, 1300.0 / 8  # 64 bits from 1 MB; the lower end of 1.3 to 2.6 nJ for 64 bits
-DIVISION = 32 * 2 * ADD_32
+
+@dataclass(frozen=True)
+class Technology:
+    """Picojoules of one operation. float_mac: 32-bit multiplication and addition."""
+
+    add_32: float
+    multiply_8: float
+    multiply_32: float
+    float_mac: float
+    small_read: float  # 64 bits from 8 KB
+    large_read: float  # 64 bits from 1 MB
+    dram_read: float  # 64 bits; at 45 nm the lower end of 1.3 to 2.6 nJ
+
+    @property
+    def division(self) -> float:
+        return 32 * 2 * self.add_32
+
+    @property
+    def look_up(self) -> float:
+        """Of a byte in a table of 256."""
+        return self.small_read / 8 * sqrt(256 / 8192)
+
+
+NM_45 = Technology(0.1, 0.2, 3.1, 0.9 + 3.7, 10.0, 100.0, 1300.0)
+NM_7 = Technology(0.03, 0.07, 1.48, 0.38 + 1.31, 7.5, 14.0, 1300.0)
 
 MOVEMENT = ("reshape", "transpose", "slice", "concat", "gather", "patches", "constant")
 
 
 @dataclass(frozen=True)
 class Steps:
-    """Integer steps for each element; shifts and comparisons count as additions."""
+    """Integer steps for each element; shifts and comparisons count as additions. look_ups: bytes from small tables."""
 
     multiplications: int = 0
     additions: int = 0
@@ -44,11 +68,10 @@ class Steps:
             self.look_ups + other.look_ups,
         )
 
-    @property
-    def energy(self) -> float:
+    def energy(self, at: Technology) -> float:
         """Picojoules."""
-        arithmetic = self.multiplications * MULTIPLY_32 + self.additions * ADD_32 + self.divisions * DIVISION
-        return arithmetic + self.look_ups * LOOK_UP
+        arithmetic = self.multiplications * at.multiply_32 + self.additions * at.add_32 + self.divisions * at.division
+        return arithmetic + self.look_ups * at.look_up
 
     def __str__(self) -> str:
         named = {"mul": self.multiplications, "add": self.additions, "div": self.divisions, "look-up": self.look_ups}
@@ -90,7 +113,8 @@ def steps_of(operator: Operator) -> Steps:
             kind = attributes["kind"]
             return EXPONENT_STEPS[kind] + Steps(additions=1) + (Steps() if kind == "table" else _REQUANTIZE)
         case "softmax":
-            return EXPONENT_STEPS[attributes["kind"]] + Steps(additions=1) + _REQUANTIZE
+            wide = Steps(look_ups=3 * (attributes["kind"] == "table"))  # an entry has 31 bits
+            return EXPONENT_STEPS[attributes["kind"]] + wide + Steps(additions=1) + _REQUANTIZE
         case "weighted_mean":
             return Steps(multiplications=1) + _REQUANTIZE
         case "gelu":
@@ -121,7 +145,8 @@ class OperatorCost:
     bit_operations: int
     weight_bytes: float
     activation_bytes: float
-    energy: float  # picojoules
+    energy: float  # picojoules at 45 nm
+    energy_7nm: float
 
 
 def operator_costs(program: Program) -> list[OperatorCost]:
@@ -142,17 +167,20 @@ def _cost(program: Program, operator: Operator, unstored: str | None) -> Operato
     weights = sum(constant.array.size * constant.bits for constant in constants) / 8
     stored = [name for name in (*operator.inputs, operator.output) if name != unstored]
     activations = sum(prod(program.values[name].shape) * program.values[name].bits for name in stored) / 8
-    multiply = MULTIPLY_8 * widths[0] * widths[1] / 64
-    energy = macs * (multiply + ADD_32) + elements * steps_of(operator).energy
-    energy += weights * DRAM_BYTE + activations * SRAM_BYTE
-    return OperatorCost(operator.name, operator.op, macs, macs * widths[0] * widths[1], weights, activations, energy)
+    operations = widths[0] * widths[1]
+    steps = steps_of(operator)
+    energies = []
+    for at in (NM_45, NM_7):
+        energy = macs * (at.multiply_8 * operations / 64 + at.add_32) + elements * steps.energy(at)
+        energies.append(energy + weights * at.dram_read / 8 + activations * at.large_read / 8)
+    return OperatorCost(operator.name, operator.op, macs, macs * operations, weights, activations, *energies)
 
 
 def totals(costs: list[OperatorCost]) -> dict[str, float]:
     """Sums over operators by the names of `OperatorCost`."""
     return {
         key: sum(getattr(cost, key) for cost in costs)
-        for key in ("macs", "bit_operations", "weight_bytes", "activation_bytes", "energy")
+        for key in ("macs", "bit_operations", "weight_bytes", "activation_bytes", "energy", "energy_7nm")
     }
 
 
@@ -168,13 +196,14 @@ def float_totals(costs: list[OperatorCost], program: Program) -> dict[str, float
             values = (*operator.inputs, operator.output)
             activations += 4 * sum(prod(program.values[name].shape) for name in values)
     macs = sum(cost.macs for cost in costs)
-    energy = macs * FLOAT_MAC + weights * DRAM_BYTE + activations * SRAM_BYTE
+    bytes_45, bytes_7 = (weights * at.dram_read / 8 + activations * at.large_read / 8 for at in (NM_45, NM_7))
     return {
         "macs": macs,
         "bit_operations": macs * 32 * 32,
         "weight_bytes": weights,
         "activation_bytes": activations,
-        "energy": energy,
+        "energy": macs * NM_45.float_mac + bytes_45,
+        "energy_7nm": macs * NM_7.float_mac + bytes_7,
     }
 
 

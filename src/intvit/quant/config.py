@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from intvit.arithmetic import GELU_FAMILIES, LAYERNORM_METHODS, SOFTMAX_FAMILIES
+from intvit.arithmetic.hardware import WeightRatio
 from intvit.config.presets import preset_values
 from intvit.config.values import TypedConfig, build
 from intvit.errors import IntVitError
@@ -193,6 +194,21 @@ class CalibrationConfig(QuantPart):
 
 
 @dataclass(frozen=True)
+class HardwareConfig(QuantPart):
+    """What the factors of products may be, for hardware that pays for their bits: see `intvit.arithmetic.hardware`."""
+
+    multiplier_bits: Annotated[int, Field(ge=8, le=31)]
+    common_shift: bool  # one for all channels of a tensor
+    operand_bits: Annotated[int, Field(ge=16, le=31)]  # of LayerNorm's normalized values and of reciprocals
+    weight_ratio: WeightRatio  # of a deferred softmax that computes its exponentials
+
+    @property
+    def free(self) -> bool:
+        """Whether integers stay what they are without this group."""
+        return self.multiplier_bits == self.operand_bits == 31 and not self.common_shift and self.weight_ratio == "any"
+
+
+@dataclass(frozen=True)
 class SiteConfig(QuantPart):
     """What one module gets after the overrides."""
 
@@ -210,6 +226,7 @@ class QuantConfig(SiteConfig):
     name: str
     enabled: bool  # false: float only (preset fp32)
     calibration: CalibrationConfig
+    hardware: HardwareConfig
     overrides: dict[str, Any]
     compile: bool  # training kernels by torch.compile: faster steps after a minute of compilation
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from intvit.arithmetic import batched, deferred_checks
 from intvit.errors import IntVitError
+from intvit.quant.config import HardwareConfig
 from intvit.quant.tensor import Derived, Integers, Symbol
 
 _LOOPED = 1 << 15  # elements of one site: a CPU keeps them in its cache, and stacked ones not
@@ -66,9 +67,13 @@ class Request:
 
 
 class Derivations:
-    """One pass over a model: a `Builder` that keeps what layers ask for, and emits nothing."""
+    """One pass over a model: a `Builder` that keeps what layers ask for, and emits nothing.
+
+    hardware: of the model, to which results that hold multipliers are fitted; None of a layer alone.
+    """
 
     def __init__(self) -> None:
+        self.hardware: HardwareConfig | None = None
         self.requests: list[Request] = []
         self.valid: Tensor | None = None  # 0-d bool, after `resolve`
 
@@ -127,18 +132,29 @@ class Derivations:
                     groups.setdefault(request.key(), []).append(request)
                 for group in groups.values():
                     _derive(group)
+                    self._fit(group)
                 done = set(map(id, alone or ready))
                 waiting = [request for request in waiting if id(request) not in done]
         self.valid = checks.valid()
         if self.valid.device.type == "cpu" and not self.valid:
             self.explain()
 
+    def _fit(self, group: list[Request]) -> None:
+        """Shorten the multipliers of results that hold some, site by site, as a tensor has one shift."""
+        if self.hardware is None or self.hardware.free:
+            return
+        for request in group:
+            fit = getattr(request.result.value, "fitted", None)
+            if fit is not None:
+                request.result.value = fit(self.hardware)
+
     @torch.no_grad()
     def explain(self) -> None:
         """Derive site by site, and raise the first error."""
         for request in self.requests:
             try:
-                request.compute()
+                request.result.value = request.compute()
+                self._fit([request])
             except IntVitError as error:
                 raise IntVitError(f"{request.site}: {error}") from error
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from intvit.arithmetic import divide, encode_pair, encode_ratios, require
 from intvit.arithmetic.elementary import power_of_two
+from intvit.arithmetic.hardware import shortened
 from intvit.errors import IntVitError
-from intvit.quant.config import ObserverConfig, QuantConfigError, SiteConfig
+from intvit.quant.config import HardwareConfig, ObserverConfig, QuantConfigError, SiteConfig
 from intvit.quant.layer import Layer, recomputing
 from intvit.quant.observer import Histogram, all_reduce, mse_limit, percentile_limit
 from intvit.quant.tensor import Builder, Derived, Integers, QTensor, Symbol, multiply_shift
@@ -223,6 +224,11 @@ class Requantization:
     multiplier: Tensor
     shift: Tensor
 
+    def fitted(self, hardware: HardwareConfig) -> Requantization:
+        """With shorter multipliers."""
+        shift, multiplier = shortened(self.shift, self.multiplier, form=hardware)
+        return Requantization(multiplier, shift)
+
     def integers(self, bits: int) -> Integers:
         """Of a `requantize` to `bits` bits."""
         return Integers({"bits": bits, "signed": True}, multiply_shift(multiplier=self.multiplier, shift=self.shift))
@@ -258,6 +264,11 @@ class Addition:
     multiplier_a: Tensor
     multiplier_b: Tensor
     shift: Tensor
+
+    def fitted(self, hardware: HardwareConfig) -> Addition:
+        """With shorter multipliers."""
+        shift, a, b = shortened(self.shift, self.multiplier_a, self.multiplier_b, form=hardware)
+        return Addition(a, b, shift)
 
     def integers(self, bits: int) -> Integers:
         """Of an `add` to `bits` bits."""

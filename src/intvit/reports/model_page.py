@@ -32,7 +32,8 @@ def model_report(
         "first class as float's": f"{whole.agreement:.1f} %",
         "SQNR of the scores": f"{whole.sqnr:.1f} dB",
         "integer MACs": f"{integer['macs'] / 1e6:,.0f} M",
-        "energy, estimated": f"{integer['energy'] / 1e9:.2f} mJ, float {real['energy'] / 1e9:.2f} mJ",
+        "energy, 45 nm, estimated": f"{integer['energy'] / 1e9:.2f} mJ, float {real['energy'] / 1e9:.2f} mJ",
+        "energy, 7 nm, estimated": f"{integer['energy_7nm'] / 1e9:.2f} mJ, float {real['energy_7nm'] / 1e9:.2f} mJ",
     }
     report.findings = _findings(errors, depth, measured)
     report.parts = [
@@ -73,8 +74,8 @@ _SWAP = (
 _SITES = "One operator in one place, everything else as configured; the places of a block share its column."
 _ENERGY = (
     "ISSCC 2014 (Horowitz), 45 nm: 8-bit products 0.2 pJ, 32-bit 3.1 pJ, additions 0.1 pJ, float32 MACs 4.6 pJ, "
-    "weights from DRAM once an image, activations through 1 MB of SRAM; float32 without its functions. For comparison "
-    "of programs, not of chips."
+    "weights from DRAM once an image, activations through 1 MB of SRAM; float32 without its functions. 7 nm: ISCA 2021 "
+    "(Jouppi et al.), where memory costs more beside arithmetic. For comparison of programs, not of chips."
 )
 _EFFECT_COLUMNS = (
     Column("top1", "top-1 %", ".2f"),
@@ -118,7 +119,8 @@ _TOTALS = (
     Column("bit_operations", "bit operations", ",.0f", "MACs times both operands' widths"),
     Column("weight_bytes", "weight bytes", ",.0f"),
     Column("activation_bytes", "activation bytes", ",.0f", "read and written"),
-    Column("energy", "energy pJ", ",.0f"),
+    Column("energy", "pJ, 45 nm", ",.0f"),
+    Column("energy_7nm", "pJ, 7 nm", ",.0f"),
 )
 _COST = (Column("name", "layer"), Column("op", "operator"), *_TOTALS[1:])
 

@@ -70,7 +70,8 @@ _WIDTH_COLUMNS = (
     Column("bits", "widest, bits", "d", "of any intermediate, proven for every image"),
     Column("widest", "which one"),
     Column("steps", "steps for each element"),
-    Column("energy", "energy pJ", ".1f", "of these steps, 45 nm (ISSCC 2014)"),
+    Column("energy", "pJ, 45 nm", ".1f", "of these steps (Horowitz, ISSCC 2014)"),
+    Column("energy_7nm", "pJ, 7 nm", ".1f", "of these steps (Jouppi et al., ISCA 2021)"),
 )
 _LAYER_COLUMNS = (Column("layer", "layer"), Column("operator", "operator"), _FAMILY, *_ERROR, _DIVERGENCE)
 

@@ -8,14 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from intvit.commands import main
 from intvit.errors import IntVitError
+from intvit.export.record import record
 from intvit.export.rtl.files import FormOf, units_of, write_rtl
 from intvit.export.rtl.unit import joined, packed, signed_bits
-from intvit.program import save_checkpoint
+from intvit.program import Program, save_checkpoint
 from tests.support.c_programs import need
 from tests.support.random_programs import images_for, random_program
+from tests.support.real_deit import real_deit, unseen_photos
+from tests.support.small_models import extreme_images, prepared, random_images, small_model
 
 LIBRARY = Path(__file__).parents[3] / "src" / "intvit" / "export" / "rtl" / "units"
 
@@ -32,6 +36,48 @@ def simulate(seed: int, form: FormOf, folder: Path, simulator: str) -> None:
 def test_every_unit_passes_its_bench(seed: int, tmp_path: Path) -> None:
     need("iverilog", "make")
     simulate(seed, "as-trained", tmp_path, "icarus")
+
+
+def join(program: Program, images: np.ndarray, folder: Path, simulator: str, cells: int) -> str:
+    """The log of block 0 as one stream."""
+    write_rtl(program, folder, images, rows=2, top=cells)
+    done = subprocess.run(
+        ["make", "-C", str(folder), f"block_0/{simulator}.log"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return (folder / "block_0" / f"{simulator}.log").read_text()
+
+
+def test_a_block_as_one_stream_gives_the_rows_of_several_images(tmp_path: Path) -> None:
+    need("iverilog", "make")
+    program = random_program(9)
+    assert "PASS block_0: 96 outputs" in join(program, images_for(program, 6, 9)[3:6], tmp_path, "icarus", 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cells", [1, 5, 40])
+@pytest.mark.parametrize("seed", [1, 4, 9])
+def test_a_block_is_equal_with_any_number_of_cells(seed: int, cells: int, tmp_path: Path) -> None:
+    need("iverilog", "make")
+    program = random_program(seed)
+    assert "PASS block_0" in join(program, images_for(program, 6, seed)[3:6], tmp_path, "icarus", cells)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["ivit8", "ibert8_true8", "lut8,quant/hardware=dsp17", "ivit_paper"])
+def test_a_block_of_a_trained_models_kind_is_equal_in_a_second_simulator(preset: str, tmp_path: Path) -> None:
+    need("verilator", "make")
+    quant, *overrides = preset.split(",")
+    program = record(prepared(small_model(quant, overrides)))
+    images = torch.cat((random_images(2, 1), extreme_images(3))).numpy()
+    assert "PASS block_0" in join(program, images, tmp_path, "verilator", 16)
+
+
+@pytest.mark.slow
+def test_the_real_deits_first_block_is_equal_on_three_photos(test_data: Path, tmp_path: Path) -> None:
+    need("verilator", "make")
+    log = join(real_deit("ivit8", test_data), unseen_photos(test_data)[0][:3], tmp_path, "verilator", 32)
+    assert "PASS block_0: 113472 outputs" in log
 
 
 @pytest.mark.slow
@@ -76,7 +122,7 @@ def test_functions_are_tested_on_every_argument() -> None:
         for unit in units_of(program, images_for(program, 1), blocks=[0], form="as-trained", rows=1):
             operator = next(o for o in program.operators if o.name == unit.operator)
             bits = program.values[operator.inputs[0]].bits
-            if unit.kind.startswith("gelu") and unit.kind != "gelu shift":
+            if unit.kind.startswith("gelu") and not unit.kind.startswith("gelu shift"):
                 assert set(unit.inputs) == set(range(2**bits))
             if unit.kind.startswith(("softmax", "exponential")) and bits <= 8:
                 top = 2 ** (bits - 1) - 1
@@ -101,6 +147,8 @@ def test_what_has_no_unit_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "full" / "mine").write_text("")
     with pytest.raises(IntVitError, match=r"exists and is not an empty folder"):
         write_rtl(program, tmp_path / "full", images)
+    with pytest.raises(IntVitError, match=r"--top: blocks.0 is layernorm, linear, .* no ViT's block; leave --top out"):
+        write_rtl(random_program(2), tmp_path / "c", images_for(random_program(2), 1), top=8)
     foreign = random_program(0)
     index = next(i for i, o in enumerate(foreign.operators) if o.name.startswith("blocks.0") and o.op == "gelu")
     foreign.operators[index] = replace(foreign.operators[index], op="blur")

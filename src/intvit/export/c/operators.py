@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from intvit.errors import IntVitError
-from intvit.export.c import row_kernels, tensor_kernels
+from intvit.export.c import function_kernels, row_kernels, tensor_kernels
 from intvit.export.c.lowering import Lowering, limits_of
 from intvit.export.c.row_loops import join_rows
 from intvit.export.c.steps import AnyStep, Argument, Constants, Kernel
@@ -126,7 +126,7 @@ def _layernorm(to: Lowering, operator: Operator) -> None:
     parameters |= limits_of(operator, to.program)
 
     def make(x: np.dtype, y: np.dtype) -> Kernel:
-        return row_kernels.layernorm(x, y, attributes["method"], newton=newton, channel_shift=shifted)
+        return function_kernels.layernorm(x, y, attributes["method"], newton=newton, channel_shift=shifted)
 
     _by_rows(to, operator, make, parameters)
 
@@ -140,7 +140,7 @@ def _softmax(to: Lowering, operator: Operator) -> None:
     normalization, bits = operator.attributes.get("normalization", ""), operator.attributes["bits"]
 
     def make(x: np.dtype, y: np.dtype) -> Kernel:
-        return row_kernels.softmax(x, y, dtype, normalization, bits, masked=bool(more))
+        return function_kernels.softmax(x, y, dtype, normalization, bits, masked=bool(more))
 
     _by_rows(to, operator, make, {"keys": shape[-1], **parameters}, *more)
 
@@ -150,7 +150,7 @@ def _weighted_mean(to: Lowering, operator: Operator) -> None:
     target = to.write(operator)
     parameters = {"channels": sums.row, "keys": weights.row, "shift": operator.attributes["shift"]}
     parameters |= {"multiplier": operator.attributes["multiplier"], **limits_of(operator, to.program)}
-    kernel = row_kernels.weighted_mean(weights.tensor.dtype, target.tensor.dtype)
+    kernel = function_kernels.weighted_mean(weights.tensor.dtype, target.tensor.dtype)
     to.step(kernel, parameters, [sums, weights, target], operator, sums.tensor.entries.shape[0])
 
 
@@ -159,13 +159,13 @@ def _gelu(to: Lowering, operator: Operator) -> None:
     half, channels = 1 << (value.bits - 1), value.shape[-1]
     if attributes["kind"] != "shift":
         table = Constants(f"{operator.name}.table", gelu_table(to.program, operator))
-        _by_rows(to, operator, row_kernels.lookup, {"channels": channels, "offset": half, "table": table})
+        _by_rows(to, operator, function_kernels.lookup, {"channels": channels, "offset": half, "table": table})
         return
     numbers = {key: number for key, number in attributes.items() if key not in ("kind", "bits")}
     parameters = {"channels": channels, "lowest": -half, **numbers, **limits_of(operator, to.program)}
     source, target = to.read(operator), to.write(operator)
     line = to.scratch(target.tensor.dtype, 2 * half)
-    kernel = row_kernels.shift_gelu(source.tensor.dtype, target.tensor.dtype)
+    kernel = function_kernels.shift_gelu(source.tensor.dtype, target.tensor.dtype)
     to.step(kernel, parameters, [source, target, line], operator, source.tensor.entries.shape[0])
 
 

@@ -40,11 +40,11 @@ def exponential_unit(attributes: Attributes, constants: Constants, bits: int, la
             "polynomial_exponential", "family", shape, {"clk": "clk", "distance": "distance", "value": "value"}
         )
         return text + _valid("distance", "value", qw + 8), width, qw + 8
-    ports = {"clk": "clk", "distance": "distance", "mantissa": "mantissa", "halvings": "halvings"}
-    text = f"    wire [{xw - 1}:0] mantissa;\n    wire [{qw - 1}:0] halvings;\n    logic [{width - 1}:0] value;\n"
+    ports = {"clk": "clk", "distance": "distance", "mantissa": "mantissa", "doublings": "doublings"}
+    text = f"    wire [{xw - 1}:0] mantissa;\n    wire [{qw - 1}:0] doublings;\n    logic [{width - 1}:0] value;\n"
     text += instance("shift_parts", "family", shape, ports)
-    text += f"    always_ff @(posedge clk) value <= {width}'(mantissa) << ({qw}'d{n} - halvings);\n"
-    return text + _valid("distance", "value", qw + 4), width, qw + 4
+    text += f"    always_ff @(posedge clk) value <= {width}'(mantissa) << doublings;\n"
+    return text + _valid("distance", "value", qw + 5), width, qw + 5
 
 
 def piecewise_unit(
@@ -74,7 +74,7 @@ def piecewise_unit(
         "COEFFICIENTS": packed(coefficients.reshape(-1), width),
     }
     ports = {"clk": "clk", "x": f"{bits}'($signed({source}))", "value": "PIECES"}
-    return instance("piecewise", "family", parameters, ports), 4 * degree + 2, value
+    return instance("piecewise", "family", parameters, ports), 4 * degree + 3, value
 
 
 def gelu_unit(attributes: Attributes, constants: Constants, bits: int, domain: np.ndarray) -> tuple[str, int]:

@@ -6,9 +6,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-from intvit.export.rtl.site import STREAM, Site, channels, constants_unit, rom, row_gate, with_extremes
+from intvit.export.rtl.site import (
+    STREAM,
+    Site,
+    channels,
+    constants_unit,
+    rom,
+    row_gate,
+    shift_port,
+    waiting,
+    with_extremes,
+)
 from intvit.export.rtl.softmax_gelu import exponential, gelu
-from intvit.export.rtl.unit import CLOCKED, Unit, instance, joined, packed, signed_bits, words
+from intvit.export.rtl.unit import CLOCKED, Unit, instance, joined, packed, signed_bits, unsigned_bits, words
+from intvit.program.tables import weight_table
 
 LANES = 8  # of the column of multiply-accumulate cells
 
@@ -17,26 +28,35 @@ def _requantize(site: Site) -> Unit:
     memory, (m, e), (least, most) = rom(site, "multiplier", "shift")
     bits, (out, signed) = site.bits(0), site.output
     text = constants_unit(site, m + e)
-    text += f"    logic signed [{bits - 1}:0] v;\n    logic valid;\n"
-    text += "    always_ff @(posedge clk) begin\n        v <= in;\n        valid <= in_valid & ~rst;\n    end\n"
+    text += waiting(bits) + f"    wire signed [{m - 1}:0] multiplier = word[{m - 1}:0];\n"
     parameters = {"IW": bits, "MW": m, "OW": out, "SIGNED": int(signed), "LEAST": least, "MOST": most}
-    ports = {**CLOCKED, "in_valid": "valid", "v": "v", "m": f"$signed(word[{m - 1}:0])", "e": f"word[{m + e - 1}:{m}]"}
+    ports = {
+        **CLOCKED,
+        "in_valid": "valid",
+        "v": "held",
+        "m": "multiplier",
+        "e": shift_port(m, e, least),
+    }
     text += instance("rescale", "rescaler", parameters, {**ports, "out_valid": "out_valid", "y": "out"})
     x = with_extremes(site.vectors(), site.bounds[site.operator.name].inputs[0])
     memories = {"constants.hex": (memory, m + e)}
-    return site.unit("requantize", text, [(x, bits)], site.expected(x), memories=memories)
+    return site.unit(text, [(x, bits)], site.expected(x), memories=memories)
 
 
 def _add(site: Site) -> Unit:
     memory, (ma, mb, e), (least, most) = rom(site, "multiplier_a", "multiplier_b", "shift")
     a_bits, b_bits, m = site.bits(0), site.bits(1), max(ma, mb)
     text = constants_unit(site, ma + mb + e)
-    text += f"    logic signed [{a_bits - 1}:0] a;\n    logic signed [{b_bits - 1}:0] b;\n    logic valid;\n"
-    text += f"    always_ff @(posedge clk) begin\n        a <= in[{a_bits - 1}:0];\n"
-    text += f"        b <= in[{a_bits + b_bits - 1}:{a_bits}];\n        valid <= in_valid & ~rst;\n    end\n"
+    text += waiting(a_bits + b_bits)
     parameters = {"AW": a_bits, "BW": b_bits, "MW": m, "OW": site.output[0], "LEAST": least, "MOST": most}
-    ports = {**CLOCKED, "in_valid": "valid", "a": "a", "b": "b", "ma": f"{m}'($signed(word[{ma - 1}:0]))"}
-    ports |= {"mb": f"{m}'($signed(word[{ma + mb - 1}:{ma}]))", "e": f"word[{ma + mb + e - 1}:{ma + mb}]"}
+    ports = {
+        **CLOCKED,
+        "in_valid": "valid",
+        "a": f"$signed(held[{a_bits - 1}:0])",
+        "ma": f"{m}'($signed(word[{ma - 1}:0]))",
+    }
+    ports |= {"b": f"$signed(held[{a_bits + b_bits - 1}:{a_bits}])"}
+    ports |= {"mb": f"{m}'($signed(word[{ma + mb - 1}:{ma}]))", "e": shift_port(ma + mb, e, least)}
     text += instance("join_add", "adder", parameters, {**ports, "out_valid": "out_valid", "y": "out"})
     a_all, b_all = site.inputs
     b_all = np.broadcast_to(b_all.reshape(len(b_all), *[1] * (a_all.ndim - b_all.ndim), *b_all.shape[1:]), a_all.shape)
@@ -44,7 +64,7 @@ def _add(site: Site) -> Unit:
     reach = site.bounds[site.operator.name].inputs
     a, b = with_extremes(a, reach[0]), with_extremes(b, reach[1])
     memories = {"constants.hex": (memory, ma + mb + e)}
-    return site.unit("add", text, [(a, a_bits), (b, b_bits)], site.expected(a, b), memories=memories)
+    return site.unit(text, [(a, a_bits), (b, b_bits)], site.expected(a, b), memories=memories)
 
 
 def _layernorm(site: Site) -> Unit:
@@ -52,19 +72,16 @@ def _layernorm(site: Site) -> Unit:
     attributes, size = site.operator.attributes, channels(site)[0]
     bits, source, valid = site.bits(0), "in", "in_valid"
     memories = {"constants.hex": (memory, m + b + e)}
-    text = f"    wire signed [{bits - 1}:0] x = in;\n"
+    text = ""
     if "channel_shift" in site.constants:
         shifts = site.constants["channel_shift"].astype(int)
         wide = bits + int(shifts.max())
         memories["shifts.hex"] = (words(shifts, 3), 3)
-        text += (
-            f"    wire [2:0] amount;\n    logic signed [{bits - 1}:0] held;\n    logic signed [{wide - 1}:0] shifted;\n"
-        )
-        text += "    logic held_valid, shifted_valid;\n"
+        text += f"    wire [2:0] amount;\n    logic signed [{wide - 1}:0] shifted;\n    logic shifted_valid;\n"
         parameters = {"C": size, "W": 3, "FILE": '"shifts.hex"'}
         text += instance("channel_constants", "shifts", parameters, {**CLOCKED, "next": "in_valid", "word": "amount"})
-        text += "    always_ff @(posedge clk) begin\n        held <= x;\n        held_valid <= in_valid & ~rst;\n"
-        text += f"        shifted <= {wide}'(held) <<< amount;\n        shifted_valid <= held_valid & ~rst;\n    end\n"
+        text += waiting(bits) + "    always_ff @(posedge clk) begin\n"
+        text += f"        shifted <= {wide}'(held) <<< amount;\n        shifted_valid <= valid & ~rst;\n    end\n"
         bits, source, valid = wide, "shifted", "shifted_valid"
     normalized = site.bounds[site.operator.name].intermediates["normalized"]
     parameters = {
@@ -75,7 +92,7 @@ def _layernorm(site: Site) -> Unit:
         "K": attributes["normalizer_shift"],
         "SQUARE": attributes.get("square_shift", 0),
         "NEWTON": attributes.get("newton_steps", 0),
-        "NW": signed_bits(normalized.low, normalized.high) + 1,
+        "NW": signed_bits(normalized.low, normalized.high),
         "MW": m,
         "BW": b,
         "LEAST": least,
@@ -86,9 +103,7 @@ def _layernorm(site: Site) -> Unit:
     ports = {**CLOCKED, "in_valid": valid, "in": source, "ready": "ready", "out_valid": "out_valid", "out": "out"}
     text += instance("layernorm", "normalizer", parameters, ports)
     x = site.vectors()
-    return site.unit(
-        f"layernorm {attributes['method']}", text, [(x, site.bits(0))], site.expected(x), memories=memories
-    )
+    return site.unit(text, [(x, site.bits(0))], site.expected(x), memories=memories)
 
 
 def _weighted_mean(site: Site) -> Unit:
@@ -97,8 +112,11 @@ def _weighted_mean(site: Site) -> Unit:
     weight_bits, sum_bits = site.program.values[operator.inputs[1]].bits, site.bits(0)
     width = max(weight_bits, sum_bits)
     m, e = attributes["multiplier"], attributes["shift"]
-    bits = max(1, int(m).bit_length())
+    bits = unsigned_bits(m)
+    exponential = next(o for o in site.program.operators if o.output == operator.inputs[1])
+    least = int(weight_table(site.program, exponential)[0])  # what a row weighs: its maximum does
     parameters = {"K": weights.shape[1], "WW": weight_bits, "AW": sum_bits, "MW": bits, "SHIFT": e}
+    parameters |= {"FW": unsigned_bits(m // least)}
     parameters |= {"OW": site.output[0], "M": f"{bits}'d{m}"}
     ports = {**CLOCKED, "weight_valid": f"in_valid & ~in[{width}]", "weight": f"in[{weight_bits - 1}:0]"}
     ports |= {"sum_valid": f"in_valid & in[{width}]", "sum": f"in[{sum_bits - 1}:0]", "ready": "in_ready"}
@@ -106,7 +124,7 @@ def _weighted_mean(site: Site) -> Unit:
     stream = np.concatenate([weights, sums], 1)
     which = np.broadcast_to(np.arange(stream.shape[1]) >= weights.shape[1], stream.shape)
     expected = site.expected(sums, weights)
-    return site.unit("weighted_mean", text, [(stream, width), (which, 1)], expected)
+    return site.unit(text, [(stream, width), (which, 1)], expected)
 
 
 def _linear(site: Site) -> Unit:
@@ -123,7 +141,7 @@ def _linear(site: Site) -> Unit:
     fields = [(x, x_bits)]
     fields += [(np.broadcast_to(weight[lane], x.shape), w_bits) for lane in range(lanes)]
     sums = site.expected(x)[:, :lanes]
-    unit = site.unit("mac column", text, fields, sums)
+    unit = site.unit(text, fields, sums)
     unit.out_bits, unit.outputs = lanes * sum_bits, joined(*((sums[:, lane], sum_bits) for lane in range(lanes)))
     return unit
 

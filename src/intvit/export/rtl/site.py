@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from intvit.export.rtl.unit import CLOCKED, Unit, Words, instance, joined, signed_bits, words
+from intvit.export.rtl.unit import CLOCKED, Unit, Words, delayed, instance, joined, signed_bits, words
 from intvit.program.bounds import OperatorBounds
 from intvit.program.program import Operator, Program
 from intvit.runtime.numpy import OPERATORS as DEFINITION
@@ -55,22 +55,69 @@ class Site:
         result: np.ndarray = DEFINITION[self.operator.op](OperatorContext(self.program, self.operator))(*inputs)
         return result.astype(np.int64)
 
-    def unit(self, kind: str, body: str, fields: list[tuple[np.ndarray, int]], out: np.ndarray, **more: Any) -> Unit:
+    def unit(self, body: str, fields: list[tuple[np.ndarray, int]], out: np.ndarray, **more: Any) -> Unit:
         """A unit whose input word joins the fields."""
         bits = self.output[0]
         in_bits = sum(width for _, width in fields)
         form = more.pop("form", "computed")
         given = (joined(*fields), words(out, bits))
+        kind = kind_of(self.program, self.operator) or self.operator.op
         return Unit(self.operator.name, kind, form, body, in_bits, bits, *given, **more)
 
 
+def kind_of(program: Program, operator: Operator) -> str | None:
+    """As a unit is called in tables of sizes; None for operators that only move data.
+
+    "short": its constants are those of `quant/hardware=dsp17`, or as good: a unit of them is smaller.
+    """
+    attributes = operator.attributes
+    kind: str
+    match operator.op:
+        case "linear" | "matmul":
+            return "mac column"
+        case "requantize" | "add" | "weighted_mean":
+            kind = operator.op
+        case "layernorm":
+            kind = f"layernorm {attributes['method']}"
+        case "softmax" | "exponential" | "gelu":
+            kind = f"{operator.op} {attributes['kind']}"
+        case _:
+            return None
+    return f"{kind} short" if _short(program, operator) else kind
+
+
+def _short(program: Program, operator: Operator) -> bool:
+    m = operator.attributes.get("multiplier", 0)
+    match operator.op:
+        case "exponential":
+            return operator.attributes["kind"] != "table" and m & (m - 1) == 0
+        case "gelu":
+            return operator.attributes["kind"] != "table" and abs(m) < 2**17
+        case "weighted_mean":
+            return bool(m < 2**31)  # over weights of 2^7 and more: reciprocals of 24 bits
+    constants = program.constants_of(operator)
+    if "shift" not in constants:
+        return False
+    longest = max(int(np.abs(c.astype(np.int64)).max()) for role, c in constants.items() if "multiplier" in role)
+    return longest < 2**17 and len(set(constants["shift"].reshape(-1).tolist())) == 1
+
+
 def rom(site: Site, *roles: str) -> tuple[Words, list[int], tuple[int, int]]:
-    """Constants by channel: the words of their memory, bits of each role, and the shifts' range."""
-    columns = [np.broadcast_to(site.constants[role].astype(object), channels(site)) for role in roles]
-    bits = [6 if role == "shift" else signed_bits(*map(int, c)) for role, c in zip(roles, columns, strict=True)]
+    """Constants by channel: the words of their memory, bits of each role, and the shifts' range.
+
+    A shift that all channels share is not in the memory: it has 0 bits.
+    """
     shift = site.constants["shift"].astype(int)
-    memory = joined(*zip(columns, bits, strict=True))
-    return memory, bits, (int(shift.min()), int(shift.max()))
+    reach = int(shift.min()), int(shift.max())
+    columns = [np.broadcast_to(site.constants[role].astype(object), channels(site)) for role in roles]
+    bits = [signed_bits(*map(int, column)) for column in columns]
+    bits = [6 * (reach[0] < reach[1]) if role == "shift" else b for role, b in zip(roles, bits, strict=True)]
+    return joined(*zip(columns, bits, strict=True)), bits, reach
+
+
+def shift_port(first: int, bits: int, least: int) -> str:
+    """The shift in the memory's word, or the one of all channels."""
+    return f"word[{first + bits - 1}:{first}]" if bits else f"6'd{least}"
 
 
 def channels(site: Site) -> tuple[int]:
@@ -84,6 +131,12 @@ def constants_unit(site: Site, bits: int) -> str:
     return text + instance("channel_constants", "constants", parameters, ports)
 
 
+def waiting(bits: int) -> str:
+    """`held` and `valid`: `in` when its channel's constants are there, two clocks later."""
+    text = f"    wire signed [{bits - 1}:0] held;\n    wire valid;\n" + delayed(bits, 2, "in", "held")
+    return text + delayed(1, 2, "in_valid & ~rst", "valid")
+
+
 def with_extremes(x: np.ndarray, reach: tuple[int, int]) -> np.ndarray:
     """Rows of the least and of the largest value, too."""
     return np.concatenate([x, np.full_like(x[:1], reach[0]), np.full_like(x[:1], reach[1])])
@@ -95,8 +148,13 @@ def row_gate(size: int, ready: str) -> str:
 
 
 def multiplied(bits: int, value: str, m: int, e: int, out: int, *, signed: bool) -> str:
+    """The value times m / 2^e; a power of two needs no multiplier."""
+    while m % 2 == 0 and e > 1:
+        m, e = m // 2, e - 1
     width = signed_bits(m)
-    parameters = {"IW": bits, "MW": width, "OW": out, "SIGNED": int(signed), "LEAST": e, "MOST": e}
-    number = f"{'-' if m < 0 else ''}{width}'sd{abs(m)}"
-    ports = {**CLOCKED, "in_valid": "value_valid", "v": value, "m": number, "e": f"6'd{e}"}
-    return instance("rescale", "rescaler", parameters, {**ports, "out_valid": "out_valid", "y": "out"})
+    parameters = {"IW": bits, "OW": out, "SIGNED": int(signed), "LEAST": e, "MOST": e}
+    ports = {**CLOCKED, "in_valid": "value_valid", "v": value, "e": f"6'd{e}", "out_valid": "out_valid", "y": "out"}
+    if m == 1:
+        return instance("round_shift", "rescaler", parameters, ports)
+    ports["m"] = f"{'-' if m < 0 else ''}{width}'sd{abs(m)}"
+    return instance("rescale", "rescaler", {**parameters, "MW": width}, ports)

@@ -28,8 +28,9 @@ def exponential(site: Site) -> Unit:
             f"{operator}: a table of 2^{bits} entries is no unit; give --form as-trained or another family"
         )
     masked = "mask" in site.constants
-    distance = f"wire [{bits - 1}:0] distance = {bits}'(maximum - x);\n    wire distance_valid = x_valid;"
-    text, memories = _row_maximum(bits, keys, distance, f"in[{bits}]" if masked else "1'b0"), {}
+    text, memories = _row_maximum(bits, keys, f"in[{bits}]" if masked else "1'b0"), {}
+    text += f"    logic [{bits - 1}:0] distance;\n    logic distance_valid;\n    always_ff @(posedge clk) begin\n"
+    text += f"        distance <= {bits}'(maximum - x);\n        distance_valid <= x_valid & ~rst;\n    end\n"
     if looked_up:
         width, clocks = out if deferred else unsigned_bits(int(table.max())), 1
         memories["table.hex"] = (words(table, width), width)
@@ -40,7 +41,7 @@ def exponential(site: Site) -> Unit:
         largest = int(exponent_table(site.program, operator).max())
         family, width, clocks = exponential_unit(attributes, site.constants, bits, largest)
         text += family
-    text += f"    wire skips;\n{delayed(1, clocks, 'skipped', 'skips')}"
+    text += f"    wire skips;\n{delayed(1, clocks + 1, 'skipped', 'skips')}"
     text += f"    wire [{width - 1}:0] weight = skips ? {width}'d0 : value;\n"
     if not deferred:
         text += _normalization(attributes, width, keys, out)
@@ -55,7 +56,7 @@ def exponential(site: Site) -> Unit:
     rows, skip = _logits(site, bits, keys)
     expected = _softmax_rows(site, rows, skip)
     fields = [(rows, bits), *[(skip, 1)] * masked]
-    return site.unit(f"{operator.op} {attributes['kind']}", text, fields, expected, memories=memories, form=form)
+    return site.unit(text, fields, expected, memories=memories, form=form)
 
 
 def _logits(site: Site, bits: int, keys: int) -> tuple[np.ndarray, np.ndarray]:
@@ -79,11 +80,11 @@ def _softmax_rows(site: Site, rows: np.ndarray, skip: np.ndarray) -> np.ndarray:
     return result.astype(np.int64)
 
 
-def _row_maximum(bits: int, size: int, more: str, skip: str = "1'b0") -> str:
+def _row_maximum(bits: int, size: int, skip: str = "1'b0") -> str:
     text = f"    wire signed [{bits - 1}:0] x, maximum;\n    wire x_valid, skipped;\n"
     ports = {**STREAM, "in": f"in[{bits - 1}:0]", "skip": skip, "out_valid": "x_valid", "out": "x"}
     ports |= {"maximum": "maximum", "skipped": "skipped"}
-    return text + instance("row_maximum", "rows", {"W": bits, "N": size}, ports) + f"    {more}\n"
+    return text + instance("row_maximum", "rows", {"W": bits, "N": size}, ports)
 
 
 def _normalization(attributes: dict[str, Any], width: int, keys: int, out: int) -> str:
@@ -116,7 +117,7 @@ def gelu(site: Site) -> Unit:
     looked_up = kind == "table" or (site.form == "table" and not by_row)
     memories = {}
     if by_row:
-        text = _row_maximum(bits, size, "")
+        text = _row_maximum(bits, size)
     else:
         text = f"    wire signed [{bits - 1}:0] x = in;\n    wire x_valid = in_valid;\n"
     if looked_up:
@@ -129,7 +130,7 @@ def gelu(site: Site) -> Unit:
     text += "    assign in_ready = 1'b1;\n"
     rows = _every_row_maximum(half, size) if by_row else np.resize(domain, (-(-2 * half // size), size))
     form = "table" if looked_up else "computed"
-    return site.unit(f"gelu {kind}", text, [(rows, bits)], site.expected(rows), memories=memories, form=form)
+    return site.unit(text, [(rows, bits)], site.expected(rows), memories=memories, form=form)
 
 
 def _every_row_maximum(half: int, size: int) -> np.ndarray:

@@ -28,6 +28,8 @@ class Unit:
     inputs: Words
     outputs: Words
     memories: dict[str, tuple[Words, int]] = field(default_factory=dict)
+    parts: frozenset[str] = frozenset()  # names of the units inside
+    idle: int = 20000  # clocks without an output after which a bench gives up
 
     @property
     def name(self) -> str:
@@ -39,8 +41,14 @@ class Unit:
             f"// {self.operator}: {self.kind}, {self.form}\n"
             f"module {self.name} (input logic clk, rst, in_valid, input logic [{self.in_bits - 1}:0] in,\n"
             f"    output logic in_ready, out_valid, output logic [{self.out_bits - 1}:0] out);\n"
-            f"{self.body.rstrip()}\nendmodule\n"
+            f"{self._with_folder(self.body).rstrip()}\nendmodule\n"
         )
+
+    def _with_folder(self, body: str) -> str:
+        """Simulators run where all units' folders are: every memory's file is named from there."""
+        for name in self.memories:
+            body = body.replace(f'"{name}"', f'"{self.name}/{name}"')
+        return body
 
 
 def words(array: np.ndarray, bits: int) -> Words:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,9 @@ from torch import Tensor
 from intvit.arithmetic import GELU_FAMILIES, gelu_table
 from intvit.arithmetic.activations import shifted_table
 from intvit.arithmetic.families import Family
+from intvit.arithmetic.hardware import shortened
 from intvit.errors import IntVitError
-from intvit.quant.config import GeluConfig, SiteConfig, family_options
+from intvit.quant.config import GeluConfig, HardwareConfig, SiteConfig, family_options
 from intvit.quant.kernels import Kernels
 from intvit.quant.layer import Layer
 from intvit.quant.quantizer import SMALLEST_FUNCTION_SCALE, Quantizer
@@ -159,6 +161,14 @@ class Activation:
 
     function: Any
     table: Tensor
+
+    def fitted(self, hardware: HardwareConfig) -> Activation:
+        """With a shorter multiplier behind the function. A table has none."""
+        if not hasattr(self.function, "multiplier"):
+            return self
+        shift, multiplier = shortened(self.function.shift, self.function.multiplier, form=hardware)
+        function = dataclasses.replace(self.function, multiplier=multiplier, shift=shift)
+        return Activation(function, gelu_table(function, self.table.shape[-1].bit_length() - 1))
 
 
 def activation(

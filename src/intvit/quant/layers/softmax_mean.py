@@ -6,6 +6,7 @@ sum of the weights (`weighted_mean`) after it.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from intvit.arithmetic import SOFTMAX_FAMILIES, derive_mean, derive_weights, exponent_table, weight_table
+from intvit.arithmetic import (
+    SOFTMAX_FAMILIES,
+    derive_mean,
+    derive_weights,
+    exponent_table,
+    largest_weight,
+    weight_table,
+)
 from intvit.arithmetic.families import Family
-from intvit.quant.config import SiteConfig, family_options
+from intvit.arithmetic.hardware import power_of_two, shortened
+from intvit.quant.config import HardwareConfig, SiteConfig, family_options
 from intvit.quant.layer import Layer
-from intvit.quant.quantizer import SMALLEST_FUNCTION_SCALE, Quantizer, Requantization
+from intvit.quant.quantizer import SMALLEST_FUNCTION_SCALE, Quantizer
 from intvit.quant.tensor import Derived, Integers, QTensor, Symbol, fields_for_emit
 
 
@@ -37,7 +46,7 @@ class SoftmaxMean(Layer):
         self.softmax, self.bits = site.softmax, site.bits
         self.family, self.options = SOFTMAX_FAMILIES[self.softmax.family], family_options(self.softmax)
         self.exponentials: Derived  # Exponentials
-        self.ending: Derived  # Requantization
+        self.ending: Derived  # Requantization, or MeanRatio
 
     def probabilities(self, *inputs: Any) -> Tensor:
         """What the values are weighted with for an input of `forward`: real (B, .., M, N), for people."""
@@ -128,7 +137,13 @@ class SoftmaxMean(Layer):
         shape = (*logits.shape[:-1], v.shape[-1])
         scale = self.context.request_scale(logits.builder)
         self.ending = logits.builder.derive(
-            mean_parameters, v.scale, scale, bits=self.context.bits, site=self.context.name, rows=1
+            mean_parameters,
+            v.scale,
+            scale,
+            bits=self.context.bits,
+            least_total=largest_weight(bits, logits.shape[-1]) // 2,
+            site=self.context.name,
+            rows=1,
         )
 
         def weights() -> Integers:
@@ -140,7 +155,7 @@ class SoftmaxMean(Layer):
             return Integers({**held.attributes, **form}, {**held.constants, **self._mask()})
 
         def mean() -> Integers:
-            p: Requantization = self.ending.value
+            p: MeanRatio = self.ending.value
             return Integers({"bits": self.context.bits, "multiplier": p.multiplier[0], "shift": p.shift[0]})
 
         exponential = emit(
@@ -167,13 +182,25 @@ class SoftmaxMean(Layer):
 class Exponentials:
     """The family's exponent, and the table that the kernels look up: weights where the division is deferred.
 
-    multiplier, shift: of the weights, int64 (), where it is.
+    bits: of the weights. multiplier, shift: of the weights, int64 (), where the division is deferred.
     """
 
     exponent: Any
     table: Tensor
+    bits: int
     multiplier: Tensor | None = None
     shift: Tensor | None = None
+
+    def fitted(self, hardware: HardwareConfig) -> Exponentials:
+        """With weights of a shorter ratio, or of one that is a power of two. A family that is a table has none."""
+        if self.multiplier is None or self.shift is None or self.exponent.kind == "table":
+            return self
+        if hardware.weight_ratio == "power_of_two":
+            m, e = power_of_two(self.multiplier, self.shift)
+        else:
+            e, m = shortened(self.shift, self.multiplier, form=hardware)
+        table = exponent_table(self.exponent, len(self.table).bit_length() - 1)
+        return Exponentials(self.exponent, weight_table(table, m, e, self.bits), self.bits, m, e)
 
 
 def exponentials(
@@ -183,11 +210,27 @@ def exponentials(
     exponent = family(scale, tokens, logit_bits, **options)
     table = exponent_table(exponent, logit_bits)
     if not deferred:
-        return Exponentials(exponent, table)
+        return Exponentials(exponent, table, bits)
     m, e = derive_weights(table, bits, tokens)
-    return Exponentials(exponent, weight_table(table, m, e, bits), m, e)
+    return Exponentials(exponent, weight_table(table, m, e, bits), bits, m, e)
 
 
-def mean_parameters(value_scale: Tensor, scale: Tensor, *, bits: int) -> Requantization:
+@dataclass(frozen=True)
+class MeanRatio:
+    """multiplier, shift: of `weighted_mean`, int64 (1,). least_total: about what a row's weights are at least."""
+
+    multiplier: Tensor
+    shift: Tensor
+    least_total: int
+
+    def fitted(self, hardware: HardwareConfig) -> MeanRatio:
+        """With reciprocals of `operand_bits` bits."""
+        bits = min(53, hardware.operand_bits + self.least_total.bit_length() - 1)
+        form = dataclasses.replace(hardware, multiplier_bits=bits)
+        shift, multiplier = shortened(self.shift, self.multiplier, form=form)
+        return MeanRatio(multiplier, shift, self.least_total)
+
+
+def mean_parameters(value_scale: Tensor, scale: Tensor, *, bits: int, least_total: int) -> MeanRatio:
     """Of `weighted_mean`, from the scales of the values and of the context: rows."""
-    return Requantization(*derive_mean(value_scale / scale, bits))
+    return MeanRatio(*derive_mean(value_scale / scale, bits), least_total)

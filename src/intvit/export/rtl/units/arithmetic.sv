@@ -14,55 +14,90 @@ module delay #(parameter W = 1, N = 1) (input logic clk, input logic [W-1:0] d, 
     endgenerate
 endmodule
 
-// The signed product, three clocks later: partial products of at most 18 x 18 bits, their sums by row, the sum of those
+// The signed product, three clocks later: partial products, sums of two of them, the sum of those. A partial product has 17 bits and
+// a sign of one operand, and PIECE of the other: 24 suits multipliers of 18 x 25 bits (DSP48), 17 those of 18 x 18.
+`ifndef PIECE
+`define PIECE 24
+`endif
 module multiply #(parameter AW = 18, BW = 18) (
     input logic clk, input logic signed [AW-1:0] a, input logic signed [BW-1:0] b, output logic signed [AW+BW-1:0] p);
-    localparam NA = AW <= 18 ? 1 : (AW + 15) / 17, NB = BW <= 18 ? 1 : (BW + 15) / 17, PW = AW + BW;
-    wire signed [17*NA:0] long_a = (17 * NA + 1)'(a);
-    wire signed [17*NB:0] long_b = (17 * NB + 1)'(b);
-    wire [PW*NA-1:0] row_sums;
-    genvar i, j;
+    localparam LONG_A = ((AW + `PIECE - 2) / `PIECE) * ((BW + 15) / 17), LONG_B = ((AW + 15) / 17) * ((BW + `PIECE - 2) / `PIECE);
+    localparam PA = LONG_B < LONG_A ? 17 : `PIECE, PB = LONG_B < LONG_A ? `PIECE : 17;
+    localparam NA = AW > 1 ? (AW + PA - 2) / PA : 1, NB = BW > 1 ? (BW + PB - 2) / PB : 1;
+    localparam PW = AW + BW, N = NA * NB, M = (N + 1) / 2;
+    wire signed [PA*NA:0] long_a = (PA * NA + 1)'(a);
+    wire signed [PB*NB:0] long_b = (PB * NB + 1)'(b);
+    wire [PW*(2*M)-1:0] parts;
+    wire [PW*M-1:0] pairs;
+    wire [PW*(M+1)-1:0] sums, carries; // of the pairs so far, carry-save; the last one only needs an adder
+    genvar i;
     generate
-        for (i = 0; i < NA; i = i + 1) begin : row
-            wire signed [17:0] x = i == NA - 1 ? long_a[17*i +: 18] : {1'b0, long_a[17*i +: 17]};
-            wire signed [PW-1:0] sums [0:NB];
-            assign sums[0] = 0;
-            for (j = 0; j < NB; j = j + 1) begin : column
-                wire signed [17:0] y = j == NB - 1 ? long_b[17*j +: 18] : {1'b0, long_b[17*j +: 17]};
-                logic signed [35:0] part;
-                always_ff @(posedge clk) part <= x * y;
-                wire signed [PW-1:0] long_part = PW'(part);
-                assign sums[j+1] = sums[j] + (long_part <<< 17 * j);
+        for (i = 0; i < 2 * M; i = i + 1) begin : part
+            localparam ROW = i / NB, COLUMN = i % NB;
+            if (i < N) begin : product
+                wire signed [PA:0] x = ROW == NA - 1 ? long_a[PA*ROW +: PA+1] : {1'b0, long_a[PA*ROW +: PA]};
+                wire signed [PB:0] y = COLUMN == NB - 1 ? long_b[PB*COLUMN +: PB+1] : {1'b0, long_b[PB*COLUMN +: PB]};
+                logic signed [PA+PB+1:0] value;
+                always_ff @(posedge clk) value <= x * y;
+                assign parts[PW*i +: PW] = PW'(value) <<< (PA * ROW + PB * COLUMN);
+            end else begin : none
+                assign parts[PW*i +: PW] = 0;
             end
-            logic signed [PW-1:0] total;
-            always_ff @(posedge clk) total <= sums[NB];
-            assign row_sums[PW*i +: PW] = total <<< 17 * i;
         end
-        wire signed [PW-1:0] running [0:NA];
-        assign running[0] = 0;
-        for (i = 0; i < NA; i = i + 1) begin : add
-            assign running[i+1] = running[i] + $signed(row_sums[PW*i +: PW]);
+        for (i = 0; i < M; i = i + 1) begin : pair
+            logic signed [PW-1:0] sum;
+            always_ff @(posedge clk) sum <= parts[PW*2*i +: PW] + parts[PW*(2*i+1) +: PW];
+            assign pairs[PW*i +: PW] = sum;
+            wire [PW-1:0] s = sums[PW*i +: PW], c = carries[PW*i +: PW];
+            assign sums[PW*(i+1) +: PW] = s ^ c ^ sum;
+            assign carries[PW*(i+1) +: PW] = ((s & c) | (s & sum) | (c & sum)) << 1;
         end
     endgenerate
-    always_ff @(posedge clk) p <= running[NA];
+    assign sums[PW-1:0] = 0;
+    assign carries[PW-1:0] = 0;
+    always_ff @(posedge clk) p <= sums[PW*M +: PW] + carries[PW*M +: PW];
+endmodule
+
+// C * x, three clocks later, without a multiplier: x shifted for every one of C's bits
+module times_constant #(parameter C = 192, XW = 17, PW = 26) (
+    input logic clk, input logic signed [XW-1:0] x, output logic signed [PW-1:0] p);
+    localparam CB = $clog2(C + 1);
+    wire signed [PW-1:0] sums [0:CB];
+    logic signed [PW-1:0] held;
+    logic signed [PW-1:0] product;
+    assign sums[0] = 0;
+    genvar i;
+    generate
+        for (i = 0; i < CB; i = i + 1) begin : bit_of
+            if ((C >> i) % 2 == 1) assign sums[i+1] = sums[i] + (held <<< i);
+            else assign sums[i+1] = sums[i];
+        end
+    endgenerate
+    always_ff @(posedge clk) begin
+        held <= PW'(x);
+        product <= sums[CB];
+        p <= product;
+    end
 endmodule
 
 // clamp((v + 2^(e-1)) >> e), LEAST <= e <= MOST, three clocks later. (v >> (e-1)) + 1 >> 1 is the same.
 module round_shift #(parameter IW = 48, OW = 8, SIGNED = 1, LEAST = 1, MOST = 62) (
     input logic clk, rst, in_valid, input logic signed [IW-1:0] v, input logic [5:0] e,
     output logic out_valid, output logic [OW-1:0] y);
-    localparam WIDE = IW > OW + 2 ? IW : OW + 2;
-    wire signed [WIDE-1:0] high = SIGNED ? (WIDE'(1) << (OW - 1)) - 1 : (WIDE'(1) << OW) - 1;
-    wire signed [WIDE-1:0] low = SIGNED ? -(WIDE'(1) << (OW - 1)) : 0;
+    localparam WIDE = IW > OW + 2 ? IW : OW + 2, KEPT = WIDE - LEAST + 2 > OW + 2 ? WIDE - LEAST + 2 : OW + 2;
     localparam EB = LEAST == MOST ? 1 : $clog2(MOST - LEAST + 1); // of the part of the shift that varies
     wire [EB-1:0] rest = LEAST == MOST ? EB'(0) : EB'(e - 6'(LEAST));
     wire signed [WIDE-1:0] long_v = WIDE'(v);
-    logic signed [WIDE-1:0] shifted, rounded;
+    wire signed [WIDE-1:0] shifted_v = long_v >>> (LEAST - 1);
+    wire signed [KEPT-1:0] least = KEPT'(shifted_v);
+    logic signed [KEPT-1:0] shifted, rounded;
+    wire [KEPT-OW:0] top = rounded[KEPT-1:OW-1]; // equal bits where the value fits
+    wire below = rounded[KEPT-1], fits = SIGNED ? &top | ~|top : ~|top[KEPT-OW:1];
     logic [1:0] valid;
     always_ff @(posedge clk) begin
-        shifted <= (long_v >>> (LEAST - 1)) >>> rest;
-        rounded <= (shifted + WIDE'(2'sd1)) >>> 1;
-        y <= rounded > high ? high[OW-1:0] : rounded < low ? low[OW-1:0] : rounded[OW-1:0];
+        shifted <= least >>> rest;
+        rounded <= (shifted + KEPT'(2'sd1)) >>> 1;
+        y <= fits ? rounded[OW-1:0] : SIGNED ? {below, {(OW - 1){~below}}} : {OW{~below}};
         {out_valid, valid} <= rst ? 3'd0 : {valid, in_valid};
     end
 endmodule
@@ -115,13 +150,13 @@ module divide #(parameter NW = 13, DW = 8, QW = 5) (
     generate
         for (i = 0; i < QW; i = i + 1) begin : stage
             wire [DW:0] prior = {rests[(DW+1)*i +: DW], digits[QW*i+QW-1]};
-            wire [DW:0] divisor = {1'b0, divisors[DW*i +: DW]};
-            wire fits = prior >= divisor;
+            wire [DW+1:0] less = {1'b0, prior} - {2'b0, divisors[DW*i +: DW]};
+            wire fits = ~less[DW+1];
             logic [DW:0] rest;
             logic [QW-1:0] digit;
             logic [DW-1:0] held;
             always_ff @(posedge clk) begin
-                rest <= fits ? prior - divisor : prior;
+                rest <= fits ? less[DW:0] : prior;
                 digit <= QW'({digits[QW*i +: QW], fits});
                 held <= divisors[DW*i +: DW];
             end
@@ -140,8 +175,8 @@ module serial_divide #(parameter NW = 47, DW = 24) (
     logic [DW-1:0] rest, divisor;
     logic [7:0] left;
     wire [DW:0] prior = {rest, q[NW-1]};
-    wire fits = prior >= {1'b0, divisor};
-    wire [DW:0] less = prior - {1'b0, divisor};
+    wire [DW+1:0] less = {1'b0, prior} - {2'b0, divisor};
+    wire fits = ~less[DW+1];
     always_ff @(posedge clk) begin
         done <= ~rst & left == 8'd1;
         if (rst) left <= 0;
@@ -162,8 +197,8 @@ module serial_root #(parameter W = 48) (
     logic [W/2+1:0] rest;
     logic [7:0] left;
     wire [W/2+1:0] prior = {rest[W/2-1:0], digits[W-1:W-2]};
-    wire [W/2+1:0] trial = {root, 2'b01};
-    wire fits = prior >= trial;
+    wire [W/2+2:0] less = {1'b0, prior} - {1'b0, root, 2'b01};
+    wire fits = ~less[W/2+2];
     always_ff @(posedge clk) begin
         done <= ~rst & left == 8'd1;
         if (rst) left <= 0;
@@ -172,7 +207,7 @@ module serial_root #(parameter W = 48) (
         end else if (left != 0) begin
             left <= left - 8'd1;
             digits <= digits << 2;
-            rest <= fits ? prior - trial : prior;
+            rest <= fits ? less[W/2+1:0] : prior;
             root <= {root[W/2-2:0], fits};
         end
     end
@@ -189,15 +224,17 @@ module table_lookup #(parameter AW = 8, OW = 8, FILE = "") (
     end
 endmodule
 
-// Constants by channel, a clock after `next`: C words of FILE, over and over
+// Constants by channel, two clocks after `next`: C words of FILE, over and over
 module channel_constants #(parameter C = 192, W = 38, FILE = "") (
     input logic clk, rst, next, output logic [W-1:0] word);
     localparam CB = C > 1 ? $clog2(C) : 1;
     logic [W-1:0] memory [0:C-1];
+    logic [W-1:0] read;
     logic [CB-1:0] channel;
     initial $readmemh(FILE, memory);
     always_ff @(posedge clk) begin
-        word <= memory[channel];
+        read <= memory[channel];
+        word <= read;
         if (rst) channel <= 0;
         else if (next) channel <= channel == CB'(C - 1) ? 0 : channel + 1'b1;
     end

@@ -13,9 +13,9 @@ module layernorm #(parameter METHOD = 0, C = 192, XW = 16, OW = 8, K = 15, SQUAR
 
     // the row: written while it comes in, read in sweeps
     logic signed [XW-1:0] memory [0:C-1];
-    logic signed [XW-1:0] entry;
+    logic signed [XW-1:0] read, entry;
     logic [CB-1:0] count, place;
-    logic sweeping, entry_valid;
+    logic sweeping, read_valid, entry_valid;
     wire last = count == CB'(C - 1), swept = place == CB'(C - 1);
     wire signed [XW:0] centered = (XW + 1)'(entry) - mean;
 
@@ -48,31 +48,35 @@ module layernorm #(parameter METHOD = 0, C = 192, XW = 16, OW = 8, K = 15, SQUAR
     logic signed [YW-1:0] left;
     logic signed [TW-1:0] right;
     wire signed [YW+TW-1:0] product;
-    multiply #(.AW(XW + 1), .BW(CB + 1)) by_size (.clk(clk), .a(scaled_of), .b((CB + 1)'(C)), .p(scaled));
+    times_constant #(.C(C), .XW(XW + 1), .PW(XW + CB + 2)) by_size (.clk(clk), .x(scaled_of), .p(scaled));
     multiply #(.AW(YW), .BW(TW)) shared (.clk(clk), .a(left), .b(right), .p(product));
 
     // y * factor >> K, times the channel's multiplier, plus its bias, rounded
     localparam LW = (NW + MW > BW ? NW + MW : BW) + 1;
     logic signed [NW-1:0] n;
     logic signed [LW-1:0] total;
-    wire [6+BW+MW-1:0] word;
+    localparam EW = LEAST == MOST ? 0 : 6;
+    wire [EW+BW+MW-1:0] word;
     wire signed [NW+MW-1:0] times;
     wire signed [BW-1:0] bias;
     wire [5:0] e;
-    wire product_valid, total_valid;
-    delay #(.W(1), .N(METHOD == 0 ? 8 : 4)) wait_product (.clk(clk), .d(entry_valid & state == EMIT & ~rst), .q(product_valid));
-    channel_constants #(.C(C), .W(6 + BW + MW), .FILE(FILE)) constants (.clk(clk), .rst(rst), .next(product_valid), .word(word));
+    wire product_soon, total_valid;
+    delay #(.W(1), .N(METHOD == 0 ? 7 : 3)) wait_product ( // a clock before the product, as constants come two later
+        .clk(clk), .d(entry_valid & state == EMIT & ~rst), .q(product_soon));
+    channel_constants #(.C(C), .W(EW + BW + MW), .FILE(FILE)) constants (.clk(clk), .rst(rst), .next(product_soon), .word(word));
     multiply #(.AW(NW), .BW(MW)) by_channel (.clk(clk), .a(n), .b($signed(word[MW-1:0])), .p(times));
     delay #(.W(BW), .N(3)) wait_bias (.clk(clk), .d(word[MW +: BW]), .q(bias));
-    delay #(.W(6), .N(4)) wait_shift (.clk(clk), .d(word[MW+BW +: 6]), .q(e));
-    delay #(.W(1), .N(5)) wait_total (.clk(clk), .d(product_valid), .q(total_valid));
+    delay #(.W(6), .N(4)) wait_shift (.clk(clk), .d(6'(word >> (MW + BW))), .q(e));
+    delay #(.W(1), .N(6)) wait_total (.clk(clk), .d(product_soon), .q(total_valid));
     round_shift #(.IW(LW), .OW(OW), .LEAST(LEAST), .MOST(MOST)) ending (
         .clk(clk), .rst(rst), .in_valid(total_valid), .v(total), .e(e), .out_valid(out_valid), .y(out));
 
     always_ff @(posedge clk) begin
         start_root <= 0; start_divide <= 0;
-        entry <= memory[place];
-        entry_valid <= sweeping;
+        read <= memory[place];
+        entry <= read;
+        read_valid <= sweeping;
+        entry_valid <= read_valid;
         if (in_valid) memory[count] <= in;
         term <= state == AGAIN ? centered >>> SQUARE : (XW + 1)'(in);
         term_valid <= state == AGAIN ? entry_valid : in_valid;
@@ -104,7 +108,7 @@ module layernorm #(parameter METHOD = 0, C = 192, XW = 16, OW = 8, K = 15, SQUAR
                 waited <= 0;
                 state <= METHOD == 0 ? RADICAND : MEAN;
                 start_divide <= METHOD != 0;
-                numerator <= VW'($signed(VW'(sum) + VW'(sum) + VW'(C) + (VW'(2 * C) << (XW + 1)))); // positive: rounds down
+                numerator <= (VW'(sum) <<< 1) + (VW'(C) + (VW'(2 * C) << (XW + 1))); // positive: rounds down
                 denominator <= DW'(2 * C);
             end
             MEAN: begin
@@ -126,7 +130,7 @@ module layernorm #(parameter METHOD = 0, C = 192, XW = 16, OW = 8, K = 15, SQUAR
             RADICAND: begin // C squares - sum^2; or squares - mean (2 sum - C mean); or squares
                 if (waited == 6) begin
                     left <= METHOD == 0 ? YW'(C) : YW'(mean);
-                    right <= METHOD == 0 ? TW'(squares) : TW'(sum) + TW'(sum) - TW'(scaled);
+                    right <= METHOD == 0 ? TW'(squares) : (TW'(sum) <<< 1) - TW'(scaled);
                 end
                 if (waited == 12) begin
                     radicand <= METHOD == 0 ? RW'(product) : METHOD == 1 ? RW'(squares) - RW'(product) : RW'(squares);

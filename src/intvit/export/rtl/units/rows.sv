@@ -24,6 +24,9 @@ module row_maximum #(parameter W = 8, N = 197) (
     output logic out_valid, output logic signed [W-1:0] out, maximum, output logic skipped);
     localparam NB = $clog2(N + 1);
     logic [W:0] memory [0:2*N-1];
+    logic [W:0] read;
+    logic signed [W-1:0] found_then;
+    logic valid;
     logic signed [W-1:0] largest, found;
     logic [NB-1:0] count, left;
     logic bank, any;
@@ -31,9 +34,12 @@ module row_maximum #(parameter W = 8, N = 197) (
     wire last = count == NB'(N - 1);
     always_ff @(posedge clk) begin
         if (in_valid) memory[bank ? N + count : count] <= {skip, in};
-        {skipped, out} <= memory[bank ? N - left : 2 * N - left]; // the bank that is not written
-        maximum <= found;
-        out_valid <= left != 0 & ~rst;
+        read <= memory[bank ? N - left : 2 * N - left]; // the bank that is not written
+        {skipped, out} <= read;
+        found_then <= found;
+        maximum <= found_then;
+        valid <= left != 0 & ~rst;
+        out_valid <= valid & ~rst;
         if (rst) begin
             count <= 0; left <= 0; bank <= 0; any <= 0;
         end else begin
@@ -55,10 +61,10 @@ module normalize_row #(parameter EW = 31, N = 197, OW = 8, FW = 46, SHIFT = 38, 
     input logic clk, rst, in_valid, input logic [EW-1:0] in, output logic ready, out_valid, output logic [OW-1:0] out);
     localparam NB = $clog2(N + 1);
     logic [EW-1:0] memory [0:N-1];
-    logic [EW-1:0] entry;
+    logic [EW-1:0] read, entry;
     logic [30:0] sum; // < 2^31 in every program
     logic [NB-1:0] count, left;
-    logic start, valid;
+    logic start, read_valid, valid;
     wire done;
     wire [FW-1:0] factor;
     serial_divide #(.NW(FW), .DW(31)) divider (
@@ -80,8 +86,10 @@ module normalize_row #(parameter EW = 31, N = 197, OW = 8, FW = 46, SHIFT = 38, 
     endgenerate
     always_ff @(posedge clk) begin
         start <= 0;
-        valid <= left != 0;
-        entry <= memory[N - left];
+        read_valid <= left != 0;
+        valid <= read_valid & ~rst;
+        read <= memory[N - left];
+        entry <= read;
         if (in_valid) memory[count] <= in;
         if (rst) begin
             count <= 0; left <= 0; ready <= 1;
@@ -103,7 +111,7 @@ module normalize_row #(parameter EW = 31, N = 197, OW = 8, FW = 46, SHIFT = 38, 
 endmodule
 
 // The division of a deferred softmax: K weights of a row, then, when `ready` again, its sums, each times floor(M / sum of weights)
-module weighted_mean #(parameter K = 197, WW = 8, AW = 24, MW = 47, SHIFT = 46, OW = 8, M = 1) (
+module weighted_mean #(parameter K = 197, WW = 8, AW = 24, MW = 47, FW = 40, SHIFT = 46, OW = 8, M = 1) (
     input logic clk, rst, weight_valid, input logic [WW-1:0] weight, input logic sum_valid, input logic signed [AW-1:0] sum,
     output logic ready, out_valid, output logic [OW-1:0] out);
     localparam KB = $clog2(K + 1), TW = WW + KB;
@@ -111,11 +119,11 @@ module weighted_mean #(parameter K = 197, WW = 8, AW = 24, MW = 47, SHIFT = 46, 
     logic [TW-1:0] total;
     logic start;
     wire done;
-    wire [MW-1:0] factor;
+    wire [MW-1:0] factor; // < 2^FW
     serial_divide #(.NW(MW), .DW(TW)) divider (
         .clk(clk), .rst(rst), .start(start), .a(MW'(M)), .b(total), .done(done), .q(factor));
-    rescale #(.IW(AW), .MW(MW + 1), .OW(OW), .LEAST(SHIFT), .MOST(SHIFT)) ending (
-        .clk(clk), .rst(rst), .in_valid(sum_valid), .v(sum), .m({1'b0, factor}), .e(6'(SHIFT)), .out_valid(out_valid), .y(out));
+    rescale #(.IW(AW), .MW(FW + 1), .OW(OW), .LEAST(SHIFT), .MOST(SHIFT)) ending (
+        .clk(clk), .rst(rst), .in_valid(sum_valid), .v(sum), .m({1'b0, factor[FW-1:0]}), .e(6'(SHIFT)), .out_valid(out_valid), .y(out));
     always_ff @(posedge clk) begin
         start <= weight_valid & count == KB'(K - 1) & ~rst;
         if (rst) begin
@@ -135,11 +143,11 @@ endmodule
 module shift_gelu #(parameter XW = 8, F = 0, X0 = 16, N = 15, LW = 5, QW = 4, LIMIT = 127, K = 46, G = 16, AW = 31, RW = 46) (
     input logic clk, rst, in_valid, input logic signed [XW-1:0] x, maximum,
     output logic out_valid, output logic signed [XW+G+1:0] value);
-    localparam LATE = 2 + QW + 3 + 1 + 1; // clocks until the sum of the exponentials is there
+    localparam LATE = 3 + QW + 3 + 1 + 1; // clocks until the sum of the exponentials is there
     logic signed [XW-1:0] top, first;
     logic [XW-1:0] of_x, of_zero;
     wire [LW-1:0] mantissa_x, mantissa_zero;
-    wire [QW-1:0] halvings_x, halvings_zero;
+    wire [QW-1:0] doublings_x, doublings_zero;
     logic [AW-1:0] a, b, a_held;
     logic [AW-1:0] sum;
     wire [AW-1:0] a_later;
@@ -149,9 +157,9 @@ module shift_gelu #(parameter XW = 8, F = 0, X0 = 16, N = 15, LW = 5, QW = 4, LI
     logic signed [G+1:0] sigmoid;
     wire signed [XW-1:0] x_later;
     shift_parts #(.DW(XW), .F(F), .X0(X0), .N(N), .XW(LW), .QW(QW)) parts_x (
-        .clk(clk), .distance(of_x), .mantissa(mantissa_x), .halvings(halvings_x));
+        .clk(clk), .distance(of_x), .mantissa(mantissa_x), .doublings(doublings_x));
     shift_parts #(.DW(XW), .F(F), .X0(X0), .N(N), .XW(LW), .QW(QW)) parts_zero (
-        .clk(clk), .distance(of_zero), .mantissa(mantissa_zero), .halvings(halvings_zero));
+        .clk(clk), .distance(of_zero), .mantissa(mantissa_zero), .doublings(doublings_zero));
     divide #(.NW(K), .DW(AW), .QW(RW)) divider (.clk(clk), .a({K{1'b1}}), .b(sum), .q(factor), .r(rest));
     delay #(.W(AW), .N(RW)) wait_a (.clk(clk), .d(a_held), .q(a_later));
     multiply #(.AW(AW + 1), .BW(RW + 1)) multiplier (.clk(clk), .a({1'b0, a_later}), .b({1'b0, factor}), .p(ratio));
@@ -163,8 +171,8 @@ module shift_gelu #(parameter XW = 8, F = 0, X0 = 16, N = 15, LW = 5, QW = 4, LI
         top <= maximum < 0 ? 0 : maximum > XW'(LIMIT) ? XW'(LIMIT) : maximum;
         of_x <= XW'(top - first);
         of_zero <= XW'(top);
-        a <= AW'(mantissa_x) << (QW'(N) - halvings_x);
-        b <= AW'(mantissa_zero) << (QW'(N) - halvings_zero);
+        a <= AW'(mantissa_x) << doublings_x;
+        b <= AW'(mantissa_zero) << doublings_zero;
         sum <= a + b;
         a_held <= a;
         sigmoid <= (G + 2)'(ratio >>> (K - G));
