@@ -18,8 +18,8 @@ from intvit.runtime import RUNTIMES
 from intvit.runtime.classes import run
 
 
-def main(arguments: list[str]) -> int:
-    """Print the classes of every image, then the images that are none."""
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -27,7 +27,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path)
     parser.add_argument("--runtime", default="native", choices=sorted(RUNTIMES))
     parser.add_argument("--json", type=new_file, metavar="FILE", help="also write classes and errors to this file")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """Print the classes of every image, then the images that are none."""
+    options = parser().parse_args(arguments)
     entries: list[dict[str, Any]] = []
     broken = []
     for classified in run(options.folder, options.images, runtime=options.runtime, skip_broken=True):

@@ -37,7 +37,7 @@ def compare(evaluated: EvaluatedProgram, config: EvaluateConfig) -> dict[str, An
             progress=progress,
         )
     print_table(tallies, runtimes, evaluated.sizes, evaluated.agreement_with)
-    values = figures(tallies, runtimes)
+    values = {"data": evaluated.data.name, **figures(tallies, runtimes)}
     if loader.skipped:
         values["skipped"] = loader.skipped
         print(f"skipped {loader.skipped} bad samples, which no figure counts")

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from intvit.program import Operator, Program
+from intvit.program.program import Operator, Program
 
 # picojoules
 ADD_32, MULTIPLY_8, MULTIPLY_32 = 0.1, 0.2, 3.1
