@@ -24,7 +24,6 @@ EXTRAS = {
     "torchvision": "train",
     "pytorch_lightning": "train",
     "lightning_fabric": "train",
-    "torchmetrics": "train",
     "hydra": "train",
     "omegaconf": "train",
     "timm": "train",
