@@ -71,6 +71,12 @@ def site_links(markdown: str, page: str) -> str:
     return LINK.sub(target, markdown)
 
 
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """The theme would fetch what search needs on pages from the disk; ours lies beside them."""
+    ours = "../" * page.file.src_uri.count("/") + "file_worker.js"
+    return output.replace("https://unpkg.com/iframe-worker/shim", ours)
+
+
 # ---------------------------------------------------------------- the library
 
 
@@ -97,17 +103,19 @@ def library() -> str:
     lines = ["# Library", "", "Verbs of `import intvit`, each imported when it is first used.", ""]
     for name in intvit.__all__:
         module, there = places[name]
-        lines += [f"## intvit.{name}", "", *_block(f"{module}.{there}")]
+        lines += [f"## intvit.{name}", "", *_block(f"{module}.{there}", 3)]
     for module, title in MODULES.items():
         shown = [name for name in public_names(module) if (module, name) not in places.values()]
         lines += [f"## {title}: {module}", ""]
         for name in shown:
-            lines += [f"### {name}", "", *_block(f"{module}.{name}")]
+            lines += [f"### {name}", "", *_block(f"{module}.{name}", 4)]
     return "\n".join(lines)
 
 
-def _block(path: str) -> list[str]:
-    return [f"::: {path}", "    options:", "      show_root_heading: false", "      show_root_toc_entry: false", ""]
+def _block(path: str, level: int) -> list[str]:
+    """Asks mkdocstrings for an object under a heading that stands already; its members' headings are of `level`."""
+    options = (f"heading_level: {level}", "show_root_heading: false", "show_root_toc_entry: false")
+    return [f"::: {path}", "    options:", *(f"      {option}" for option in options), ""]
 
 
 # ---------------------------------------------------------------- commands
@@ -205,15 +213,15 @@ def _header(text: str) -> list[str]:
 
 
 def _code(value: str) -> str:
-    return f"`{_cell(value)}`" if value else ""
+    return f"`{value.replace('|', chr(92) + '|')}`" if value else ""
 
 
 def _cell(text: str) -> str:
-    return (
-        text.replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[")
-        if "`" not in text
-        else text.replace("|", "\\|")
-    )
+    """Text of a comment in a table: what looks like markup there is none."""
+    parts = text.replace("|", "\\|").split("`")
+    plain = {"<": "&lt;", "[": "\\[", "*": "\\*", "_": "\\_"}
+    parts[::2] = ["".join(plain.get(sign, sign) for sign in part) for part in parts[::2]]
+    return "`".join(parts)
 
 
 REFERENCE = {"library": library, "commands": commands, "configuration": configuration}
