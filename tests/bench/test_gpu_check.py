@@ -27,6 +27,7 @@ def report_of(folder: Path, part: str) -> dict[str, Any]:
     return values
 
 
+@pytest.mark.slow  # every part at its size; the next test runs one of them
 @WITHOUT_GPU
 def test_the_parts_that_a_cpu_can_do_are_equal_there(tmp_path: Path) -> None:
     pytest.importorskip("triton", reason="the kernels are Triton's")

@@ -121,7 +121,7 @@ def test_nothing_of_an_earlier_calibration_stays_where_another_is_asked_for() ->
     with torch.no_grad():
         before = model(images)
     calibrate(model, images)
-    plain = replace(model.quant.calibration, **OFF, rounding="nearest")
+    plain = replace(model.quant.calibration, **OFF, rounding="nearest", reconstruction=0)
     model.quant = replace(model.quant, calibration=plain)
     calibrate(model, images)
     assert offsets(model) == []

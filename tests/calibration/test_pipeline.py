@@ -43,6 +43,53 @@ def test_fewer_images_than_asked_for_and_batches_of_any_size_do(sizes: list[int]
     assert model.integer_scores(images).shape == (sum(sizes), 5)
 
 
+class Killed(Exception):
+    """In the place of a signal."""
+
+
+@pytest.mark.parametrize(("form", "at"), [("vit", 1), ("vit", 4), ("swin", 9)])
+def test_a_killed_calibration_goes_on_behind_its_last_stage_to_the_same_integers(
+    form: str, at: int, tmp_path: Path
+) -> None:
+    whole, file = model_of_form(form), tmp_path / "calibration.pt"
+    images, layers = images_for(whole), []
+    calibrate(whole, images)
+
+    def kill(_: str, done: int, __: int) -> None:
+        if done == at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        calibrate(model_of_form(form), images, progress=kill, resume=file)
+    for_others = calibrate(model_of_form(form), images.flip(0), resume=tmp_path / "missing")
+    resumed = calibrate(model_of_form(form), images, progress=lambda _, done, __: layers.append(done), resume=file)
+    assert min(layers) > (1 if at > 1 else 0)
+    assert not file.exists()
+    for model, same in ((resumed, True), (for_others, False)):
+        state = model.state_dict()
+        assert all(torch.equal(value, state[key]) for key, value in whole.state_dict().items()) == same
+
+
+@pytest.mark.parametrize("kept", ["images", "config", "broken"])
+def test_what_was_kept_of_another_calibration_counts_for_nothing(kept: str, tmp_path: Path) -> None:
+    model, file = model_of_form("vit"), tmp_path / "calibration.pt"
+    images = images_for(model)
+
+    def kill(_: str, done: int, __: int) -> None:
+        if done == 6:
+            raise Killed
+
+    other = model_of_form("vit", overrides=["quant.calibration.damping=0.02"] if kept == "config" else None)
+    with pytest.raises(Killed):
+        calibrate(other, images.flip(0) if kept == "images" else images, progress=kill, resume=file)
+    if kept == "broken":
+        file.write_bytes(file.read_bytes()[:1000])
+    expected = calibrate(model_of_form("vit"), images).state_dict()
+    found = calibrate(model, images, resume=file).state_dict()
+    assert all(torch.equal(value, found[key]) for key, value in expected.items())
+    assert not file.exists()
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [

@@ -24,12 +24,6 @@ def correlated(rows: int, columns: int) -> torch.Tensor:
     return (x / x.abs().max() * 127).round().to(torch.int8)
 
 
-def moments(codes: torch.Tensor) -> Moments:
-    found = Moments()
-    found.add(codes)
-    return found
-
-
 @pytest.mark.parametrize("columns", [1, 7, 64, 130])
 def test_independent_inputs_give_the_nearest_codes(columns: int) -> None:
     w = weight(5, columns)
@@ -41,23 +35,18 @@ def test_correlated_inputs_give_a_smaller_error_at_the_outputs_than_the_nearest_
     w, codes = weight(8, columns), correlated(400, columns)
     x = codes.double() - codes.double().mean(0)
     errors = [
-        ((w - q) @ x.t()).square().mean() for q in (gptq(w, moments(codes).covariance(), 7, 0.01).double(), w.round())
+        ((w - q) @ x.t()).square().mean() for q in (gptq(w, Moments(codes).covariance(), 7, 0.01).double(), w.round())
     ]
     assert errors[0] < 0.5 * errors[1]
 
 
 def test_sums_of_products_are_those_of_pythons_integers() -> None:
-    """More rows of the largest products than float32 would add exactly, in uneven batches."""
+    """More rows of the largest products than int32 would add."""
     generator = np.random.default_rng(0)
-    codes = generator.integers(-128, 128, (2600, 3), dtype=np.int8)
+    codes = generator.integers(-128, 128, (2**17 + 5, 3), dtype=np.int8)
     codes[:, 0] = -128
-    found = Moments()
-    for part in np.split(codes, [1, 1400]):
-        found.add(torch.from_numpy(part))
-    rows = codes.astype(object)
-    assert found.rows == 2600
-    assert found.first is not None
-    assert found.second is not None
+    found, rows = Moments(torch.from_numpy(codes)), codes.astype(object)
+    assert found.rows == len(codes)
     assert found.first.tolist() == [sum(column) for column in rows.T]
     assert found.second.tolist() == (rows.T @ rows).tolist()
 
@@ -76,7 +65,7 @@ def test_sums_of_products_are_those_of_pythons_integers() -> None:
     ids=["zeros", "constant", "few rows", "dead channels", "equal channels"],
 )
 def test_inputs_that_span_little_are_rounded_to_codes(codes: torch.Tensor) -> None:
-    found = gptq(weight(3, codes.shape[1]), moments(codes).covariance(), 7, 0.01)
+    found = gptq(weight(3, codes.shape[1]), Moments(codes).covariance(), 7, 0.01)
     assert torch.equal(found, found.round())
     assert found.abs().max() <= 7
 
@@ -89,13 +78,13 @@ def test_every_layer_but_the_classifier_is_rounded_and_progress_ends_at_the_whol
     assert [layer.name for layer in linears if layer.rounding is None] == [
         x.name for x in linears if isinstance(x, Scores)
     ]
-    assert seen == [("rounding", i + 1, 9) for i in range(9)]
+    assert list(dict.fromkeys(seen)) == [("rounding", i + 1, 9) for i in range(9)]
 
 
 @torch.no_grad()
 def test_biases_keep_the_means_of_the_float_outputs() -> None:
     """Within half a step of the bias, on the images that were looked at."""
-    model = model_of_form("vit")
+    model = model_of_form("vit", overrides=["quant.calibration.reconstruction=0"])
     images, real, integer = images_for(model, 8), {}, {}
     calibrate(model, images)
 

@@ -24,6 +24,7 @@ ABLATION: tuple[tuple[str, tuple[str, ...]], ...] = (
             "quant.calibration.offsets=false",
             "quant.calibration.equalization=none",
             "quant.calibration.rounding=nearest",
+            "quant.calibration.reconstruction=0",
             "quant.observer.bias_correction=false",
         ),
     ),
@@ -37,6 +38,7 @@ ABLATION: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("equalization", ("quant.calibration.equalization=search",)),
     ("rotation", ("quant.calibration.rotation=orthogonal",)),
     ("rounding", ("quant.calibration.rounding=gptq",)),
+    ("reconstruction", ("quant.calibration.reconstruction=1",)),
 )
 
 __all__ = [

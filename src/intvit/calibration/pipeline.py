@@ -7,7 +7,9 @@ equalization), then ranges, then rounding with the bias, or the bias alone.
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +25,7 @@ from intvit.calibration.ranges import correct_biases, finish_calibration, wants_
 from intvit.calibration.rotation import rotate
 from intvit.calibration.rounding import round_weights
 from intvit.calibration.statistics import look
+from intvit.calibration.unfinished import Unfinished
 from intvit.errors import IntVitError
 from intvit.models.base import ImageModel
 from intvit.quant.config import CalibrationConfig
@@ -51,6 +54,7 @@ def calibrate(
     *,
     batch_size: int = CALIBRATION_BATCH,
     progress: Progress = _silent,
+    resume: str | os.PathLike[str] | None = None,
 ) -> Model:
     """From float weights to integers, without training; returns the model, in eval and integer mode.
 
@@ -60,7 +64,9 @@ def calibrate(
     model: of this package, with float weights. images: uint8 (N, C, H, W), numpy or torch; or batches of such, alone or
     first of a tuple, as loaders give images with labels. A hundred or two of the training set suffice. batch_size: of
     the pieces that an array is split into; it changes the last bits of the ranges. progress: called with a step, what
-    is done of it and its total. A model that has been calibrated is calibrated anew, from its float function as it is.
+    is done of it and its total. resume: a file that keeps what is done of `full`, stage by stage, until all is; one of
+    this model, config and images is gone on from, to the same integers. A model that has been calibrated is calibrated
+    anew, from its float function as it is.
 
     Raises IntVitError for images of another size or type, for none, and for a model that is not this package's.
 
@@ -80,6 +86,10 @@ def calibrate(
         for batch in first:
             model.check_images(batch)  # before a step changes parameters
         shared = _shared(first, config.images)
+        unfinished = Unfinished(None if resume is None else Path(resume), model, shared)
+        if unfinished.stages is not None:
+            round_weights(model, shared, config, progress, unfinished)
+            return model
         limits = reparametrize(model, config, shared)
         batches = itertools.chain(first, batches)
     set_mode(model, "calibrate")
@@ -90,8 +100,8 @@ def calibrate(
             kept.append(batch)
     finish_calibration(model)
     set_limits(limits)
-    if config.rounding == "gptq":
-        round_weights(model, shared, config, progress)
+    if config.by_stage:
+        round_weights(model, shared, config, progress, unfinished)
     else:
         # Every rank corrects with as many batches as the rank that has fewest.
         count = -int(all_reduce(torch.tensor(-len(kept)), "max"))

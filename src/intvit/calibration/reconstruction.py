@@ -21,7 +21,7 @@ from intvit.quant.layers.linear import IntegerLinear
 from intvit.quant.tensor import AnyTensor, QTensor, handle
 
 _IMAGES = 8  # of a step
-_RATE = 0.01  # of Adam at the beginning, in codes: some sixty steps carry a weight from a code to its neighbour
+_RATE = 0.01  # of Adam at the beginning, in codes: thirty steps carry weights near a boundary to the other side
 
 Stage = Callable[[AnyTensor], AnyTensor]
 
@@ -86,24 +86,25 @@ def reconstruct(
     model: ImageModel,
     stage: Stage,
     layers: Sequence[Linear],
-    inputs: Sequence[AnyTensor],
+    inputs: AnyTensor,
     targets: Targets,
-    steps: int,
+    passes: int,
     progress: Callable[[], None],
 ) -> None:
-    """Learn roundings and biases of `layers`, which are those of a stage of `model`, by so many steps of Adam.
+    """Learn roundings and biases of `layers`, those of a stage of `model`, by Adam on so many passes over the images.
 
-    inputs: images, or codes that the stage reads, in batches. The model is in integer mode, and every layer alone.
-    progress: called at every step. Images are drawn by a generator of its own: equal inputs give equal results.
+    inputs: images, or codes that the stage reads. The model is in integer mode, and every layer alone.
+    progress: called at every step. The images' order is fixed: equal inputs give equal results.
     """
-    stage(inputs[0])  # derives the layers' integers
     learned = [Learned(layer) for layer in layers]
     optimizer = torch.optim.Adam([each for one in learned for each in (one.codes, one.shift)], betas=(0.9, 0.99))
-    joined, generator = _joined(inputs), torch.Generator().manual_seed(0)
-    for step in range(steps):
-        chosen = torch.randperm(len(targets.output), generator=generator)[:_IMAGES].to(targets.output.device)
-        _set_gradients(model, stage, learned, joined, targets, chosen)
-        optimizer.param_groups[0]["lr"] = _RATE * 0.5 * (1.0 + math.cos(math.pi * step / steps))
+    generator = torch.Generator().manual_seed(0)
+    count = len(targets.output)
+    order = torch.cat([torch.randperm(count, generator=generator) for _ in range(passes)])
+    pieces = order.to(targets.output.device).split(_IMAGES)
+    for step, chosen in enumerate(pieces):
+        _set_gradients(model, stage, learned, inputs, targets, chosen)
+        optimizer.param_groups[0]["lr"] = _RATE * 0.5 * (1.0 + math.cos(math.pi * step / len(pieces)))
         optimizer.step()
         for one in learned:
             one.write()
@@ -135,13 +136,6 @@ def _set_gradients(
     gradients = iter(found)
     for one in learned:
         one.take(*(next(gradients) for _ in one.parameters()))
-
-
-def _joined(batches: Sequence[AnyTensor]) -> AnyTensor:
-    first = batches[0]
-    if isinstance(first, QTensor):
-        return replace(first, values=torch.cat([each.values for each in batches if isinstance(each, QTensor)]))
-    return torch.cat([each for each in batches if isinstance(each, Tensor)])
 
 
 def _images(x: AnyTensor, chosen: Tensor) -> AnyTensor:

@@ -9,60 +9,48 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from intvit.arithmetic import integer_matmul
 from intvit.calibration.reconstruction import Targets, reconstruct
+from intvit.calibration.unfinished import Unfinished
 from intvit.models.base import ImageModel
 from intvit.quant.config import CalibrationConfig
 from intvit.quant.control import quant_layers, set_mode
 from intvit.quant.features import norm_outputs
-from intvit.quant.layer import Layer
 from intvit.quant.layers import Linear
 from intvit.quant.layers.boundary import Scores
 from intvit.quant.observer import broadcast, weight_clip
 from intvit.quant.tensor import AnyTensor, QTensor
 
-_ROWS = 1024  # of codes: their products summed stay below 2^24, and exact in float32
+_ROWS = 2**16  # of codes: their sums are exact in float32, those of their products fit int32
 _COLUMNS = 64  # rounded before what is left goes into all others
 
 Stage = Callable[[AnyTensor], AnyTensor]
 
 
 class Moments:
-    """Sums over rows of codes: of themselves, (K,), and of their products, (K, K); float64, exact."""
+    """Sums over rows of codes, int8 (..., K): of themselves, (K,), and of their products, (K, K); float64, exact."""
 
-    def __init__(self) -> None:
-        self.rows = 0
-        self.first: Tensor | None = None
-        self.second: Tensor | None = None
-
-    def add(self, codes: Tensor) -> None:
-        """codes: int8 (..., K)."""
+    def __init__(self, codes: Tensor) -> None:
         flat = codes.flatten(0, -2)
-        for part in flat.float().split(_ROWS):
-            first, second = part.sum(0).double(), (part.t() @ part).double()
-            self.first = first if self.first is None else self.first.add_(first)
-            self.second = second if self.second is None else self.second.add_(second)
-        self.rows += len(flat)
+        self.rows, size = len(flat), flat.shape[1]
+        self.first = torch.zeros(size, dtype=torch.float64, device=flat.device)
+        self.second = torch.zeros(size, size, dtype=torch.float64, device=flat.device)
+        for part in flat.split(_ROWS):
+            self.first += part.float().sum(0)
+            self.second += integer_matmul(part.t().contiguous(), part)
 
     def mean(self) -> Tensor:
-        assert self.first is not None
         return self.first / self.rows
 
     def covariance(self) -> Tensor:
         """About the mean, (K, K)."""
-        assert self.second is not None
         mean = self.mean()
         return self.second / self.rows - torch.outer(mean, mean)
-
-
-@dataclass
-class _Found(Exception):  # no error: it ends a forward pass that has reached its layer
-    codes: QTensor
 
 
 @torch.no_grad()
@@ -71,38 +59,75 @@ def round_weights(
     images: Sequence[Tensor],
     config: CalibrationConfig,
     progress: Callable[[str, int, int], None],
+    unfinished: Unfinished,
 ) -> None:
     """Round the weights of every linear layer but the classifier, and correct the biases that are to be.
 
-    Then, with steps of reconstruction, learn both together, stage by stage.
+    With reconstruction, both of a stage are then learned together, before the next one.
 
-    images: uint8 batches (B, C, H, W). progress: called with "rounding", the layers done and their number. The model
-    has its ranges; it is left in integer mode.
+    images: uint8 batches (B, C, H, W). progress: called with "rounding", the layers done and their number. unfinished:
+    gets the model behind every stage; those that it had are run alone. The model has its ranges; it is left in integer
+    mode.
     """
     for layer in quant_layers(model):
         layer.alone = True  # it derives its integers when it is called
     reals: list[AnyTensor] = list(images)
-    codes: list[AnyTensor] = list(images)
+    codes: AnyTensor = torch.cat(list(images))
     total, done = len(_linears(model)), 0
-    for stage in model.stages():
+
+    def rounded() -> None:
+        nonlocal done
+        done += 1
+        progress("rounding", done, total)
+
+    for index, stage in enumerate(model.stages()):
+        if unfinished.stages is not None and index < unfinished.stages:
+            means, reals = _float_pass(model, stage, reals)
+            set_mode(model, "integer")
+            codes, done = stage(codes), done + len(means)
+            continue
         with norm_outputs(model) if config.reconstruction else nullcontext(list[Tensor]()) as norms:
-            linears, means, reals = _float_pass(model, stage, reals)
+            means, reals = _float_pass(model, stage, reals)
         set_mode(model, "integer")
-        for layer in linears:
-            _round_layer(layer, _input_moments(stage, layer, codes), means[layer], config.damping)
-            done += 1
-            progress("rounding", done, total)
-        if config.reconstruction and linears:
-            outputs = [batch for batch in reals if isinstance(batch, Tensor)]
+        outputs = _round_stage(stage, means, codes, config, rounded)
+        if config.reconstruction and means:
+            targets = Targets.of([batch for batch in reals if isinstance(batch, Tensor)], norms)
             report = partial(progress, "rounding", done, total)
-            reconstruct(model, stage, linears, codes, Targets.of(outputs, norms), config.reconstruction, report)
-            for layer in linears:
+            reconstruct(model, stage, list(means), codes, targets, config.reconstruction, report)
+            for layer in means:
                 assert layer.rounding is not None
                 for found in (layer.rounding, layer.correction):
                     broadcast(found)  # sums of floats differ between unlike processors: the first rank's
-        codes = [stage(batch) for batch in codes]
+            outputs = stage(codes)
+        codes = outputs
+        unfinished.save(model, index + 1)
+    unfinished.remove()
     for layer in quant_layers(model):
         layer.alone = False
+
+
+def _round_stage(
+    stage: Stage,
+    means: dict[Linear, Tensor],
+    codes: AnyTensor,
+    config: CalibrationConfig,
+    rounded: Callable[[], None],
+) -> AnyTensor:
+    """The stage's outputs on codes; every layer's weights are rounded when the codes have come to it."""
+
+    def reached(layer: Linear, inputs: tuple[AnyTensor, ...]) -> None:
+        x = layer.operand(inputs[0])
+        assert isinstance(x, QTensor)
+        _round_layer(layer, x, means[layer], config)
+        layer.derive(*inputs)
+        rounded()
+
+    hooks = [layer.register_forward_pre_hook(reached) for layer in means]
+    try:
+        return stage(codes)
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _linears(model: ImageModel) -> list[Linear]:
@@ -112,8 +137,8 @@ def _linears(model: ImageModel) -> list[Linear]:
 
 def _float_pass(
     model: ImageModel, stage: Stage, batches: list[AnyTensor]
-) -> tuple[list[Linear], dict[Linear, Tensor], list[AnyTensor]]:
-    """The linear layers of a stage in order, the means of their float outputs (N,), and the stage's outputs."""
+) -> tuple[dict[Linear, Tensor], list[AnyTensor]]:
+    """Means (N,) of the float outputs of a stage's linear layers, in their order, and the stage's outputs."""
     set_mode(model, "float")
     sums: dict[Linear, Tensor] = {}
     rows: dict[Linear, int] = {}
@@ -130,46 +155,23 @@ def _float_pass(
     finally:
         for hook in hooks:
             hook.remove()
-    return list(sums), {layer: total / rows[layer] for layer, total in sums.items()}, outputs
+    return {layer: total / rows[layer] for layer, total in sums.items()}, outputs
 
 
-def _input_moments(stage: Stage, layer: Linear, batches: list[AnyTensor]) -> tuple[Moments, Tensor]:
-    """What a layer reads in integers, and the scale of it; layers behind it are not run."""
-
-    def stop(_: Layer, inputs: tuple[AnyTensor, ...]) -> None:
-        x = layer.operand(inputs[0])
-        assert isinstance(x, QTensor)
-        raise _Found(x)
-
-    moments, scale = Moments(), None
-    hook = layer.register_forward_pre_hook(stop)
-    try:
-        for batch in batches:
-            try:
-                stage(batch)
-            except _Found as found:
-                moments.add(found.codes.values)
-                scale = found.codes.scale
-    finally:
-        hook.remove()
-    assert scale is not None
-    return moments, scale
-
-
-def _round_layer(layer: Linear, seen: tuple[Moments, Tensor], mean: Tensor, damping: float) -> None:
-    moments, scale = seen
+def _round_layer(layer: Linear, x: QTensor, mean: Tensor, config: CalibrationConfig) -> None:
+    moments, scale = Moments(x.values), x.scale
     covariance = moments.covariance()
     weight = layer.matrix().detach()
     if layer.search_clip:
         layer.clip.copy_(weight_clip(weight.float(), layer.bits, covariance.diagonal().float()))
-    parameters = layer.integer_parameters(scale)
-    steps = 2 ** (layer.bits - 1) - 1
-    codes = gptq(weight.double() / parameters.weight_scale.double()[:, None], covariance, steps, damping)
-    nearest = torch.round(weight / parameters.weight_scale[:, None])
-    layer.rounding = (codes.to(nearest) - nearest).clamp_(-127, 127).to(torch.int8)
-    # Unlike processors solve unlike: the first rank's counts, before the next layer's codes are made with it.
-    for buffer in (layer.clip, layer.rounding):
-        broadcast(buffer)
+    broadcast(layer.clip)
+    if config.rounding == "gptq":
+        parameters = layer.integer_parameters(scale)
+        real = weight.double() / parameters.weight_scale.double()[:, None]
+        codes = gptq(real, covariance, 2 ** (layer.bits - 1) - 1, config.damping)
+        nearest = torch.round(weight / parameters.weight_scale[:, None])
+        layer.rounding = (codes.to(nearest) - nearest).clamp_(-127, 127).to(torch.int8)
+        broadcast(layer.rounding)  # unlike processors solve unlike: the first rank's counts, for the next codes, too
     if layer.corrected:
         rounded = layer.integer_parameters(scale)
         given = rounded.weight.double() @ moments.mean() * rounded.scale

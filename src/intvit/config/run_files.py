@@ -14,6 +14,7 @@ from intvit.errors import IntVitError
 
 CONFIG = "config.yaml"
 LAST = Path("checkpoints") / "last.ckpt"
+UNFINISHED = Path("checkpoints") / "calibration.pt"  # until calibration has ended
 BEST = Path("checkpoints") / "best.ckpt"
 # Key of a checkpoint of train.py under which it keeps more than Lightning does.
 STATE = "intvit"

@@ -172,15 +172,13 @@ class CalibrationConfig(QuantPart):
     equalization: Literal["none", "search"]  # scale and offset per channel of LayerNorm outputs into their readers
     rounding: Literal["nearest", "gptq"]  # of weights
     damping: Annotated[float, Field(gt=0, le=1)]  # of gptq, share of the mean diagonal
-    reconstruction: Annotated[int, Field(ge=0)]  # steps for each stage, of learning behind gptq; 0: none
+    reconstruction: Annotated[int, Field(ge=0)]  # passes of learning over the images, at every stage; 0: none
     images: Annotated[int, Field(ge=1)]  # that these steps look at: the first of calibration's
 
-    def __post_init__(self) -> None:
-        if self.reconstruction and self.rounding == "nearest":
-            raise QuantConfigError(
-                f"quant.calibration.reconstruction={self.reconstruction} with rounding=nearest: it goes on from "
-                "rounding=gptq; set that, or reconstruction=0"
-            )
+    @property
+    def by_stage(self) -> bool:
+        """Whether weights are rounded stage by stage, on the codes of those before."""
+        return self.rounding == "gptq" or self.reconstruction > 0
 
     @property
     def reparametrizes(self) -> bool:
@@ -191,7 +189,7 @@ class CalibrationConfig(QuantPart):
     @property
     def ranges_alone(self) -> bool:
         """Whether nothing but ranges is looked for, for which float statistics suffice."""
-        return not self.reparametrizes and self.rounding == "nearest"
+        return not self.reparametrizes and not self.by_stage
 
 
 @dataclass(frozen=True)

@@ -49,10 +49,14 @@ class Layer(nn.Module):
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """`forward`, after a pass on symbols where the layer is alone."""
         if self.alone and any(isinstance(x, QTensor) for x in inputs):
-            derivations = Derivations()
-            self.forward(*(_symbol(x, derivations) for x in inputs), **options)
-            derivations.resolve()
+            self.derive(*inputs, **options)
         return super().__call__(*inputs, **options)
+
+    def derive(self, *inputs: Any, **options: Any) -> None:
+        """The integers that the layer has for inputs of such scales, from its parameters as they are."""
+        derivations = Derivations()
+        self.forward(*(_symbol(x, derivations) for x in inputs), **options)
+        derivations.resolve()
 
     def kernels(self, x: Tensor) -> Kernels:
         """Those of x's device; on a CPU compiled ones in training, if so configured: evaluation meets many shapes."""

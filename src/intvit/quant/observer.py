@@ -13,6 +13,7 @@ from torch import Tensor
 from intvit.arithmetic import divide
 
 BINS = 4096  # at least 16 bins per 8-bit step after a doubling of the range
+_AT_ONCE = 1 << 17  # values, so that a CPU's copies of them stay in its second-level cache
 
 
 class Histogram:
@@ -22,19 +23,20 @@ class Histogram:
         self.counts = torch.zeros(BINS, dtype=torch.float64)
         self.exponent: int | None = None  # bin width = 2^exponent
 
-    def add(self, magnitudes: Tensor) -> None:
-        """Add non-negative values of any shape."""
-        largest = float(magnitudes.max())
+    def add(self, values: Tensor, largest: float) -> None:
+        """Count |x| of values of any shape; largest: of them."""
         if largest == 0.0:
-            self.counts[0] += magnitudes.numel()
+            self.counts[0] += values.numel()
             return
         needed = torch.tensor(largest / BINS, dtype=torch.float64).frexp().exponent.item()
         if self.exponent is None:
             self.exponent = int(needed)
         while self.exponent < needed:
             self._double()
-        index = (magnitudes.flatten() * 2.0**-self.exponent).long().clamp_(max=BINS - 1)
-        self.counts += torch.bincount(index, minlength=BINS).cpu().double()
+        flat = values.flatten()
+        for part in flat.split(_AT_ONCE if flat.device.type == "cpu" else len(flat)):
+            index = (part.abs() * 2.0**-self.exponent).short().clamp_(max=BINS - 1)  # the last bin may end at BINS
+            self.counts += torch.bincount(index, minlength=BINS).cpu().double()
 
     def _double(self) -> None:
         assert self.exponent is not None

@@ -117,19 +117,20 @@ class Quantizer(Layer):
         if not self.collected:
             self.collected = [Collected() for _ in range(self.groups)]
         for part, collected in zip(x.detach().chunk(self.groups, -1), self.collected, strict=True):
-            magnitudes = part.abs()
-            largest = float(magnitudes.max())
+            flat = part.flatten(1)
+            images = torch.maximum(flat.amax(1), -flat.amin(1))
+            largest = float(images.max())
             if not math.isfinite(largest):
                 raise IntVitError(
                     f"{self.name}: calibration met {largest}; the weights (or a training before) diverged"
                 )
             collected.largest = max(collected.largest, largest)
-            collected.image_sum += float(magnitudes.flatten(1).amax(1).double().sum())
+            collected.image_sum += float(images.double().sum())
             collected.images += len(part)
             if self.method != "minmax":
-                collected.histogram.add(magnitudes)
+                collected.histogram.add(part, largest)
             if self.factors is not None:
-                channels = magnitudes.flatten(0, -2).amax(0).double()
+                channels = part.abs().flatten(0, -2).amax(0).double()
                 old = collected.channels
                 collected.channels = channels if old is None else torch.maximum(old, channels)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from intvit.calibration import Progress, calibrate
-from intvit.config.run_files import LAST
+from intvit.config.run_files import LAST, UNFINISHED
 from intvit.data.data_module import ShardDataModule
 from intvit.errors import IntVitError
 from intvit.models.base import ImageModel
@@ -90,7 +90,8 @@ class MeasuringModule(pl.LightningModule):
                 yield images.to(self.device)
                 done += len(images)
 
-        calibrate(self.model, batches(), progress=self._tell_steps())
+        unfinished = Path(self.trainer.default_root_dir) / UNFINISHED
+        calibrate(self.model, batches(), progress=self._tell_steps(), resume=unfinished)
         if schedule.loss.distillation.alpha and not self._teacher:
             # Its float function is the one from before, its features are those of the parameters as they are now.
             state = {key: value.clone() for key, value in self.model.state_dict().items()}
