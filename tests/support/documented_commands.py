@@ -38,6 +38,7 @@ PARSED_ONLY = {
     "CKPT": "stands for several things; tests/commands/test_analyze.py",
     "deit_tiny.safetensors": "real weights: tests/contract/test_real_weights.py",
     "FILE": "real weights",
+    "train.py --help": "tests/config reads it",
     "cuda": "a GPU",
     "gpu": "a GPU",
     "bench kernels": "half a minute of compilation: tests/bench/test_kernels.py",
