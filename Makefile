@@ -29,7 +29,7 @@ lint: $(INSTALLED)
 	$(VENV)/bin/mypy
 
 docs: $(VENV)/.docs
-	$(VENV)/bin/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build # --quiet would hide what makes it fail
 
 $(VENV)/.docs: $(INSTALLED)
 	$(VENV)/bin/pip install -c constraints.txt -e '.[docs]'

@@ -147,6 +147,7 @@ def config_keys(text: str) -> Iterator[tuple[str, str, str]]:
     """(key with its groups before it, default, reason) of a preset file, as its lines and comments say it."""
     stack: list[tuple[int, str]] = []
     reason: list[str] = []
+    text = re.sub(r"\A(#.*\n)+", "", text)  # what the whole file is for, which `_header` shows
     block: int | None = None  # indentation of a text of several lines
     for line in text.splitlines():
         indent = len(line) - len(line.lstrip())

@@ -22,6 +22,27 @@ SOURCES = [
 ]
 PAGES = ["index.html", "equal-integers.html", "reference/library.html", "reference/configuration.html"]
 
+# Files of conf/ that hold every key of their group; the presets beside them change some.
+SHARED = [
+    *(
+        "train",
+        "evaluate",
+        "callbacks/default",
+        "data/base",
+        "data/train_transform/photo",
+        "model/base",
+        "optimizer/base",
+    ),
+    *(
+        "quant/base",
+        "quant/bits/r16",
+        "quant/calibration/mse",
+        "quant/observer/default",
+        "schedule/base",
+        "trainer/auto",
+    ),
+]
+
 
 @pytest.fixture(scope="module")
 def pages() -> ModuleType:
@@ -107,6 +128,10 @@ def test_every_command_and_every_config_file_and_key_is_in_the_reference(pages: 
     for key in ("quant.overrides", "trainer.max_time"):
         file, name = key.split(".")
         assert any(row.startswith(f"| `{name}` |") for row in text.splitlines()), file
+    for name in SHARED:
+        rows = pages.config_keys((ROOT / "conf" / f"{name}.yaml").read_text())
+        own = ((key, reason) for key, _, reason in rows if not key.startswith(("defaults", "hydra.")))
+        assert [key for key, reason in own if not reason] == [], f"conf/{name}.yaml: a comment says what a key is for"
     example = "a: # group\n  b: 1 # why\n# before\nc: [x]\n"
     keys = {key: (value, reason) for key, value, reason in pages.config_keys(example)}
     assert keys == {"a": ("", "group"), "a.b": ("1", "why"), "c": ("[x]", "before")}
