@@ -2,8 +2,8 @@
 
 `on_files` adds README.md (the start), CONTRIBUTING.md, CHANGELOG.md, SECURITY.md and launch/README.md as they are, and
 makes reference/library.md from docstrings, reference/commands.md from the commands' parsers and
-reference/configuration.md from conf/. `on_page_markdown` turns links between files of the repository into links
-between pages, or to GitHub. The sources stay what GitHub shows.
+reference/configuration.md from conf/. `on_config` gives new pages a place. `on_page_markdown` turns links between
+files of the repository into links between pages, or to GitHub. The sources stay what GitHub shows.
 """
 
 from __future__ import annotations
@@ -35,6 +35,23 @@ MODULES = {
     "intvit.arithmetic.families": "Approximations of one's own",
     "intvit.errors": "Errors",
 }
+
+
+def on_config(config: Any) -> Any:
+    """A page that mkdocs.yml has no place for yet comes at the end of the guides."""
+    guides = next(entry["Guides"] for entry in config.nav if "Guides" in entry)
+    guides += [
+        page for page in sorted(path.name for path in (ROOT / "docs").glob("*.md")) if page not in listed(config.nav)
+    ]
+    return config
+
+
+def listed(nav: Any) -> set[str]:
+    """The pages of a navigation, in groups or not."""
+    if isinstance(nav, str):
+        return {nav}
+    entries = nav if isinstance(nav, list) else nav.values()
+    return {page for entry in entries for page in listed(entry)}
 
 
 def on_files(files: Any, config: Any) -> Any:

@@ -13,7 +13,7 @@ from intvit.evaluation.entry import evaluate
 from tests.support.documented_commands import OTHERS, PARSED_ONLY, PROGRAMS_NOT_RUN, ROOT, Command, commands, programs
 from tests.support.tiny_runs import TINY, composed
 
-ALL = commands()
+ALL = list({command.text: command for command in commands()}.values())  # pages repeat some
 RUN = [command for command in ALL if command.ours and command.reason is None]
 
 
@@ -101,8 +101,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_documented_commands_run(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workspace)
     monkeypatch.syspath_prepend(workspace)  # as train.py does, for own_gelu
-    once = {" ".join(command.words()): command for command in RUN}  # pages repeat some
-    for number, command in enumerate(once.values()):
+    for number, command in enumerate(RUN):
         words = command.words()
         if words[1] == "train.py":  # as tests/test_library.py shows, what the command line does
             intvit.train(*overrides(command), *TINY, folder=workspace / "outputs" / str(number))

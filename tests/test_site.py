@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType, ModuleType, SimpleNamespace
 
 import pytest
 import yaml
@@ -75,15 +75,13 @@ def test_links_between_pages_and_to_headings_lead_somewhere(page: Path) -> None:
             assert heading in anchors(target), link
 
 
-def test_every_page_of_docs_is_in_the_navigation() -> None:
-    def listed(nav: list[dict]) -> Iterator[str]:
-        for entry in nav:
-            (value,) = entry.values()
-            yield from listed(value) if isinstance(value, list) else [value]
-
-    loader = type("Loader", (yaml.SafeLoader,), {})
-    nav = set(listed(yaml.load((ROOT / "mkdocs.yml").read_text(), loader)["nav"]))
-    assert {path.name for path in (ROOT / "docs").glob("*.md")} <= nav
+def test_a_page_without_a_place_in_the_navigation_comes_at_the_end_of_the_guides(pages: ModuleType) -> None:
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    config = SimpleNamespace(nav=[*nav[:1], {"Guides": ["data.md"]}, *nav[2:]])
+    made = pages.on_config(config).nav
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} <= pages.listed(made)
+    assert "weights.md" in made[1]["Guides"]
+    assert "weights.md" not in pages.on_config(SimpleNamespace(nav=nav)).nav[1]["Guides"]
 
 
 def test_links_on_the_site_go_to_pages_or_to_github(pages: ModuleType) -> None:
