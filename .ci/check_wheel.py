@@ -31,9 +31,8 @@ assert find_spec("torch") is None, "torch came along: inference needs none"
 # A program of one linear layer: the smallest that every path of the native runtime executes in its own way.
 random = np.random.default_rng(0)
 weight, bias = random.integers(-128, 128, (10, 48)).astype(np.int8), random.integers(-999, 999, 10).astype(np.int32)
-multiplier, shift = np.full(3, 2**30, np.int64), 31
 constants = {
-    "m": Constant(np.full(3, 1 << 30, np.int64), 32, True),
+    "m": Constant(np.full(3, 2**30, np.int64), 32, True),
     "b": Constant(np.full(3, -(64 << 31), np.int64), 64, True),
     "w": Constant(weight, 8, True),
     "c": Constant(bias, 32, True),
