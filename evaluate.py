@@ -11,9 +11,12 @@ differs; the first differing operator is named.
 
 import sys
 
-from omegaconf import DictConfig
+from intvit.errors import report_errors
 
-from intvit.config.application import run_application
+with report_errors():  # which names the extra of a package that is not installed
+    from omegaconf import DictConfig
+
+    from intvit.config.application import run_application
 
 
 def main(config: DictConfig) -> None:

@@ -1,10 +1,12 @@
-"""What pyproject.toml can't say: the presets of conf/ go into the wheel, and the native runtime is compiled.
+"""What pyproject.toml can't say: conf/ goes into the wheel, README's links to GitHub, the native runtime is compiled.
 
-The native runtime is one shared library for each instruction set, src/intvit/runtime/native/NAME.*.so;
-runtime=native chooses among them. Without a C++ compiler the installation goes on without it.
+The native runtime is one shared library for each instruction set, src/intvit/runtime/native/NAME.abi3.so;
+runtime=native chooses among them. Without a C++ compiler the installation goes on without it. The libraries know
+nothing of Python, which calls them through ctypes: one wheel for a platform serves every Python from 3.11 on.
 """
 
 import platform
+import re
 import shutil
 from pathlib import Path
 
@@ -33,6 +35,14 @@ class BuildWithPresets(build_py):
             shutil.copytree("conf", Path(self.build_lib) / "intvit" / "conf", dirs_exist_ok=True)
 
 
+def description() -> str:
+    """README.md for PyPI, where links and pictures of the repository need whole addresses."""
+    place = "https://github.com/intvit/intvit/blob/main/"
+    text = Path("README.md").read_text(encoding="utf-8")
+    text = re.sub(r"\]\((?!https?:|#)", f"]({place}", text)
+    return re.sub(r"(!\[[^\]]*\]\([^)]*)\)", r"\1?raw=true)", text)
+
+
 def native_library(path: str, flags: list[str]) -> Extension:
     return Extension(
         f"intvit.runtime.native.{path}",
@@ -42,6 +52,7 @@ def native_library(path: str, flags: list[str]) -> Extension:
         extra_link_args=["-pthread"],
         language="c++",
         optional=True,
+        py_limited_api=True,  # the file's suffix, .abi3.so
     )
 
 
@@ -54,4 +65,7 @@ elif machine in ("aarch64", "arm64"):
 setup(
     cmdclass={"build_py": BuildWithPresets},
     ext_modules=[native_library(path, flags) for path, flags in paths.items()],
+    long_description=description(),
+    long_description_content_type="text/markdown",
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -16,9 +16,12 @@ from intvit import signals
 
 signals.keep()  # before what takes seconds to import
 
-from omegaconf import DictConfig  # noqa: E402
+from intvit.errors import report_errors  # noqa: E402
 
-from intvit.config.application import run_application, run_directory  # noqa: E402
+with report_errors():  # which names the extra of a package that is not installed
+    from omegaconf import DictConfig
+
+    from intvit.config.application import run_application, run_directory
 
 
 def main(config: DictConfig) -> None:

@@ -127,3 +127,29 @@ def test_a_reader_that_goes_away_ends_the_program_without_a_word() -> None:
     writer.stdout.close()
     assert writer.stderr.read() == b""
     assert writer.wait(60) == 141
+
+
+@pytest.mark.parametrize(("package", "extra"), [("pydantic", "train"), ("optuna", "sweep"), ("onnx", "onnx")])
+def test_a_package_that_is_not_installed_is_one_line_with_the_extra_that_brings_it(package: str, extra: str) -> None:
+    uses = {
+        "pydantic": "intvit.commands.main(['shards', 'info', 'DIR'])",
+        "optuna": "intvit.commands.main(['sweep', 'NAME'])",
+        "onnx": "intvit.commands.main(['export', 'onnx', 'FOLDER', 'model.onnx'])",
+    }
+    script = f"""
+import importlib.util, sys
+find = importlib.util.find_spec
+class Without:
+    def find_spec(self, name, *rest):
+        if name.partition(".")[0] == {package!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Without())
+importlib.util.find_spec = lambda name, *rest: None if name == {package!r} else find(name, *rest)
+import intvit.commands, intvit.errors
+intvit.errors.find_spec = importlib.util.find_spec
+{uses[package]}
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"pip install 'intvit[{extra}]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

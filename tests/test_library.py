@@ -176,6 +176,7 @@ def test_the_example_of_the_readme_runs_in_an_empty_folder(tmp_path: Path) -> No
     done = run_python("-c", example, cwd=tmp_path, PYTHONPATH=str(ROOT / "src"))
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (tmp_path / "integer").iterdir()} == {
+        "README.md",
         "bounds.json",
         "program.json",
         "weights.safetensors",

@@ -84,8 +84,11 @@ if not TYPE_CHECKING:  # else type checkers would believe in any name
             return import_module(f"intvit.{name}")
         if name not in _PLACES:
             raise AttributeError(f"module 'intvit' has no attribute {name!r}; it has {', '.join(__all__)}")
+        from intvit.errors import naming_extras
+
         module, there = _PLACES[name]
-        value = globals()[name] = getattr(import_module(module), there)
+        with naming_extras():
+            value = globals()[name] = getattr(import_module(module), there)
         return value
 
     def __dir__() -> list[str]:

@@ -12,6 +12,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from intvit.errors import naming_extras
+
 
 class _CallablePackage(ModuleType):
     """A package whose call is the function that `_place` names, imported at the first call."""
@@ -33,7 +35,8 @@ class _CallablePackage(ModuleType):
 
     def _function(self) -> Any:
         module, name = self._place
-        return getattr(import_module(module), name)
+        with naming_extras():
+            return getattr(import_module(module), name)
 
 
 def make_callable(package: str, module: str, function: str) -> None:

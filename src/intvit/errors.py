@@ -14,12 +14,47 @@ import signal
 import sys
 from collections.abc import Iterator
 from importlib import metadata
+from importlib.util import find_spec
 
 OF_FILES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE}
+
+# Import name of a package -> the extra of pyproject.toml that brings it. `pip install intvit` alone brings inference.
+EXTRAS = {
+    "torch": "train",
+    "torchvision": "train",
+    "pytorch_lightning": "train",
+    "lightning_fabric": "train",
+    "hydra": "train",
+    "omegaconf": "train",
+    "timm": "train",
+    "webdataset": "train",
+    "wandb": "train",
+    "mpmath": "train",
+    "pydantic": "train",
+    "rich": "train",
+    "simplejpeg": "train",
+    "yaml": "train",
+    "sklearn": "demo",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+    "nncf": "bench",
+    "onnxscript": "bench",
+    "matplotlib": "analysis",
+    "jinja2": "analysis",
+    "submitit": "slurm",
+    "optuna": "sweep",
+    "triton": "cuda",
+    "shtab": "completion",
+}
 
 
 class IntVitError(ValueError):
     """Something that the user can put right: the message says what is wrong, where, and the way out, in one line."""
+
+
+class MissingPackageError(IntVitError, ImportError):
+    """A package that one of intvit's extras brings is not installed."""
 
 
 class OutOfTime(SystemExit):
@@ -33,18 +68,41 @@ def one_line(error: BaseException) -> str | None:
     """The message for an error that the user can put right, or None for one that a programmer should see whole.
 
     A user's errors are IntVitError, what the system says of files, and what Hydra and OmegaConf say of a config.
-    An OSError speaks of files if it names one, or says that the disk or the table of open files is full. Another that
-    nobody expected, such as a broken connection or a time that ran out, is a mistake in the code.
+    So is a package that is not installed and that one of EXTRAS brings. An OSError speaks of files if it names one, or
+    says that the disk or the table of open files is full. Another that nobody expected, such as a broken connection or
+    a time that ran out, is a mistake in the code.
     """
     if type(error).__module__.startswith(("hydra.", "omegaconf.")):
         return _config_message(error)
     if isinstance(error, IntVitError):
         return _joined(str(error))
+    if isinstance(error, ModuleNotFoundError):
+        return _missing_package(error)
     if isinstance(error, OSError) and (error.filename is not None or error.errno in OF_FILES):
         place = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
         reason = error.strerror or str(error) or type(error).__name__
         return _joined(f"{place}: {reason}" if place else reason)
     return None
+
+
+def _missing_package(error: ModuleNotFoundError) -> str | None:
+    """Which extra brings the package that was not found; None where that is another mistake."""
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRAS or package in sys.modules or find_spec(package) is not None:
+        return None
+    return f"this needs the package {package}, which is not installed: pip install 'intvit[{EXTRAS[package]}]'"
+
+
+@contextlib.contextmanager
+def naming_extras() -> Iterator[None]:
+    """Inside the block, a missing package that an extra brings is a MissingPackageError, which says so."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        message = _missing_package(error)
+        if message is None:
+            raise
+        raise MissingPackageError(message) from error
 
 
 def _config_message(error: BaseException) -> str:

@@ -48,7 +48,7 @@ def evaluated(*overrides: str) -> dict[str, Any]:
 def test_figures_have_exactly_the_promised_form(run: Path, capsys: pytest.CaptureFixture) -> None:
     values = evaluated(f"ckpt={run}")
     assert values == json.loads((run / "evaluation.json").read_text())
-    assert list(values) == ["images", "float", "qat", "runtimes"]
+    assert list(values) == ["data", "images", "float", "qat", "runtimes"]
     assert values["images"] == 45
     assert list(values["float"]) == list(values["qat"]) == ["top1", "top5"]
     assert list(values["runtimes"]) == ["torch", "numpy"]
@@ -142,7 +142,7 @@ def test_an_exported_checkpoint_alone_needs_neither_lightning_nor_timm(run: Path
     done = subprocess.run([sys.executable, "-c", script], cwd=run, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     alone = json.loads((run / "integer.evaluation.json").read_text())
-    assert list(alone) == ["images", "runtimes"]
+    assert list(alone) == ["data", "images", "runtimes"]
     for name, figures in alone["runtimes"].items():
         assert {**figures, "images_per_second": 0} == {**whole["runtimes"][name], "images_per_second": 0}
 

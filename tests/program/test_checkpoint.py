@@ -50,7 +50,7 @@ def test_the_round_trip_is_exact(seed: int, tmp_path: Path) -> None:
         assert constant.array.dtype == container(constant.bits, constant.signed), name
         assert constant.array.shape == program.constants[name].array.shape
     save_checkpoint(loaded, tmp_path / "b")
-    for file in (WEIGHTS, PROGRAM, "bounds.json"):
+    for file in (WEIGHTS, PROGRAM, "bounds.json", "README.md"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
@@ -100,7 +100,7 @@ def test_saving_replaces_a_checkpoint_and_leaves_nothing_beside(folder: Path) ->
     save_checkpoint(random_program(5), folder)
     assert load_checkpoint(folder) == random_program(5)
     assert [path.name for path in folder.parent.iterdir()] == ["checkpoint"]
-    assert sorted(path.name for path in folder.iterdir()) == ["bounds.json", PROGRAM, WEIGHTS]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "bounds.json", PROGRAM, WEIGHTS]
 
 
 def test_saving_refuses_to_replace_anything_else(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """The console script `intvit`: a tree of subcommands, each imported only when it is called.
 
-A subcommand is a function `main(arguments: list[str]) -> int | None` in a module of this folder; it parses its own
-options, so that `intvit bench train --help` shows them, and calls what does the work. Training and evaluation are
+A subcommand is a module of this folder: `parser()` is its command line, so that `intvit bench train --help` shows it,
+and `main(arguments: list[str]) -> int | None` calls what does the work. Training and evaluation are
 train.py and evaluate.py.
 """
 
@@ -54,12 +54,15 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         "plan": ("intvit.commands.export_plan", "a checkpoint for the native runtime in C, C++ or Rust programs"),
         "c": ("intvit.commands.export_c", "a checkpoint as portable C99 for processors of any size: no float, no heap"),
         "rtl": ("intvit.commands.export_rtl", "the units of a model's blocks in SystemVerilog, with test benches"),
+        "hub": ("intvit.commands.export_hub", "a folder with a model card, ready to upload to the Hugging Face Hub"),
     },
     "certify": ("intvit.commands.certify", "what every operator of a checkpoint may reach; is an accumulator enough?"),
     "golden": ("intvit.commands.golden", "golden vectors of chosen images for test benches: .npy and hex memory files"),
     "results": ("intvit.commands.results", "finished runs side by side: what differs, what they reached"),
     "search": ("intvit.commands.search", "families and bit widths for every layer under a budget, as a quant preset"),
     "sweep": ("intvit.commands.sweep", "search for the best run with Optuna, in processes or SLURM jobs"),
+    "doctor": ("intvit.commands.doctor", "one page for a bug report: versions, processor, GPU, SLURM, what is missing"),
+    "completion": ("intvit.commands.completion", "a script that completes `intvit` on the Tab key: bash, zsh, tcsh"),
 }
 
 
@@ -86,6 +89,14 @@ def parser() -> argparse.ArgumentParser:
         group_parser.add_argument("command", choices=list(commands), metavar="COMMAND", help=" | ".join(commands))
         group_parser.add_argument("arguments", nargs=argparse.REMAINDER, help="see COMMAND --help")
     return top
+
+
+def command_parser(path: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of one command, such as ["export", "c"]. Raises ImportError where a package is missing."""
+    entry = COMMANDS[path[0]]
+    module = (entry if isinstance(entry, tuple) else entry[path[1]])[0]
+    made: argparse.ArgumentParser = importlib.import_module(module).parser()
+    return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,7 +22,8 @@ from intvit.reports.model_page import model_report
 from intvit.training.config import logger_config
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit analyze model", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -45,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> int:
     """Analyze, write the report, say in a few lines what it found."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     logger, began = logger_config(options.logger), time.perf_counter()
     with listed_families(options.family), Phases() as phases:
         with phases.begin("calibrating", 1) as step:

@@ -25,7 +25,8 @@ from intvit.reports.report import Report
 from intvit.training.config import logger_config
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit analyze operators", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -40,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> int:
     """Measure, write the report, say in a few lines what it found."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     logger, began = logger_config(options.logger), time.perf_counter()
     report = Report("Operators: integer against float", shlex.join(["intvit", "analyze", "operators", *arguments]))
     with (

@@ -29,7 +29,8 @@ from intvit.reports.report import Report
 from intvit.reports.silicon_page import Model, findings, parts
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit analyze silicon", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -44,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> int:
     """Writes the page and says what it found."""
-    options, began = _parser().parse_args(arguments), time.perf_counter()
+    options, began = parser().parse_args(arguments), time.perf_counter()
     programs = {_name(folder): load_checkpoint(folder) for folder in options.folders}
     accuracy = _accuracy(options.accuracy) if options.accuracy else {}
     sizes: dict[Key, Size] = dict(SIZES)

@@ -7,8 +7,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from intvit.data.finding import PATTERNS
-from intvit.data.index import SPLITS
 from intvit.errors import IntVitError
 from intvit.processors import usable_processors
 
@@ -97,11 +95,3 @@ def workers_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=positive, default=count, help=f"processes (default {count}, one for each CPU)"
     )
-
-
-def shard_options(parser: argparse.ArgumentParser) -> None:
-    """Which files are shards, and where their labels are, as data.train_pattern and its like say it."""
-    for split, pattern in zip(SPLITS, PATTERNS, strict=True):
-        parser.add_argument(f"--{split}-pattern", default=pattern, metavar="GLOB", help=f"shards (default {pattern})")
-    parser.add_argument("--label-field", metavar="NAME", help="of the samples' .json, which holds the label")
-    parser.add_argument("--masks", action="store_true", help="labels are masks, a .seg.png beside each image")

@@ -25,8 +25,8 @@ from intvit.data.shard_tools.source_images import find_images
 from intvit.files import write_json
 
 
-def main(arguments: list[str]) -> None:
-    """Make the photos, measure, print the tables, optionally write JSON."""
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(prog="intvit bench data", description=__doc__.partition("\n\n")[2])
     parser.add_argument("--images", type=positive, default=1024, help="photos of one pass")
     parser.add_argument("--size", type=positive, nargs=2, default=(500, 375), metavar=("WIDTH", "HEIGHT"))
@@ -35,7 +35,12 @@ def main(arguments: list[str]) -> None:
     workers_option(parser)
     parser.add_argument("--rounds", type=positive, default=5)
     parser.add_argument("--json", type=new_file, help="also write the figures to this file")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """Make the photos, measure, print the tables, optionally write JSON."""
+    options = parser().parse_args(arguments)
     if options.images < 2 * options.batch:
         raise DataError(f"--images {options.images}: at least two batches of {options.batch} are needed")
     torch.set_num_threads(1)  # as in a worker

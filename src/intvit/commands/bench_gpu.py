@@ -17,16 +17,21 @@ from intvit.bench.gpu.parts import PARTS, check
 from intvit.commands.argument_types import new_folder
 
 
-def main(arguments: list[str]) -> int:
-    """Run the parts and print the table."""
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit bench gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all")
     parser.add_argument("--out", type=new_folder, required=True, help="folder of the reports")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """Run the parts and print the table."""
+    options = parser().parse_args(arguments)
     if unknown := [part for part in options.parts if part not in PARTS]:
-        parser.error(f"no part of that name: {', '.join(unknown)}; there are {', '.join(PARTS)}")
+        parser().error(f"no part of that name: {', '.join(unknown)}; there are {', '.join(PARTS)}")
     good, table = check(options.parts or list(PARTS), options.out)
     print(table, end="")
     return 0 if good else 1

@@ -18,7 +18,8 @@ from intvit.files import write_json
 from intvit.models import MODELS
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit bench kernels", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -40,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> int:
     """Compile, print the table, optionally write JSON."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     if options.training:
         figures = list(compile_training(options.arch))
     else:

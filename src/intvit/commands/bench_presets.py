@@ -37,7 +37,8 @@ from intvit.models import MODELS
 FORM = 2  # of the file of --json: since there are intervals
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit bench presets",
         description=__doc__,
@@ -69,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> int:
     """Evaluate the presets, print the table; exit code 1 when a runtime's scores differ."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     done = _resumed(options)
     names = [_named(text)[0] for text in options.data]
     if len(set(names)) < len(names):

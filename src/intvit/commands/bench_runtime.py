@@ -35,7 +35,8 @@ from intvit.runtime.native.runtime import PATHS, NativeRuntime
 from intvit.runtime.native.steps import Kind
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit bench runtime", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -65,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> int:
     """Measure, print the table, optionally write JSON."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     if options.device == "cuda":
         torch.set_num_threads(options.threads)
         return _on_gpu(options)

@@ -15,7 +15,8 @@ from intvit.config.presets import presets
 from intvit.files import write_json
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(prog="intvit bench step", description=__doc__.partition("\n\n")[2])
     parser.add_argument("--model", default="deit_s")
     parser.add_argument("--quant", nargs="+", default=presets("quant"), help="presets; all")
@@ -29,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> int:
     """Count, print the table, optionally write JSON."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     rows: list[dict[str, Any]] = []
     print(f"{options.model}, batch {options.batch}, {'x'.join(map(str, options.image_size))} px")
     print(f"{'':<16}{'operators':>10}{'derivation':>12}{'operands GB':>13}{'host copies':>13}{'host reads':>12}")

@@ -16,7 +16,8 @@ from intvit.commands.argument_types import image_size_option, new_file, positive
 from intvit.files import write_json
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(prog="intvit bench train", description=__doc__.partition("\n\n")[2])
     parser.add_argument("--model", default="deit_t")
     parser.add_argument("--batch", type=positive, default=8)
@@ -31,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> int:
     """Measure, print the table, optionally write JSON."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     settings = TrainSettings(
         options.model,
         options.batch,

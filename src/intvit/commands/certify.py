@@ -18,7 +18,8 @@ from intvit.program.interval_arithmetic import Range
 from intvit.runtime.certificate import Certificate, certify
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit certify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -31,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> int:
     """Prints the table; 1 if an accumulator needs more than `--accumulator` bits."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     certificate = certify(options.folder, options.accumulator, images=options.images, every=options.every)
     print_table(certificate.rows)
     if certificate.accumulator is not None:

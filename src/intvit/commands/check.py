@@ -17,7 +17,8 @@ from intvit.models import MODELS
 from intvit.runtime import RUNTIMES
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -36,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> int:
     """Check the models in turn, a row each, then one line with the number of mismatches."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     columns = ("parameters", "integer bytes", "operators", "integer MACs", "mismatches", "seconds")
     print(f"{'model':<36}" + "".join(f"{column:>15}" for column in columns), flush=True)
     total = sum(_check(name, options) for name in options.model)

@@ -17,7 +17,8 @@ from intvit.export.c.files import write_c
 from intvit.program import load_checkpoint
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit export c", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -31,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> None:
     """Writes the folder and says what it takes."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     program = load_checkpoint(options.folder)
     written = write_c(program, options.out, weights=options.weights, main=options.main, arena_limit=options.arena_limit)
     sizes = f"{written.arena:,} bytes of memory, {written.size:,} of constants"

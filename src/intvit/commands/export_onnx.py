@@ -18,7 +18,8 @@ from intvit.runtime.onnx.engine_check import ENGINES, check_engine, extreme_imag
 from intvit.runtime.onnx.model import Form, save_onnx
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit export onnx", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -36,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> int:
     """Writes the file, says what is in it and, with --check, whether the engine gives equal scores."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     program = load_checkpoint(options.folder)
     form = Form(options.opset, options.ir_version, options.inline or options.int32, options.int32)
     save_onnx(program, options.file, batch=options.batch, form=form)

@@ -14,7 +14,8 @@ from intvit.runtime.native.plan_file import save_plan
 from intvit.runtime.native.runtime import FOLDER
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit export plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -25,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> int:
     """Writes the file and says where header and libraries are."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     save_plan(load_checkpoint(options.folder), options.file)
     print(f"{options.file}: {options.file.stat().st_size} bytes; intvit.h and the libraries are in {FOLDER}")
     return 0

@@ -30,7 +30,8 @@ def _blocks(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit export rtl", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> None:
     """Writes the folder and says what is in it."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     program = load_checkpoint(options.folder)
     images = read_images(program, options.images) if options.images else extreme_images(program, 8)
     units = write_rtl(

@@ -16,7 +16,8 @@ from intvit.commands.argument_types import new_folder
 from intvit.export.golden import golden
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit golden", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -31,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> None:
     """Writes the folder and says what is in it."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     manifest = golden(options.folder, options.images, options.out, values=options.values)
     images, parameters = manifest["images"], manifest["parameters"]
     print(f"{options.out}: {sum(map(len, images))} tensors of {len(images)} images and {len(parameters)} parameters")

@@ -22,8 +22,8 @@ from intvit.runtime import RUNTIMES
 BEGIN, END = "<!-- timm's names: begin -->\n", "<!-- timm's names: end -->\n"
 
 
-def main(arguments: list[str]) -> int:
-    """Print or write the table; exit code 1 if a name differs from timm or among the runtimes."""
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit models", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -32,7 +32,12 @@ def main(arguments: list[str]) -> int:
     runtimes = ["torch", "numpy", "native"]
     parser.add_argument("--runtimes", nargs="+", default=runtimes, help=f"of {', '.join(RUNTIMES)}")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between the marks of a Markdown file")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """Print or write the table; exit code 1 if a name differs from timm or among the runtimes."""
+    options = parser().parse_args(arguments)
     text = "" if options.write is None else _marked(options.write)
     names = options.name or timm_names()
     rows = []

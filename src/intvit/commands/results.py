@@ -17,15 +17,20 @@ from intvit.sweeps.results import FIGURES, columns, number, results, write_csv
 from intvit.training.run_folder import SUMMARY
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Print the table, write it where --csv says."""
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit results", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="run folders; others are passed over")
     parser.add_argument("--sort", default="integer/top1", help="column, largest first (integer/top1)")
     parser.add_argument("--csv", type=new_file, metavar="FILE", help="write the table there as well")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the table, write it where --csv says."""
+    options = parser().parse_args(arguments)
     rows = results(options.folders)
     if not rows:
         raise IntVitError(f"no finished run among {len(options.folders)} folders: runs have {CONFIG} and {SUMMARY}")

@@ -32,8 +32,8 @@ from intvit.scenes import overlay, paletted
 SHOWN = 5  # classes of an image
 
 
-def main(arguments: list[str]) -> int:
-    """Print the classes of every image, then the images that are none."""
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -42,7 +42,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--runtime", default="native", choices=sorted(RUNTIMES))
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="of masks and overlays (default .)")
     parser.add_argument("--json", type=new_file, metavar="FILE", help="also write classes and errors to this file")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """Print the classes of every image, then the images that are none."""
+    options = parser().parse_args(arguments)
     program = load_checkpoint(options.folder)
     found = _classified(program, options) if program.form == "scores" else _segmented(program, options)
     entries = list(found)

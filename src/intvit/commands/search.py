@@ -43,7 +43,8 @@ from intvit.training.config import logger_config
 ANY_PRESET = "lut8"  # of a weights file, of which the weights alone count
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit search",
         description=__doc__,
@@ -91,7 +92,7 @@ def _budgets() -> str:
 
 def main(arguments: list[str]) -> int:
     """Search, write preset and report, say in a few lines what was found."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         return _search(options, arguments)
     except KeyboardInterrupt:

@@ -14,8 +14,8 @@ from intvit.data.shard_tools.source_images import find_images
 from intvit.data.shard_tools.source_masks import find_masked
 
 
-def main(arguments: list[str]) -> None:
-    """Parse the command line and write the shards."""
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit shards create",
         description="Write train-*.tar and val-*.tar with index.json. SRC holds train/ and val/ (or validation/) with "
@@ -31,7 +31,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seed", type=at_least(0), default=0, help="of the random order (default 0)")
     parser.add_argument("--shard-mb", type=float, default=128, help="largest size of a shard in MB (default 128)")
     workers_option(parser)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """Parse the command line and write the shards."""
+    options = parser().parse_args(arguments)
     if not 0 < options.shard_mb < 1e9:
         raise DataError(f"--shard-mb {options.shard_mb}: expected more than 0, in MB")
     plain = options.split is None and options.val_labels is None

@@ -6,13 +6,14 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from intvit.commands.argument_types import shard_options, workers_option
+from intvit.commands.argument_types import workers_option
+from intvit.commands.shard_options import shard_options
 from intvit.data.index import SplitIndex
 from intvit.data.shard_tools.reindex import reindex
 
 
-def main(arguments: list[str]) -> None:
-    """Parse the command line and write the index."""
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit shards index",
         description="Read every train-*.tar and val-*.tar of DIR and write index.json with the tables of their "
@@ -22,7 +23,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--class-names", type=Path, metavar="FILE", help="one name a line, in the order of the labels")
     shard_options(parser)
     workers_option(parser)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """Parse the command line and write the index."""
+    options = parser().parse_args(arguments)
     names, patterns = options.class_names, (options.train_pattern, options.val_pattern)
     print_splits(
         options.folder,

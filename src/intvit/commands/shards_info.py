@@ -14,13 +14,18 @@ from intvit.data.config import DataError
 from intvit.data.index import INDEX, read_index, read_split
 
 
-def main(arguments: list[str]) -> None:
-    """Parse the command line and print the table."""
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit shards info", description="Samples, classes and bytes of a folder of shards, from its index.json."
     )
     parser.add_argument("folder", metavar="DIR", type=Path)
-    folder = parser.parse_args(arguments).folder
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """Parse the command line and print the table."""
+    folder = parser().parse_args(arguments).folder
     if not (folder / INDEX).exists():
         raise DataError(f"{folder}: holds no {INDEX}; `intvit shards index {folder}` writes it")
     index = read_index((folder / INDEX).read_bytes(), str(folder / INDEX))

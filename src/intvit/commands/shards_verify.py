@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from intvit.commands.argument_types import positive, shard_options, workers_option
+from intvit.commands.argument_types import positive, workers_option
+from intvit.commands.shard_options import shard_options
 from intvit.data.shard_tools.verify import verify
 from intvit.photos import MAX_PIXELS
 
 
-def main(arguments: list[str]) -> int:
-    """Parse the command line, verify, print; 1 where anything is off."""
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit shards verify",
         description="Check every shard of a folder: size and checksum against index.json where there is one, "
@@ -22,7 +23,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--max-pixels", type=positive, default=MAX_PIXELS, help="of an image, at most")
     shard_options(parser)
     workers_option(parser)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """Parse the command line, verify, print; 1 where anything is off."""
+    options = parser().parse_args(arguments)
     patterns = options.train_pattern, options.val_pattern
     form = options.max_pixels, options.workers, patterns, options.label_field
     verified = verify(options.folder, options.classes, *form, masks=options.masks)

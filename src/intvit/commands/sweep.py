@@ -26,7 +26,7 @@ from intvit.sweeps.trials import Trials
 
 def main(arguments: Sequence[str]) -> int:
     """Run or go on with a sweep; 0 when all of its trials have ended and one has a result."""
-    options = _parser().parse_intermixed_args(arguments)
+    options = parser().parse_intermixed_args(arguments)
     folder = Path(options.outputs) / options.name
     trials = Trials(folder, options.command, options.slurm)
     with holding(folder, patience=1.0):
@@ -55,7 +55,8 @@ def _settings(options: argparse.Namespace) -> SweepSettings:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Arguments and options."""
     parser = argparse.ArgumentParser(
         prog="intvit sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

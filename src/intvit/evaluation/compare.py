@@ -52,7 +52,10 @@ def compare(evaluated: EvaluatedProgram, config: EvaluateConfig) -> dict[str, An
         )
     print_table(tallies, runtimes, evaluated.sizes, evaluated.task, evaluated.agreement_with)
     print_classes(tallies, runtimes, evaluated.program.classes)
-    values = figures(tallies, runtimes, evaluated.task, evaluated.agreement_with)
+    values = {
+        "data": evaluated.data.name,
+        **figures(tallies, runtimes, evaluated.task, evaluated.agreement_with),
+    }
     if loader.skipped:
         values["skipped"] = loader.skipped
         print(f"skipped {loader.skipped} bad samples, which no figure counts")

@@ -129,9 +129,9 @@ def export(
 ) -> Program:
     """The integer program of a calibrated model, checked and proven; with a folder, written there.
 
-    model: of this package, after `calibrate` or training. folder: where program.json, weights.safetensors and
-    bounds.json go, in place of an older checkpoint. classes: names of the classes, in the order of the scores.
-    provenance: what the program says of its origin, beside what the model knows of it.
+    model: of this package, after `calibrate` or training. folder: where program.json, weights.safetensors, bounds.json
+    and a model card, README.md, go, in place of an older checkpoint. classes: names of the classes, in the order of the
+    scores. provenance: what the program says of its origin, beside what the model knows of it.
 
     Raises IntVitError for a model that is not this package's, has no ranges or has float operators, and ProgramError
     (one, too) for a program that may overflow and a folder that holds anything else; nothing is written then.
@@ -144,7 +144,8 @@ def export(
     ours = _ours(model)
     if provenance is not None and not isinstance(provenance, Mapping):
         raise IntVitError(f"provenance is {described(provenance)}; expected a mapping of names to values")
-    program = record(ours, classes, {"intvit": __version__, **ours.provenance, **(provenance or {})})
+    known = {"intvit": __version__, "preset": ours.quant.name, **ours.provenance}
+    program = record(ours, classes, {**known, **(provenance or {})})
     if folder is None:
         bounds(program)
     else:

@@ -1,4 +1,4 @@
-"""An integer checkpoint: a folder of program.json, weights.safetensors and bounds.json.
+"""An integer checkpoint: a folder of program.json, weights.safetensors, bounds.json and README.md, its model card.
 
 Saving is atomic; loading checks everything and runs no code from the files: JSON and plain arrays only.
 """
@@ -11,10 +11,12 @@ from intvit.files import replacing_folder
 from intvit.program import document, weights
 from intvit.program.bounds import FILE as BOUNDS_FILE
 from intvit.program.bounds import bounds, proof
+from intvit.program.card import FILE as CARD_FILE
+from intvit.program.card import model_card
 from intvit.program.check import check
 from intvit.program.program import Program, ProgramError
 
-FILES = {document.FILE, weights.FILE, BOUNDS_FILE}
+FILES = {document.FILE, weights.FILE, BOUNDS_FILE, CARD_FILE}
 
 
 def save_checkpoint(program: Program, folder: str | os.PathLike[str]) -> None:
@@ -26,11 +28,13 @@ def save_checkpoint(program: Program, folder: str | os.PathLike[str]) -> None:
     folder = Path(os.path.abspath(as_path("folder", folder)))
     _check_target(folder)
     check(program)
-    evidence = proof(program, bounds(program))
+    proven = bounds(program)
+    evidence, card = proof(program, proven), model_card(program, proven)
     with replacing_folder(folder) as fresh:
         entry = weights.write(program.constants, fresh / weights.FILE)
         (fresh / document.FILE).write_text(document.to_json(program, entry), encoding="utf-8")
         (fresh / BOUNDS_FILE).write_text(evidence, encoding="utf-8")
+        (fresh / CARD_FILE).write_text(card, encoding="utf-8")
 
 
 def load_checkpoint(folder: str | os.PathLike[str]) -> Program:

@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod, sqrt
 
-from intvit.program import Operator, Program
+from intvit.program.program import Operator, Program
 
 
 @dataclass(frozen=True)
