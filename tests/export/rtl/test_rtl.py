@@ -158,10 +158,13 @@ def test_what_has_no_unit_is_refused_in_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "b").exists()
 
 
-def test_the_command_writes_units_of_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save_checkpoint(random_program(5), tmp_path / "integer")
-    assert not main(
-        ["export", "rtl", str(tmp_path / "integer"), str(tmp_path / "rtl"), "--form", "table", "--rows", "2"]
-    )
-    assert "14 units" in capsys.readouterr().out
-    assert (tmp_path / "rtl" / "units" / "arithmetic.sv").exists()
+def test_the_command_writes_units_of_a_checkpoint_and_its_blocks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, options in ((5, ["--form", "table"]), (9, ["--top", "--cells", "8"])):
+        folder, out = tmp_path / f"integer{seed}", tmp_path / f"rtl{seed}"
+        save_checkpoint(random_program(seed), folder)
+        assert not main(["export", "rtl", str(folder), str(out), *options, "--rows", "2"])
+        assert f"{14 + (seed == 9)} units" in capsys.readouterr().out
+        assert (out / "units" / "arithmetic.sv").exists()
+        assert ("BLOCKS = block_0" in (out / "Makefile").read_text()) == (seed == 9)
