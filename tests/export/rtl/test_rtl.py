@@ -14,6 +14,7 @@ from intvit.commands import main
 from intvit.errors import IntVitError
 from intvit.export.record import record
 from intvit.export.rtl.files import FormOf, units_of, write_rtl
+from intvit.export.rtl.softmax_gelu import TABLE_BITS
 from intvit.export.rtl.unit import joined, packed, signed_bits
 from intvit.program import Program, save_checkpoint
 from tests.support.c_programs import need
@@ -85,7 +86,13 @@ def test_the_real_deits_first_block_is_equal_on_three_photos(test_data: Path, tm
 @pytest.mark.parametrize("seed", [*range(16), 20, 23])
 def test_units_of_every_family_pass(seed: int, form: FormOf, tmp_path: Path) -> None:
     need("iverilog", "make")
-    simulate(seed, form, tmp_path, "icarus")
+    program = random_program(seed)
+    functions = [o for o in program.operators if o.op in ("exponential", "softmax") and o.name.startswith("blocks.0.")]
+    if form == "table" and any(program.values[o.inputs[0]].bits > TABLE_BITS for o in functions):
+        with pytest.raises(IntVitError, match="is no unit; give --form as-trained"):
+            simulate(seed, form, tmp_path, "icarus")
+    else:
+        simulate(seed, form, tmp_path, "icarus")
 
 
 @pytest.mark.slow
@@ -158,10 +165,13 @@ def test_what_has_no_unit_is_refused_in_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "b").exists()
 
 
-def test_the_command_writes_units_of_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save_checkpoint(random_program(5), tmp_path / "integer")
-    assert not main(
-        ["export", "rtl", str(tmp_path / "integer"), str(tmp_path / "rtl"), "--form", "table", "--rows", "2"]
-    )
-    assert "14 units" in capsys.readouterr().out
-    assert (tmp_path / "rtl" / "units" / "arithmetic.sv").exists()
+def test_the_command_writes_units_of_a_checkpoint_and_its_blocks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, options in ((5, ["--form", "table"]), (9, ["--top", "--cells", "8"])):
+        folder, out = tmp_path / f"integer{seed}", tmp_path / f"rtl{seed}"
+        save_checkpoint(random_program(seed), folder)
+        assert not main(["export", "rtl", str(folder), str(out), *options, "--rows", "2"])
+        assert f"{14 + (seed == 9)} units" in capsys.readouterr().out
+        assert (out / "units" / "arithmetic.sv").exists()
+        assert ("BLOCKS = block_0" in (out / "Makefile").read_text()) == (seed == 9)

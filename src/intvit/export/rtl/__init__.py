@@ -5,5 +5,6 @@ unit                      what a unit of one operator consists of: wrapper, memo
 functions                 exponentials and GELUs of every family
 site                      an operator with its values and bounds, and parts that several units have
 operators, softmax_gelu   an operator of the program -> its unit
+block                     units of a ViT's block -> one stream, with linear layers and attention
 files                     units, wrappers, vectors, test benches and scripts into a folder
 """
