@@ -49,13 +49,21 @@ def test_the_native_runtime_is_measured_beside_torch(tmp_path: Path, capsys: pyt
     peer = measured["peers"]["torch_fp32"]
     assert peer["ratio"] == pytest.approx(peer["ms"] / measured["native_ms"])
     expected = {"model": "deit_t", "quant": "ivit8", "batch": 1, "threads": 1, "rounds": 1, "image_size": [96, 128]}
-    assert measured["settings"] == expected
+    assert measured["settings"] == expected | {"classes": None, "head": None}
     assert measured["native_cosine"] > 0.9  # it computes the same model
     assert measured["missing"] == {}
     assert 0 < measured["share_of_ceiling"] < 1.5
     printed = capsys.readouterr().out
     assert "attention                       12" in printed
     assert "native against itself: " in printed
+
+
+def test_a_model_that_labels_pixels_is_measured_on_the_same_scores(tmp_path: Path) -> None:
+    options = "--image-size 64x96 --classes 11 --head linear --rounds 1 --peers torch_fp32"
+    measured = figures(tmp_path, f"runtime --model deit_t {options}")
+    assert measured["settings"]["head"] == "linear"
+    assert measured["native_cosine"] > 0.9
+    assert measured["peers"]["torch_fp32"]["cosine"] > 0.999
 
 
 def test_peers_are_held_to_an_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:

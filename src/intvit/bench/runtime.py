@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from intvit.bench.peers import PACKAGES, PEERS, Run
@@ -41,7 +42,8 @@ LEAST_COSINE = 0.9  # of a peer that computes the same model, be it in 8 bits
 class RuntimeSettings:
     """An architecture, the preset of its integer program, images and threads of a call, timed calls.
 
-    image_size: (height, width).
+    image_size: (height, width). classes: None for ImageNet's. head: that labels every pixel; peers then give logits of
+    every pixel, and native goes on to the labels.
     """
 
     model: str
@@ -50,6 +52,24 @@ class RuntimeSettings:
     threads: int
     rounds: int
     image_size: tuple[int, int] = (224, 224)
+    classes: int | None = None
+    head: Literal["linear"] | None = None
+
+
+class DenseModel(nn.Module):
+    """timm's float model with a linear layer on its tokens: images (B, 3, H, W) -> logits (B, classes, H, W)."""
+
+    def __init__(self, backbone: Any, classes: int) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, nn.Linear(backbone.num_features, classes)
+        self.prefix = getattr(backbone, "num_prefix_tokens", 0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores = self.head(self.backbone.forward_features(images))  # (B, N, classes), or of Swin (B, h, w, classes)
+        grid = scores.shape[1:3] if scores.dim() == 4 else self.backbone.patch_embed.grid_size
+        scores = scores if scores.dim() == 4 else scores[:, self.prefix :].unflatten(1, grid)
+        factor = images.shape[2] // grid[0]
+        return F.interpolate(scores.permute(0, 3, 1, 2), scale_factor=factor, mode="bilinear", align_corners=False)
 
 
 def models(settings: RuntimeSettings) -> tuple[nn.Module, Program, Tensor]:
@@ -58,15 +78,19 @@ def models(settings: RuntimeSettings) -> tuple[nn.Module, Program, Tensor]:
     import timm
 
     data = replace(photo_config(), image_size=settings.image_size)
+    if settings.classes is not None:
+        data = replace(data, num_classes=settings.classes, class_names="indices")
+    classes = data.num_classes
     torch.manual_seed(0)
-    form: dict[str, Any] = {"num_classes": data.num_classes, "img_size": data.image_size}
-    model = timm.create_model(MODELS[settings.model].timm, **form).eval()
+    form: dict[str, Any] = {"num_classes": 0 if settings.head else classes, "img_size": data.image_size}
+    model = timm.create_model(MODELS[settings.model].timm, **form)
+    model = (DenseModel(model, classes) if settings.head else model).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     pixels = torch.randint(0, 256, (settings.batch, 3, *data.image_size), dtype=torch.uint8)
-    integer = photo_model(settings.model, settings.quant, data)
-    load_weights(integer, dict(model.named_parameters()))
+    integer = photo_model(settings.model, settings.quant, data, settings.head)
+    load_weights(integer, {name.removeprefix("backbone."): each for name, each in model.named_parameters()})
     calibrate(integer, [pixels])
     return model, record(integer), pixels
 
@@ -86,7 +110,7 @@ def measure(
     with torch.inference_mode():
         expected = model(images).numpy()
     runs: dict[str, Callable[[], Any]] = {"native": lambda: native(pixels.numpy())}  # the control comes last in a round
-    cosines = {"native": _cosine(native(pixels.numpy()) * program.score_scale, expected)}
+    cosines = {"native": _cosine(_scores(native, pixels.numpy()) * program.score_scale, expected)}
     missing = {}
     for name in peers:
         try:
@@ -148,6 +172,13 @@ def verdict(control: Mapping[str, float]) -> str:
 
 def _bound(run: Run, images: Tensor) -> Callable[[], Any]:
     return lambda: run(images)
+
+
+def _scores(native: NativeRuntime, pixels: np.ndarray) -> np.ndarray:
+    """What the output is made of: itself, or the scores behind labels."""
+    if native.program.form != "labels":
+        return native(pixels)
+    return next(value for name, value in native.trace(pixels) if name == native.program.scores)
 
 
 def _cosine(logits: np.ndarray, expected: np.ndarray) -> float:

@@ -6,7 +6,7 @@ that are neighbours in time, its spread how far the middle 80 % of them reach. N
 every round, says what differences the machine makes. `ceiling`: the multiply-adds that native's inner product does
 alone, on data in the first-level cache. `--isa avx2` holds all to an instruction set. With one thread time is the
 process's CPU time, with more it is wall time. Every peer's logits are compared with the float model's; `cosine` is the
-least similarity of an image's centered logits. Peers that are not installed are left out (`pip install intvit[bench]`).
+least similarity of an image's centered logits. With `--head` those of all pixels, of native before the labels. Peers that are not installed are left out (`pip install intvit[bench]`).
 
 With `--device cuda` the cuda runtime is measured by CUDA events beside torch and TensorRT on the GPU; `roofline` is the
 share of the time that the plan's bytes and int8 operations need at the measured copy bandwidth and the card's peak.
@@ -47,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
         "--batch", type=positive, nargs="+", help="images of a call; with cuda several (default: 1; 1 8 32 128)"
     )
     image_size_option(parser)
+    parser.add_argument("--classes", type=positive, help="default: ImageNet's 1000")
+    parser.add_argument("--head", choices=["linear"], help="label every pixel, with this head")
     parser.add_argument("--threads", type=threads, default=1)
     parser.add_argument("--path", choices=PATHS, help="of the native runtime (default: that of --isa, or the fastest)")
     parser.add_argument("--isa", choices=ISAS, help="instruction set that native, torch and OpenVINO are held to")
@@ -78,11 +80,15 @@ def main(arguments: list[str]) -> int:
     return _on_cpu(options)
 
 
+def _settings(options: argparse.Namespace, batch: int) -> RuntimeSettings:
+    end = options.image_size, options.classes, options.head
+    return RuntimeSettings(options.model, options.quant, batch, options.threads, options.rounds, *end)
+
+
 def _on_cpu(options: argparse.Namespace) -> int:
     torch.set_num_threads(options.threads)
     (batch,) = options.batch or [1]
-    size = options.image_size
-    settings = RuntimeSettings(options.model, options.quant, batch, options.threads, options.rounds, size)
+    settings = _settings(options, batch)
     model, program, pixels = models(settings)
     native = NativeRuntime(program, options.threads, options.path or options.isa)
     held = [name for name in options.peers if not options.isa or name.startswith(HELD)]
@@ -102,8 +108,7 @@ def _on_gpu(options: argparse.Namespace) -> int:
 
     cuda.gpu()
     batches = options.batch or list(cuda.BATCHES)
-    size = options.image_size
-    settings = RuntimeSettings(options.model, options.quant, max(batches), options.threads, options.rounds, size)
+    settings = _settings(options, max(batches))
     figures = cuda.measure(*models(settings), batches, options.rounds)
     print(", ".join(f"{key} {value}" for key, value in figures.items() if key not in ("rows", "missing")))
     print_table(figures["rows"])

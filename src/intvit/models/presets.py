@@ -13,10 +13,10 @@ from intvit.quant import QuantConfig
 from intvit.quant.presets import compose_quant
 
 
-def photo_model(name: str, quant: str, data: DataConfig) -> nn.Module:
+def photo_model(name: str, quant: str, data: DataConfig, dense: str | None = None) -> nn.Module:
     """Model `name` for the images of `data`, random weights; `quant`: an integer preset, with overrides after commas.
 
-    Raises IntVitError for a preset that is float.
+    dense: a head for every pixel. Raises IntVitError for a preset that is float.
     """
     return create_model(
         name,
@@ -26,6 +26,7 @@ def photo_model(name: str, quant: str, data: DataConfig) -> nn.Module:
         mean=data.mean,
         std=data.std,
         quant=_integer_preset(quant),
+        dense=dense,
     )
 
 
