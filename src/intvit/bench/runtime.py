@@ -59,17 +59,16 @@ class RuntimeSettings:
 class DenseModel(nn.Module):
     """timm's float model with a linear layer on its tokens: images (B, 3, H, W) -> logits (B, classes, H, W)."""
 
-    def __init__(self, backbone: Any, classes: int) -> None:
+    def __init__(self, backbone: Any, classes: int, size: tuple[int, int]) -> None:
         super().__init__()
+        self.size = size  # of the images
         self.backbone, self.head = backbone, nn.Linear(backbone.num_features, classes)
-        self.prefix = getattr(backbone, "num_prefix_tokens", 0)
+        self.prefix, self.grid = getattr(backbone, "num_prefix_tokens", 0), backbone.patch_embed.grid_size
 
     def forward(self, images: Tensor) -> Tensor:
         scores = self.head(self.backbone.forward_features(images))  # (B, N, classes), or of Swin (B, h, w, classes)
-        grid = scores.shape[1:3] if scores.dim() == 4 else self.backbone.patch_embed.grid_size
-        scores = scores if scores.dim() == 4 else scores[:, self.prefix :].unflatten(1, grid)
-        factor = images.shape[2] // grid[0]
-        return F.interpolate(scores.permute(0, 3, 1, 2), scale_factor=factor, mode="bilinear", align_corners=False)
+        scores = scores if scores.dim() == 4 else scores[:, self.prefix :].unflatten(1, self.grid)
+        return F.interpolate(scores.permute(0, 3, 1, 2), size=self.size, mode="bilinear", align_corners=False)
 
 
 def models(settings: RuntimeSettings) -> tuple[nn.Module, Program, Tensor]:
@@ -84,7 +83,7 @@ def models(settings: RuntimeSettings) -> tuple[nn.Module, Program, Tensor]:
     torch.manual_seed(0)
     form: dict[str, Any] = {"num_classes": 0 if settings.head else classes, "img_size": data.image_size}
     model = timm.create_model(MODELS[settings.model].timm, **form)
-    model = (DenseModel(model, classes) if settings.head else model).eval()
+    model = (DenseModel(model, classes, data.image_size) if settings.head else model).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
