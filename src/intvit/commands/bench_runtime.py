@@ -6,7 +6,8 @@ that are neighbours in time, its spread how far the middle 80 % of them reach. N
 every round, says what differences the machine makes. `ceiling`: the multiply-adds that native's inner product does
 alone, on data in the first-level cache. `--isa avx2` holds all to an instruction set. With one thread time is the
 process's CPU time, with more it is wall time. Every peer's logits are compared with the float model's; `cosine` is the
-least similarity of an image's centered logits. With `--head` those of all pixels, of native before the labels. Peers that are not installed are left out (`pip install intvit[bench]`).
+least similarity of an image's centered logits. With `--head` those are of all pixels, and native's time includes the
+labels, which peers are spared. Peers that are not installed are left out (`pip install intvit[bench]`).
 
 With `--device cuda` the cuda runtime is measured by CUDA events beside torch and TensorRT on the GPU; `roofline` is the
 share of the time that the plan's bytes and int8 operations need at the measured copy bandwidth and the card's peak.
