@@ -24,6 +24,7 @@ EXTRAS = {
     "torchvision": "train",
     "pytorch_lightning": "train",
     "lightning_fabric": "train",
+    "lightning_utilities": "train",
     "hydra": "train",
     "omegaconf": "train",
     "timm": "train",

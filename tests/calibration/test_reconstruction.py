@@ -53,6 +53,14 @@ def test_equal_images_give_equal_integers_also_where_a_phase_had_frozen_the_weig
         assert torch.equal(one, other), name
 
 
+def test_a_calibration_inside_of_inference_mode_gives_the_same() -> None:
+    inside = small_model("w4a4", [PASSES.format(1)])
+    with torch.inference_mode():
+        calibrate(inside, [random_images(64, 0)])
+    expected = calibrated(1).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in inside.state_dict().items())
+
+
 def test_a_swin_is_reconstructed_stage_by_stage() -> None:
     model = model_of("swin_t", "w4a4", quant=quant_of("w4a4", [PASSES.format(2)]))
     images, seen = images_of(4, reduced("swin_t")[0]), []

@@ -23,6 +23,7 @@ OTHERS = {
     "pip install": "network",
     "hf upload": "network",
     "cp ": "done by the workspace",
+    "cat ": "a file to read",
     "eval ": "a shell's own; Hydra's completion",
     "docker ": "no Docker here",
     "git ": "network",

@@ -47,6 +47,7 @@ def _silent(step: str, done: int, total: int) -> None:
     """No progress is wanted."""
 
 
+@torch.inference_mode(False)  # a validation of Lightning is in it, and reconstruction has gradients
 @torch.no_grad()
 def calibrate(
     model: Model,
