@@ -24,7 +24,6 @@ EXTRAS = {
     "torchvision": "train",
     "pytorch_lightning": "train",
     "lightning_fabric": "train",
-    "lightning_utilities": "train",
     "hydra": "train",
     "omegaconf": "train",
     "timm": "train",

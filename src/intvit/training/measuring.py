@@ -33,7 +33,7 @@ from intvit.training.timeline import PhaseSteps
 ensure_torchvision()
 
 import pytorch_lightning as pl  # noqa: E402
-from lightning_utilities.core.apply_func import apply_to_collection  # noqa: E402
+from lightning_fabric.utilities.apply_func import move_data_to_device  # noqa: E402
 
 Batch = tuple[Tensor, Any]  # labels are the task's
 DIVERGED = 50.0  # percent: an integer model that is right, or of one mind with float, less often is another model
@@ -122,7 +122,7 @@ class MeasuringModule(pl.LightningModule):
         heartbeat = Heartbeat(self.print, f"validation before QAT, {mode}", "batch", batches)
         for number, (images, labels) in enumerate(itertools.islice(loader, batches)):
             heartbeat.beat(number, images=len(images))
-            self._count(metric, images.to(self.device), apply_to_collection(labels, Tensor, Tensor.to, self.device))
+            self._count(metric, images.to(self.device), move_data_to_device(labels, self.device))
         return self._percentages(metric)
 
     def _new_metric(self) -> Metric:
