@@ -79,6 +79,7 @@ def test_analyze_model_swaps_it_in(run: Path, tmp_path: Path) -> None:
     assert {f"lut → {GELU}", f"softmax lut → {SOFTMAX}"} <= changes
 
 
+@pytest.mark.slow  # tests/search has worker processes, the tests beside it a family's change
 def test_a_search_measures_it_in_worker_processes_and_knows_a_change_of_it(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     counts = {"calibration-images": 8, "alone-images": 2, "search-images": 4, "final-images": 4, "trials": 2}

@@ -10,7 +10,13 @@ from tests.support.small_models import differences
 
 
 @pytest.mark.parametrize(
-    "preset", ["ivit8_true8", pytest.param("ibert8", marks=pytest.mark.slow), "lut8_true8", "w4a8"]
+    "preset",
+    [
+        "ivit8_true8",
+        pytest.param("ibert8", marks=pytest.mark.slow),
+        pytest.param("lut8_true8", marks=pytest.mark.slow),
+        "w4a8",
+    ],
 )
 def test_real_weights_and_photos_give_equal_integers(preset: str, test_data: Path, tmp_path: Path) -> None:
     model = calibrated_deit(preset, test_data)

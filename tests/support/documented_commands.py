@@ -36,6 +36,7 @@ PARSED_ONLY = {
     "DIR": "photos of ImageNet or of one's own",
     "data=imagenet": "photos of ImageNet",
     "~/birds": "photos of one's own",
+    "camvid_deit_t-": "scenes of one's own: tests/training/test_segmentation.py",
     "a.jpg": "photos of one's own; tests/export/rtl",
     "CKPT": "stands for several things; tests/commands/test_analyze.py",
     "deit_tiny.safetensors": "real weights: tests/contract/test_real_weights.py",
