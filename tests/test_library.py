@@ -30,7 +30,6 @@ import timm  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 VERBS = [name for name in intvit.__all__ if name[0].islower()]
-PACKAGES = ["export", "models"]  # verbs whose names are packages' as well
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +114,7 @@ ORDERS = [
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("package", ["export", pytest.param("models", marks=pytest.mark.slow)])  # verbs, too
 def test_a_verb_and_a_package_of_one_name_are_both_in_any_order_of_imports(package: str, order: str) -> None:
     inside = {"export": ("record", "record"), "models": ("MODELS", "registry")}[package]
     call = {"export": "intvit.export(torch.nn.Identity())", "models": "assert 'deit_t' in intvit.models()"}[package]

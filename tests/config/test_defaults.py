@@ -49,7 +49,7 @@ def test_a_class_has_null_only_for_keys_that_some_preset_leaves_out() -> None:
     optional = {part.name for kind in CLASSES for part in dataclasses.fields(kind) if part.default is None}
     families = {"paper", "segments", "degree", "coefficient_bits"}
     photos = {"crop_scale", "crop_ratio", "interpolation", "horizontal_flip", "color_jitter", "auto_augment", "scale"}
-    assert optional == {"width", "depth", "heads", "layer_decay"} | families | photos
+    assert optional == {"width", "depth", "heads", "layer_decay", "vector_lr_ratio"} | families | photos
     assert not (optional - {"interpolation"}) & given  # of data, which train_transform has as well
 
 

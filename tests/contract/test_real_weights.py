@@ -15,7 +15,7 @@ from tests.support.small_models import differences
         "ivit8_true8",
         pytest.param("ibert8", marks=pytest.mark.slow),
         pytest.param("lut8_true8", marks=pytest.mark.slow),
-        "w4a8",
+        pytest.param("w4a8", marks=pytest.mark.slow),
     ],
 )
 def test_real_weights_and_photos_give_equal_integers(preset: str, test_data: Path, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ for epoch in range(epoch, 4):
 """
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_killed_again_and_again_the_sequence_is_that_of_one_run(root, tmp_path, workers):
     """kill -9 at random moments; what a step without a checkpoint had read is read again."""
     from pathlib import Path

@@ -108,6 +108,7 @@ def test_every_preset_within_the_budget_meets_the_candidates(found: Path) -> Non
     assert "\nlut8," not in final  # beyond the budget
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_and_one_with_two_processes_find_the_same(
     run: Path, found: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,7 @@
 """Which parameters decay, and how fast the blocks of a model learn under a layer decay."""
 
+from dataclasses import replace
+
 import pytest
 
 from intvit.models import MODELS
@@ -64,6 +66,15 @@ def test_under_a_layer_decay_rates_fall_from_the_classifier_to_the_embedding(nam
             assert rate == (1.0 if is_classifier(key) or key.startswith("norm.") else 0.75**4), key
     assert optimizer.param_groups[0]["lr"] == 1.0  # which is logged
     assert {group["weight_decay"] for group in optimizer.param_groups if group["decays"]} == {phase.weight_decay}
+
+
+@pytest.mark.parametrize(("ratio", "expected"), [(None, 0.5), (20.0, 10.0), (0.0, 0.0)])
+def test_what_is_not_rounded_learns_at_its_own_rate(ratio: float | None, expected: float) -> None:
+    model = model_of("deit_t", "lut8")
+    phase = replace(DEMO.schedule.qat, vector_lr_ratio=ratio)
+    optimizer = build_optimizer(model, DEMO.optimizer, DEMO.schedule)
+    set_rates(optimizer, phase, 0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, expected]
 
 
 def test_every_parameter_of_every_model_has_its_distance() -> None:

@@ -69,6 +69,8 @@ def distances_from_classifier(model: nn.Module) -> dict[str, int]:
 
 def set_rates(optimizer: torch.optim.Optimizer, phase: TrainingPhase, learning_rate: float) -> None:
     """Set rates and weight decay of a phase for the next step; groups that do not decay keep 0."""
+    vectors = 1.0 if phase.vector_lr_ratio is None else phase.vector_lr_ratio
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate * (phase.layer_decay or 1.0) ** group.get("distance", 0)
+        rate = learning_rate * (phase.layer_decay or 1.0) ** group.get("distance", 0)
+        group["lr"] = rate if group["decays"] else rate * vectors
         group["weight_decay"] = phase.weight_decay if group["decays"] else 0.0

@@ -36,6 +36,8 @@ class TrainingPhase(TypedConfig):
     weight_decay: Share
     # Rate of a block: lr times this for every block between it and the classifier. Null: one rate for all.
     layer_decay: LayerDecay | None = None
+    # Rate of biases, norms, tokens, positions and learned steps: that of the matrices times this. Null: the same.
+    vector_lr_ratio: NotNegative | None = None
 
     def check(self, where: str) -> None:
         """Raise IntVitError naming the key that makes no sense."""
