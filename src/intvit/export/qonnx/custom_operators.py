@@ -23,9 +23,10 @@ from intvit.program.operators import OPERATORS
 from intvit.runtime.numpy import OPERATORS as KERNELS
 from intvit.runtime.numpy import OperatorContext
 
-# type, required, default: as qonnx declares attributes
-INTEGER, INTEGERS, NAME = ("i", False, 0), ("ints", False, []), ("s", False, "")
-OURS = {"input_types": ("strings", True, []), "roles": ("strings", False, [])}
+Declared = tuple[str, bool, Any]  # an attribute, for qonnx: type, required, default
+KINDS: dict[type, Declared] = {Choice: ("s", False, ""), Integers: ("ints", False, [])}
+INTEGER: Declared = ("i", False, 0)
+OURS: dict[str, Declared] = {"input_types": ("strings", True, []), "roles": ("strings", False, [])}
 
 
 class ProgramOperator(CustomOp):  # type: ignore[misc]  # qonnx has no types
@@ -33,10 +34,9 @@ class ProgramOperator(CustomOp):  # type: ignore[misc]  # qonnx has no types
 
     op: ClassVar[str]
 
-    def get_nodeattr_types(self) -> dict[str, tuple[Any, ...]]:
+    def get_nodeattr_types(self) -> dict[str, Declared]:
         """Those of every kind of the operator."""
-        types = {Choice: NAME, Integers: INTEGERS}
-        return OURS | {key: types.get(type(rule), INTEGER) for key, rule in self._rules().items()}
+        return OURS | {key: KINDS.get(type(rule), INTEGER) for key, rule in self._rules().items()}
 
     def execute_node(self, context: dict[str, Any], graph: GraphProto) -> None:
         """Integers of the inputs' types in, integers of the output's type out, in their carriers."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,20 +21,22 @@ def first_differences(program: Program, file: Path, images: np.ndarray) -> list[
     """
     model, reference, found = ModelWrapper(str(file)), load_runtime(program, "numpy"), []
     for image in images:
-        given = {program.input: image[None].astype(np.float32)}
-        with _models_of_the_files_version():
-            values = execute_onnx(model, given, return_full_exec_context=True)
+        values = execute(model, {program.input: image[None].astype(np.float32)})
         trace = reference.trace(image[None])
         found.append(next((name for name, value in trace if not np.array_equal(values[name], value)), None))
     return found
 
 
-@contextlib.contextmanager
-def _models_of_the_files_version() -> Iterator[None]:
-    """qonnx wraps each standard node in a model of onnx's newest IR version, for which onnxruntime may be too old."""
+def execute(model: ModelWrapper, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """qonnx's `execute_onnx`; every value of the graph by name.
+
+    qonnx wraps each standard node in a model of onnx's newest IR version, for which the onnxruntime that is installed
+    may be too old: here they have the version of our files.
+    """
     newest = onnx.IR_VERSION
-    onnx.IR_VERSION = IR_VERSION
+    onnx.IR_VERSION = IR_VERSION  # type: ignore[assignment]  # an enum of ints
     try:
-        yield
+        values: dict[str, np.ndarray] = execute_onnx(model, inputs, return_full_exec_context=True)
     finally:
         onnx.IR_VERSION = newest
+    return values

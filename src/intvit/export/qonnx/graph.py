@@ -139,7 +139,7 @@ class NodeWriter:
         """A node of our own domain that carries the operator whole; `why` no other node does."""
         op_type, roles = OP_TYPES[self.operator.op], self.operator.constants
         inputs = [*self.operator.inputs, *(self.initializer(role, self.constants[role]) for role in roles)]
-        attributes = {key: list(v) if isinstance(v, tuple) else v for key, v in self.attributes.items()}
+        attributes: dict[str, Any] = dict(self.attributes)
         if roles:
             attributes["roles"] = list(roles)
         attributes["input_types"] = [datatype(value.bits, value.signed) for value in self.values]

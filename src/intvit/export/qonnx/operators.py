@@ -6,6 +6,7 @@ Every value of the program is a value of the graph, under its name. What FINN ta
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto
@@ -85,7 +86,7 @@ def _patches(node: NodeWriter) -> None:
     node.placed("Reshape, Transpose, Reshape", NOT_STREAMED, taken=False)
 
 
-def _moved(node: NodeWriter, op_type: str, inputs: list[str], shape: tuple[int, ...], **options: object) -> str:
+def _moved(node: NodeWriter, op_type: str, inputs: list[str], shape: tuple[int, ...], **options: Any) -> str:
     """A node that moves integers of its first input, which stay what they are."""
     kind, carried = node.graph.types[inputs[0]], node.graph.carried(inputs[0])
     return node.node(op_type, inputs, shape, kind, carried=carried, **options)
@@ -177,7 +178,7 @@ def _add(node: NodeWriter) -> None:
     first, second, shift = (node.constants[role] for role in ("multiplier_a", "multiplier_b", "shift"))
     (a_low, a_high), (b_low, b_high) = node.bounds.inputs
     low, high = a_low + b_low, a_high + b_high
-    if not np.array_equal(*np.broadcast_arrays(first, second)):
+    if (first != second).any():
         why: str | None = "two scales: each side has a multiplier of its own"
     elif first.min() < 0:
         why = "a multiplier is negative: its channel falls"
