@@ -28,6 +28,7 @@ NEEDS = {
     "intvit.runtime.numpy": (),
     "intvit.runtime.native.runtime": (),
     "intvit.runtime.onnx.runtime": ("onnx", "onnxruntime"),
+    "intvit.export.qonnx.custom_operators": ("qonnx",),
 }
 
 

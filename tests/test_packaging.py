@@ -64,7 +64,7 @@ def test_every_package_that_is_imported_is_brought_by_the_extra_that_its_absence
 
 
 def test_all_holds_what_commands_need_and_dev_and_docs_hold_all() -> None:
-    for extra in ("train", "demo", "onnx", "slurm", "sweep", "analysis", "cuda", "completion"):
+    for extra in ("train", "demo", "onnx", "qonnx", "slurm", "sweep", "analysis", "cuda", "completion"):
         assert brought_by(extra) <= brought_by("all") <= brought_by("dev")
     assert brought_by("all") <= brought_by("docs")
 

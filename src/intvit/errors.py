@@ -38,6 +38,7 @@ EXTRAS = {
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "openvino": "openvino",
+    "qonnx": "qonnx",
     "nncf": "bench",
     "onnxscript": "bench",
     "matplotlib": "analysis",

@@ -54,6 +54,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         "plan": ("intvit.commands.export_plan", "a checkpoint for the native runtime in C, C++ or Rust programs"),
         "c": ("intvit.commands.export_c", "a checkpoint as portable C99 for processors of any size: no float, no heap"),
         "rtl": ("intvit.commands.export_rtl", "the units of a model's blocks in SystemVerilog, with test benches"),
+        "qonnx": ("intvit.commands.export_qonnx", "a checkpoint as a QONNX graph, with what FINN takes of it"),
         "hub": ("intvit.commands.export_hub", "a folder with a model card, ready to upload to the Hugging Face Hub"),
     },
     "certify": ("intvit.commands.certify", "what every operator of a checkpoint may reach; is an accumulator enough?"),

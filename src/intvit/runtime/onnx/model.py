@@ -86,7 +86,7 @@ def to_onnx(
         producer_name="intvit",
         producer_version=__version__,
     )
-    helper.set_model_props(model, _metadata(program))
+    helper.set_model_props(model, metadata(program))
     return onnx.inliner.inline_local_functions(model) if form.inline else model
 
 
@@ -112,7 +112,7 @@ def _info(program: Program, name: str, batch: int | None) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, ["batch" if batch is None else batch, *value.shape])
 
 
-def _metadata(program: Program) -> dict[str, str]:
+def metadata(program: Program) -> dict[str, str]:
     """For people: what goes in and what the integers mean, as JSON."""
     _, height, width = program.values[program.input].shape
     image = {"channels": "RGB", "height": height, "width": width, "values": "uint8 as decoded, not normalized"}
