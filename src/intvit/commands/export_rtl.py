@@ -4,8 +4,8 @@ A unit for every operator that computes: a library of streaming units (DIR/units
 each operator a wrapper with the constants of its layer, vectors of the integers of the numpy runtime, a bench that
 checks itself and a yosys script. Widths are those that the proof in bounds.json allows. Functions of 8 bits are tested
 on every argument. With --top a block is one stream, too: all its units, linear layers and attention, tested on every
-row of the images. In DIR `make icarus` or `make verilator` runs the units' benches, `make blocks` the blocks', and
-`make synth` sizes all units.
+row of the images. In DIR `make icarus` or `make verilator` runs the units' benches, `make blocks` the blocks',
+`make synth` sizes all units, and `make clock` places and times them.
 
     DIR/Makefile  units/*.sv  OPERATOR/OPERATOR.sv bench.sv inputs.hex outputs.hex *.hex synth.ys
 """

@@ -2,8 +2,9 @@
 
 Energies are those of M. Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014, figure 1.1.9
 (45 nm, 0.9 V), and what N. Jouppi et al., "Ten lessons from three generations shaped Google's TPUv4i", ISCA 2021, table
-2, give for the same operations at 7 nm. They compare programs with one another and with float; no chip is measured
-here. Assumed:
+2, give for the same operations at 7 nm; memories by 64 bits, DRAM as DDR3 or 4, which both tables have at 1.3 nJ (HBM2:
+0.25 to 0.45, GDDR6: 0.35 to 0.48). They compare programs with one another and with float; no chip is measured here.
+Assumed:
 
 - A product of a-bit and b-bit integers takes (a * b) / 64 of the 8-bit one, a shift as much as an addition, a division
   as 32 subtractions and shifts.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from intvit.commands import main
 from intvit.errors import IntVitError
 from intvit.export.record import record
-from intvit.export.rtl.files import FormOf, units_of, write_rtl
+from intvit.export.rtl.files import FormOf, units_of, write_rtl, write_units
 from intvit.export.rtl.softmax_gelu import TABLE_BITS
 from intvit.export.rtl.unit import joined, packed, signed_bits
 from intvit.program import Program, save_checkpoint
@@ -100,6 +101,47 @@ def test_units_of_every_family_pass(seed: int, form: FormOf, tmp_path: Path) -> 
 def test_a_second_simulator_agrees(seed: int, tmp_path: Path) -> None:
     need("verilator", "make")
     simulate(seed, "as-trained", tmp_path, "verilator")
+
+
+def simulate_functions(preset: str, folder: Path, simulator: str) -> set[str]:
+    """Exponentials and GELUs of block 0 with `dsp17`'s constants pass on every argument; their kinds."""
+    program = record(prepared(small_model(preset, ["quant/hardware=dsp17"], depth=1)))
+    units = units_of(program, random_images(1, 1).numpy(), blocks=[0], form="as-trained", rows=1)
+    functions = [unit for unit in units if unit.kind.startswith(("exponential", "gelu"))]
+    write_units(folder, functions)
+    done = subprocess.run(["make", "-C", str(folder), simulator], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert done.stdout.count("PASS") == len(functions)
+    return {unit.kind for unit in functions}
+
+
+SHORT_FUNCTIONS = {
+    "ivit8": {"exponential shift short", "gelu shift short"},
+    "ibert8": {"exponential polynomial short", "gelu polynomial short"},
+    "ppoly8": {"exponential piecewise short", "gelu piecewise short"},
+}
+
+
+def test_functions_with_short_constants_pass(tmp_path: Path) -> None:
+    need("iverilog", "make")
+    assert simulate_functions("ppoly8", tmp_path, "icarus") == SHORT_FUNCTIONS["ppoly8"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", SHORT_FUNCTIONS)
+def test_functions_with_short_constants_pass_in_a_second_simulator(preset: str, tmp_path: Path) -> None:
+    need("verilator", "make")
+    assert simulate_functions(preset, tmp_path, "verilator") == SHORT_FUNCTIONS[preset]
+
+
+@pytest.mark.slow
+def test_a_unit_is_placed_and_timed(tmp_path: Path) -> None:
+    need("yosys", "nextpnr-ecp5", "make")
+    units = units_of(random_program(2), images_for(random_program(2), 1), blocks=[0], form="table", rows=1)
+    write_units(tmp_path, [next(unit for unit in units if unit.kind.startswith("gelu"))])
+    done = subprocess.run(["make", "-s", "-C", str(tmp_path), "clock"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert re.search(r"ecp5.log: .*: \d+\.\d+ MHz", done.stdout)
 
 
 def test_a_wrong_output_is_found(tmp_path: Path) -> None:

