@@ -19,6 +19,11 @@ from tests.support.shared import shared_folder, shared_root
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups, each of which one worker runs, begin first: at the end the other workers would wait for them."""
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder that INTVIT_TEST_DATA names (data/imagenette224, data/imagenet1k-sample, weights/); skips without."""

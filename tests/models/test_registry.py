@@ -15,6 +15,7 @@ from intvit.torchvision_fix import ensure_torchvision
 from tests.support.registry_models import MEAN, STD, model_of, random_images, reduced
 from tests.support.small_models import differences
 
+FORMS = ("deit_s", "deit_b_distilled", "swin_b", "vit_b_32")  # every form; the others differ in size
 PRESETS = ("ivit8", "lut8", "ivit8_true8", "ibert8_true8", "ppoly8_true8", "lut8_true8")
 
 
@@ -78,8 +79,14 @@ def test_floats_equal_timms_state_is_exact_and_every_parameter_trains(name: str)
     assert unmoved(model, images) == []
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [
+        pytest.param(name, preset, marks=() if name in FORMS or preset == PRESETS[0] else pytest.mark.slow)
+        for name in MODELS
+        for preset in PRESETS
+    ],
+)
 def test_model_and_runtimes_give_equal_integers(name: str, preset: str, tmp_path) -> None:
     model, images = with_weights_of_timm(name, preset)
     calibrate(model, [images])
