@@ -11,11 +11,12 @@ from intvit.runtime.native.lowering import lower
 from intvit.runtime.native.runtime import NativeRuntime, supported
 from intvit.runtime.native.steps import Kind
 from tests.support.preset_programs import preset_cases, small_swin
+from tests.support.quick import slow_but
 from tests.support.registry_models import random_images as images_of_size
 from tests.support.small_models import PRESETS
 
 PATHS = supported()
-FEW = ("ivit8", "ibert8", "lut8_true8", "ivit_paper", "w4a8", "w4a4")  # on interpreted tiles, which are slow
+FEW = ("ivit8", "ibert8", "lut8_true8", "ivit_paper", "w4a8", "w4a4")  # on emulated tiles, which are slow
 
 
 def images_that_differ(preset: str, paths: list[str]) -> dict[str, int]:
@@ -35,7 +36,7 @@ def test_every_path_preset_and_architecture(preset: str) -> None:
     assert images_that_differ(preset, PATHS) == {f"{name} {path}": 0 for name in ("vit", "swin") for path in PATHS}
 
 
-@pytest.mark.parametrize("preset", [p if p in FEW else pytest.param(p, marks=pytest.mark.slow) for p in PRESETS])
+@pytest.mark.parametrize("preset", slow_but(FEW, PRESETS))
 @pytest.mark.xdist_group("emulated_amx")  # one worker compiles it, the others need not wait
 def test_every_preset_with_emulated_amx_tiles(preset: str, emulated_amx: str) -> None:
     assert images_that_differ(preset, [emulated_amx]) == {f"vit {emulated_amx}": 0, f"swin {emulated_amx}": 0}

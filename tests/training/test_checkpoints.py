@@ -17,6 +17,7 @@ from intvit.errors import IntVitError
 from intvit.training.checkpoints import TERMINATED, WholeCheckpointIO
 from intvit.training.entry import train
 from intvit.training.module import TrainingModule
+from tests.support.quick import slow_but
 from tests.support.shared import shared_folder
 from tests.support.tiny_runs import rows, state, tiny, train_and_stop
 
@@ -75,9 +76,7 @@ def exit_code(config: dict[str, Any], folder: Path) -> int:
 # ---------------------------------------------------------------- any step
 
 
-@pytest.mark.parametrize(
-    "step", [step if step in (3, 5, 8) else pytest.param(step, marks=pytest.mark.slow) for step in range(1, 12)]
-)
+@pytest.mark.parametrize("step", slow_but((3, 5, 8), range(1, 12)))
 def test_a_run_resumed_at_any_step_is_the_uninterrupted_one(step: int, tmp_path: Path, whole: Path) -> None:
     train_and_stop(step, tiny(*STEPS), tmp_path)
     assert saved_step(tmp_path) == step

@@ -8,6 +8,7 @@ from intvit.bench import kernels
 from intvit.bench.kernels import PRODUCTS, compile_training, wanting
 from intvit.quant.triton_kernels.cases import compile_cases
 from intvit.quant.triton_kernels.operators import LAUNCHERS
+from tests.support.quick import slow_but
 
 CASES = compile_cases()
 QUICK = ("attention_logits", "weights")  # the others take a minute together
@@ -18,9 +19,7 @@ def test_every_kernel_is_among_the_cases() -> None:
 
 
 @pytest.mark.parametrize("arch", [80, 90])
-@pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
-)
+@pytest.mark.parametrize("name", slow_but(QUICK, CASES))
 def test_kernels_spill_nothing_and_multiply_int8_on_tensor_cores(
     name: str, arch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

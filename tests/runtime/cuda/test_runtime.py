@@ -2,8 +2,6 @@
 
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,18 +22,13 @@ from intvit.runtime.cuda.lowering import lower
 from intvit.runtime.cuda.runtime import CudaRuntime
 from intvit.runtime.cuda.steps import Kind
 from tests.support.programs import dense_images, dense_program, program_of
+from tests.support.quick import slow_but
 from tests.support.random_programs import images_for, random_program
 from tests.support.registry_models import model_of, reduced
 from tests.support.registry_models import random_images as images_of_size
 from tests.support.small_models import PRESETS, extreme_images, prepared, random_images, small_model
 
 FEW = ("ivit8", "lut8_true8", "ivit_paper", "w4a8")  # all kinds of LayerNorm, GELU and softmax but the polynomials
-FORMS = ("deit_s", "deit_b_distilled", "swin_b", "vit_b_32")  # every form; the others differ in size
-
-
-def some(names: Iterable[str], quick: Collection[str]) -> list[Any]:
-    """Parameters, of which only the quick ones are not slow: on a CPU, kernels are interpreted."""
-    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def assert_equal(program: Program, images: np.ndarray) -> None:
@@ -126,7 +119,7 @@ def assert_fused(program: Program) -> None:
     assert kinds.keys().isdisjoint({Kind.SOFTMAX, Kind.WEIGHTED_MEAN, Kind.ADD, Kind.LOOK_UP})
 
 
-@pytest.mark.parametrize("preset", some(PRESETS, (*FEW, "ibert8", "ppoly8")))
+@pytest.mark.parametrize("preset", slow_but((*FEW, "ibert8", "ppoly8"), PRESETS))
 def test_every_preset_gives_equal_scores(preset: str) -> None:
     program = record(prepared(small_model(preset, depth=1)))
     images = torch.cat((random_images(1, 1), extreme_images(4)[2:])).numpy()
@@ -134,7 +127,7 @@ def test_every_preset_gives_equal_scores(preset: str) -> None:
     assert np.array_equal(CudaRuntime(program)(images), load_runtime(program, "numpy")(images))
 
 
-@pytest.mark.parametrize("preset", some(PRESETS, FEW))
+@pytest.mark.parametrize("preset", slow_but(FEW, PRESETS))
 def test_swin_gives_equal_scores(preset: str) -> None:
     program, images = small_swin(preset), images_of_size(1, 56).numpy()
     assert_fused(program)
@@ -229,7 +222,7 @@ def test_values_that_others_read_too_stay_where_they_are() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", some(MODELS, FORMS))
+@pytest.mark.parametrize("name", MODELS)
 def test_every_model_gives_equal_scores(name: str) -> None:
     model = model_of(name, "ivit8")
     images = images_of_size(1, reduced(name)[0])
