@@ -51,7 +51,7 @@ FLAGS = [
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 AVX512 = [f"-mavx512{name}" for name in ("f", "bw", "dq", "vl", "vnni", "vbmi")]
 AMX = [*AVX512, "-mamx-tile", "-mamx-int8", "-DINTVIT_EMULATE_AMX"]  # whose tiles' loads and stores the sanitizers see
-AVXVNNI = ["-mavx2", *AVX512, "-DINTVIT_EVEX"]  # with the same instructions of AVX-512
+AVXVNNI = ["-mavx2", "-mavxvnni", "-DINTVIT_EVEX"]  # with the same instructions of AVX-512
 PATHS = {"scalar": [], "avx2": ["-mavx2"], "avxvnni": AVXVNNI, "avx512": AVX512, "amx": AMX}
 LIMITS = "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=4000"  # leaks: the interpreter's own
 NUMBERS = (0, 1, -1, 2, 3, 7, 8, 31, 32, 62, 63, 64, 127, 128, 255, 256, 2**31 - 1, 2**31, -(2**31), 2**53, 2**63 - 1)

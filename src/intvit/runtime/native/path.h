@@ -2,11 +2,7 @@
 // vectors, of its inner product, and of the packing for that. A new instruction set is such a file and a line here.
 #pragma once
 
-#if defined(INTVIT_EVEX)  // AVX-512 VL stands in for AVX-VNNI, for tests
-#define INTVIT_LANES "lanes_avx2.h"
-#define INTVIT_TILE "tile_avxvnni.h"
-#define INTVIT_PACK "pack_groups.h"
-#elif defined(__AMX_INT8__)
+#if defined(__AMX_INT8__)
 #define INTVIT_LANES "lanes_avx512.h"
 #define INTVIT_TILE "tile_amx.h"
 #define INTVIT_PACK "pack_avx512.h"
