@@ -2,10 +2,11 @@
 
     python -m tests.support.amx_parts --model deit_s
 
-Compiles the library once for each form: `whole`; without multiplications; without the tile's loads and stores, too,
-which leaves what follows a product, attention's softmax, LayerNorm and tables. Without parts the scores are wrong, and
-only times count. On a processor without AMX there is no `whole`, and vectors of AVX-512 load and store the same bytes
-in the tile's place. A column is the sum of every step's fastest run; forms are run in turn, on one thread.
+Compiles the library once for each form: `whole`; without multiplications; without the tile's loads and stores, too;
+without fetching weights beforehand, too, which leaves what follows a product, softmax, LayerNorm and tables. Without
+parts the scores are wrong, and only times count. On a processor without AMX there is no `whole`, and vectors of AVX-512
+load and store the same bytes in the tile's place. A figure is the sum of every step's fastest run; forms are run in
+turn, on one thread.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 
 from intvit.bench.runtime import RuntimeSettings, machine, models
 from intvit.errors import IntVitError
+from intvit.program import Program
 from intvit.runtime.native import runtime as native_runtime
 from intvit.runtime.native.runtime import NativeRuntime
 from intvit.runtime.native.steps import Kind
@@ -67,9 +69,13 @@ inline void vector_stores(void* to, long stride) {
 
 def forms(amx: bool) -> dict[str, str | None]:
     """Name -> the header that the library is compiled with."""
-    if amx:
-        return {"whole": None, "no products": BEGIN, "no tile": BEGIN + WITHOUT_TILE + NOTHING}
-    return {"no products": BEGIN + WITHOUT_TILE + VECTORS, "no tile": BEGIN + WITHOUT_TILE + NOTHING}
+    no_tile = BEGIN + WITHOUT_TILE + NOTHING
+    return {
+        **({"whole": None} if amx else {}),
+        "no products": BEGIN if amx else BEGIN + WITHOUT_TILE + VECTORS,
+        "no tile": no_tile,
+        "no prefetch": no_tile + "#define __builtin_prefetch(...) ((void)0)\n",
+    }
 
 
 def compiled(form: str, header: str | None, folder: Path) -> Path:
@@ -82,6 +88,22 @@ def compiled(form: str, header: str | None, folder: Path) -> Path:
     source = native_runtime.FOLDER / "library.cpp"
     subprocess.run([compiler, *FLAGS, *AMX, "-include", changed, source, "-o", library], check=True)
     return library
+
+
+def runtimes_of(program: Program, folder: Path) -> dict[str, NativeRuntime]:
+    """Form -> its runtime. Libraries without parts say that they do not run here, and are used all the same."""
+    here = native_runtime.supported()
+    if "avx512" not in here:
+        raise IntVitError(f"the path amx needs AVX-512; this machine has {', '.join(here) or 'no path'}")
+    load, runtimes = native_runtime.load_library, {}
+    try:
+        for form, header in forms("amx" in here).items():
+            library = native_runtime._open(compiled(form, header, folder))
+            native_runtime.load_library = lambda path, library=library: library
+            runtimes[form] = NativeRuntime(program, threads=1)
+    finally:
+        native_runtime.load_library = load
+    return runtimes
 
 
 def fastest(runtimes: dict[str, NativeRuntime], images: np.ndarray, rounds: int) -> dict[str, dict[str, float]]:
@@ -111,14 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _, program, pixels = models(
         RuntimeSettings(options.model, options.quant, batch=1, threads=1, rounds=options.rounds)
     )
-    amx, load = "amx" in native_runtime.supported(), native_runtime.load_library
-    runtimes = {}
     with tempfile.TemporaryDirectory() as folder:
-        for form, header in forms(amx).items():
-            library = native_runtime._open(compiled(form, header, Path(folder)))
-            native_runtime.load_library = lambda path, library=library: library  # it says itself that it can't run
-            runtimes[form] = NativeRuntime(program, threads=1)
-        native_runtime.load_library = load
+        runtimes = runtimes_of(program, Path(folder))
     table = fastest(runtimes, pixels.numpy(), options.rounds)
     print(
         f"{options.model} {options.quant}, one image, one thread, fastest of {options.rounds} rounds, ms; {machine()}"
