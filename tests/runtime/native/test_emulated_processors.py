@@ -63,7 +63,7 @@ def test_a_processor_without_the_instructions_is_told_so(path: str, tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize("path", TARGETS)
 def test_damaged_plan_files_never_crash(path: str, tmp_path: Path) -> None:
-    """Under AddressSanitizer and UBSan: an error of one line, or scores."""
+    """Under AddressSanitizer and UBSan where there are such: an error of one line, or scores."""
     emulated, rng = Emulated(path, tmp_path, "-O1", sanitized=True), random.Random(7)
     plan, pixels = tmp_path / "damaged.plan", tmp_path / "images.raw"
     refused = 0
