@@ -48,11 +48,24 @@ def presets(group: str = "quant") -> list[str]:
     return names
 
 
+def for_hydra(overrides: Sequence[str]) -> list[str]:
+    """The overrides with `~` in paths read. Raises IntVitError for GROUP=null, where Hydra names no group."""
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        group = key.lstrip("+").partition("@")[0]
+        if equals and not group:
+            raise IntVitError(f"{override}: nothing stands before =; say KEY=VALUE")
+        if value.lower() in ("null", "none", "true", "false") and (config_directory() / group).is_dir():
+            names = ", ".join(presets(group))
+            raise IntVitError(f"{override}: expected the name of a preset, {names}; ~{group} leaves the group out")
+    return overrides_at_home(overrides)
+
+
 def compose_run(overrides: Sequence[str]) -> tuple[dict[str, Any], Path]:
     """The plain config and the run folder of `python train.py` with these overrides. Raises IntVitError."""
     register_resolvers()
     with _composing():
-        config = compose("train", overrides=overrides_at_home(overrides), return_hydra_config=True)
+        config = compose("train", overrides=for_hydra(overrides), return_hydra_config=True)
         return plain(config), Path(config.hydra.run.dir)
 
 
@@ -104,7 +117,7 @@ def compose_group(overrides: list[str], group: str) -> dict[str, Any]:
     """The group of presets that `overrides` choose, as train.py composes it, in plain values. Raises IntVitError."""
     register_resolvers()
     with _composing():
-        config = compose(overrides=overrides)
+        config = compose(overrides=for_hydra(overrides))
         return typing.cast("dict[str, Any]", OmegaConf.to_container(config[group], resolve=True))
 
 
