@@ -57,7 +57,7 @@ def for_hydra(overrides: Sequence[str]) -> list[str]:
             raise IntVitError(f"{override}: nothing stands before =; say KEY=VALUE")
         if value.lower() in ("null", "none", "true", "false") and (config_directory() / group).is_dir():
             names = ", ".join(presets(group))
-            raise IntVitError(f"{override}: expected the name of a preset, {names}; ~{group} leaves the group out")
+            raise IntVitError(f"{override}: expected one of {names}; without {group}= it is the usual one")
     return overrides_at_home(overrides)
 
 
