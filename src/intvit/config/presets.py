@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -19,6 +21,8 @@ from intvit.config.identity import identity_hash, overrides_at_home, plain
 from intvit.config.timm_photos import timm_photo_value
 from intvit.errors import IntVitError, one_line
 from intvit.photo_folders import tree_classes
+
+_ONE_HYDRA = threading.RLock()
 
 
 def config_directory() -> Path:
@@ -71,12 +75,19 @@ def compose_run(overrides: Sequence[str]) -> tuple[dict[str, Any], Path]:
 
 @contextlib.contextmanager
 def _composing() -> Iterator[None]:
-    """Hydra at work on our presets; its errors, of several lines and types, become IntVitError."""
-    try:
-        with initialize_config_dir(str(config_directory()), version_base="1.3"):
-            yield
-    except (HydraException, OmegaConfBaseException) as error:
-        raise IntVitError(one_line(error)) from error
+    """Hydra at work on our presets; its errors, of several lines and types, become IntVitError.
+
+    Hydra is one for a process: that of an application around us is put aside meanwhile, and other threads wait.
+    """
+    with _ONE_HYDRA:
+        outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+        try:
+            with initialize_config_dir(str(config_directory()), version_base="1.3"):
+                yield
+        except (HydraException, OmegaConfBaseException) as error:
+            raise IntVitError(one_line(error)) from error
+        finally:
+            GlobalHydra.instance().hydra = outer
 
 
 def _run_folder(*, _root_: DictConfig) -> str:
@@ -123,9 +134,6 @@ def compose_group(overrides: list[str], group: str) -> dict[str, Any]:
 
 @functools.cache
 def preset_values(group: str, name: str) -> Mapping[str, Any]:
-    """The own values of one preset file, such as `quant/gelu`, `ppoly`: nothing of its defaults list, no interpolation.
-
-    Unlike `compose_group` it is there inside a Hydra application.
-    """
+    """The own values of one preset file, such as `quant/gelu`, `ppoly`: no defaults list, no interpolation."""
     values = OmegaConf.to_container(OmegaConf.load(config_directory() / group / f"{name}.yaml"))
     return typing.cast("Mapping[str, Any]", values)
