@@ -8,6 +8,7 @@ import pydoc
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 
 import intvit
 from intvit.errors import IntVitError
@@ -381,6 +383,18 @@ def test_what_cannot_be_composed_is_one_line() -> None:
         intvit.train("model=nonsense")
     with pytest.raises(IntVitError, match="quant=fp32 is float"):
         intvit.create_model("deit_t", quant="fp32")
+
+
+def test_presets_compose_inside_another_application_of_hydra_and_in_threads(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("mine: 3")
+    expected = intvit.compose("ivit8")
+    with initialize_config_dir(str(tmp_path), version_base=None):
+        assert intvit.compose("ivit8") == expected
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(intvit.compose, ["ivit8"] * 8)) == [expected] * 8
+        with pytest.raises(IntVitError, match="no preset quant=nonsense"):
+            intvit.compose("nonsense")
+        assert compose("config") == {"mine": 3}
 
 
 def test_presets_name_their_group() -> None:

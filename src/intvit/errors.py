@@ -6,6 +6,7 @@ exception is a mistake in the code: it keeps its traceback, whose last line says
 """
 
 import contextlib
+import difflib
 import errno
 import os
 import re
@@ -120,12 +121,13 @@ def _config_message(error: BaseException) -> str:
         return f"no preset {group}={name}; {group} has {', '.join(options)}"
     if message.startswith("Could not override '"):
         adding = message.partition("To append to your config use ")[2]
-        return f"{message.split(chr(39))[1]}: no such key; `--cfg job` prints those that there are, {adding} adds one"
+        key, near = message.split("'")[1], _nearest_key(error.__cause__)
+        return f"{key}: no such key; {near}`--cfg job` prints those that there are, {adding} adds one"
     if "no viable alternative" in message and re.search(r"\{['\"]", message):
         return f"{message.partition(' See ')[0]}; keys inside braces go without quotes: {{blocks.0.*: {{...}}}}"
     if "/override_grammar/" in message:
         said = message.partition(" See ")[0]
-        return f"{said}; a value with brackets, commas or = goes in quotes of its own: \"KEY='VALUE'\""
+        return f"{said}; a value with brackets, commas, accents or = goes in quotes of its own: \"KEY='VALUE'\""
     if mandatory := re.search(r"Missing mandatory value: (\S+) full_key: (\S+)", message):
         key = next(key for key in (*mandatory.groups(), mandatory[1]) if "." in key)
         return f"{key}: missing, and has no default; say {key}=VALUE"
@@ -138,6 +140,13 @@ def _config_message(error: BaseException) -> str:
     if cause is not None and type(cause).__module__.startswith("omegaconf."):
         message += f" ({str(cause).splitlines()[0]})"
     return message
+
+
+def _nearest_key(error: BaseException | None) -> str:
+    """`did you mean KEY? ` of OmegaConf's error for a key that there is not, or nothing."""
+    keys, key = getattr(error, "parent_node", None), getattr(error, "key", None)
+    near = difflib.get_close_matches(str(key), [str(one) for one in keys or ()], 1)
+    return f"did you mean {near[0]}? " if near else ""
 
 
 def _joined(message: str) -> str:

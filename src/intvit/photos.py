@@ -123,6 +123,7 @@ def rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit gray; Pillow's "I" holds it in 32 bits
         high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
         image = Image.fromarray(high.astype(np.uint8))
+    image.info.pop("transparency", None)  # dropped in any case; of a palette Pillow would warn
     return image.convert("RGB")
 
 

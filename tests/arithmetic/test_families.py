@@ -36,6 +36,9 @@ def squared(codes, scale, output_scale):
     return codes * codes
 squared.real = torch.square
 
+def alone(codes):
+    return codes
+
 def divides(codes, scale, output_scale):
     return codes // 0
 
@@ -119,6 +122,7 @@ def test_a_function_of_ones_own_is_a_family_by_its_name(own_module, fresh):
         ("own_functions:cubed", r"no cubed in .*own_functions\.py; it has twice, halves"),
         ("own_functions:CONSTANT", r"own_functions:CONSTANT is 3; expected a function on integers"),
         ("own_functions:unreal", r"its attribute `real` is 'relu', not a function"),
+        ("own_functions:alone", r"alone takes \(codes\); expected a function of \(codes, scale, output_scale\)"),
         (":f", "expected MODULE:FUNCTION"),
         ("own_functions:", "expected MODULE:FUNCTION"),
         (".own_functions:twice", "expected MODULE:FUNCTION"),
@@ -131,6 +135,15 @@ def test_a_function_of_ones_own_is_a_family_by_its_name(own_module, fresh):
 def test_a_function_that_is_not_there_is_an_error_in_one_line(own_module, fresh, name, message):
     with pytest.raises(IntVitError, match=message):
         fresh[1][name]
+
+
+def test_the_page_says_what_a_function_of_each_kind_takes(own_module, fresh):
+    page = (Path(__file__).parents[2] / "docs" / "own-approximation.md").read_text()
+    for families, taken in zip(fresh, ("(distances, scale, largest)", "(codes, scale, output_scale)"), strict=True):
+        with pytest.raises(IntVitError) as caught:
+            families[f"{own_module}:alone"]
+        assert str(caught.value).endswith(f"takes (codes); expected a function of {taken}")
+        assert taken in page
 
 
 def test_a_nested_function_may_change_its_argument(own_module, fresh):

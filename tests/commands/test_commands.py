@@ -89,6 +89,8 @@ PLACES = [
     ("bench runtime --json", "", "is no name of a file"),
     ("bench presets --weights w --calibration d --data a=b --json", "{file}/a/b.json", "is a file; expected a folder"),
     ("results RUN --csv", "{folder}", "is no name of a file"),
+    ("export onnx FOLDER", "{folder}", "is no name of a file"),
+    ("export plan FOLDER", "{folder}", "is no name of a file"),
     ("golden FOLDER --images a.png --out", "{file}/x", "is a file; expected a folder"),
     ("analyze operators --out", "{file}", "is a file; expected a folder"),
     ("search FILE --budget no16 --calibration d --out", "{file}/x", "is a file; expected a folder"),
@@ -104,6 +106,13 @@ def test_a_place_that_takes_no_files_is_named_before_anything_begins(
         main([*command.split(), place.format(file=tmp_path / "file", folder=tmp_path)])
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["index", "info", "verify"])
+def test_a_folder_of_shards_that_is_not_there_is_no_empty_one(command: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["shards", command, "/nowhere"])
+    assert "'/nowhere': no such folder" in capsys.readouterr().err
 
 
 def test_timm_and_lightning_import_whatever_wheel_torchvision_is() -> None:

@@ -100,8 +100,11 @@ def test_a_wrong_value_is_one_line_that_names_the_key(override: str, message: st
         ("quant/gelu=tanh", "error: no preset quant/gelu=tanh; quant/gelu has "),
         (
             "model.patchsize=4",
-            "error: model.patchsize: no such key; `--cfg job` prints those that there are, +model.patchsize=4 adds one",
+            "error: model.patchsize: no such key; did you mean patch_size? `--cfg job` prints those that there are, "
+            "+model.patchsize=4 adds one",
         ),
+        ("logger=null", "error: logger=null: expected one of csv, mlflow, tensorboard, wandb; without logger= it is "),
+        ("=3", "error: =3: nothing stands before =; say KEY=VALUE"),
         (
             "quant.overrides={blocks.0.*: {compile: 1}}",
             "error: quant.overrides: no such key; `--cfg job` prints those that there are, "
@@ -113,7 +116,7 @@ def test_a_wrong_value_is_one_line_that_names_the_key(override: str, message: st
         ),
         (
             "data.root=my photos (1)",
-            "error: mismatched input ' (' expecting <EOF>; a value with brackets, commas or = goes ",
+            "error: mismatched input ' (' expecting <EOF>; a value with brackets, commas, accents or = ",
         ),
         ("seed", "error: "),
     ],

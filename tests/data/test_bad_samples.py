@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -170,6 +171,15 @@ def test_sixteen_bits_keep_their_high_byte():
     Image.fromarray(values).save(buffer, "PNG")
     image = EvalTransform((8, 8), 1.0, "bicubic", 10_000)(buffer.getvalue())
     assert all(np.array_equal(channel.numpy(), values >> 8) for channel in image)
+
+
+def test_a_palette_with_transparency_is_its_colours_without_a_warning():
+    colours = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    image, buffer = Image.fromarray(colours).convert("P"), io.BytesIO()
+    image.save(buffer, "PNG", transparency=bytes(range(256)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(decode(buffer.getvalue(), 100), image.convert("RGB"))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1)])

@@ -1,6 +1,8 @@
 """The numpy runtime: equal to Python's big integers, to worked examples, and strict about its images."""
 
+import copy
 import math
+import pickle
 import subprocess
 import sys
 
@@ -178,6 +180,16 @@ def test_an_unknown_runtime_is_refused_with_the_known_names() -> None:
 
 def test_load_runtime_gives_the_numpy_runtime() -> None:
     assert isinstance(load_runtime(random_program(0), "numpy"), NumpyRuntime)
+
+
+@pytest.mark.parametrize("name", ["numpy", "onnx", "torch"])
+def test_a_runtime_is_pickled_and_copied_as_its_program(name: str) -> None:
+    if name == "onnx":
+        pytest.importorskip("onnxruntime", reason="the onnx runtime needs onnxruntime")
+    runtime = load_runtime(random_program(4), name)
+    images = images_for(runtime.program, 2)
+    for other in (pickle.loads(pickle.dumps(runtime)), copy.deepcopy(runtime)):
+        np.testing.assert_array_equal(other(images), runtime(images))
 
 
 BLOCKED = """

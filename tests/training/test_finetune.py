@@ -44,7 +44,7 @@ def test_a_float_run_s_weights_become_integers(
     assert all(torch.equal(before[f"model.{key}"], after[f"model.{key}"]) for key, _ in model.named_parameters())
     experiment = json.loads((float_run / "summary.json").read_text())["experiment"]
     assert summary["weights"]["run"] == {"name": float_run.name, "experiment": experiment}
-    assert "left out the run's ranges; calibration finds them anew" in caplog.text
+    assert "left out the ranges; calibration finds them anew" in caplog.text
 
 
 def test_a_run_s_weights_are_not_read_as_something_else(float_run: Path, tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """Which parameters decay, and how fast the blocks of a model learn under a layer decay."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 
+from intvit.errors import IntVitError
 from intvit.models import MODELS
 from intvit.models.weights import is_classifier
 from intvit.quant.layers import Linear
@@ -83,3 +86,22 @@ def test_every_parameter_of_every_model_has_its_distance() -> None:
         distances = distances_from_classifier(model)
         assert distances.keys() == dict(model.named_parameters()).keys()
         assert set(distances.values()) == set(range(max(distances.values()) + 1))
+
+
+def test_the_documented_line_takes_another_optimizer_and_none_of_adamw_s_options() -> None:
+    page = " ".join((Path(__file__).parents[2] / "docs" / "training.md").read_text().split())
+    line = "optimizer=base +optimizer.target=torch.optim.SGD +optimizer.options.momentum=0.9"
+    assert line in page
+    config = train_config(composed(*line.split()))
+    optimizer = build_optimizer(small(), config.optimizer, config.schedule)
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert {group["momentum"] for group in optimizer.param_groups} == {0.9}
+
+
+def test_options_of_another_optimizer_are_refused_in_one_line_with_the_way_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for target, reason in (("torch.optim.SGD", "'betas'; to begin without options: optimizer=base "), ("no.X", "no.X")):
+        with pytest.raises(IntVitError, match=f"optimizer.target={target} .*{reason}"):
+            build_optimizer(small(), replace(DEMO.optimizer, target=target), DEMO.schedule)
+    assert caplog.records == []

@@ -50,6 +50,7 @@ _PROBES: dict[str, list[tuple[Any, ...]]] = {
     "softmax": [(0.02, 197, 8), (0.1, 50, 8), (0.5, 17, 4)],
     "gelu": [(0.02, 0.02, 8, 8), (0.05, 0.04, 8, 8), (0.3, 0.1, 4, 8)],
 }
+_ARGUMENTS = {"softmax": ("distances", "scale", "largest"), "gelu": ("codes", "scale", "output_scale")}
 _REAL_SCALES = {"softmax": 1, "gelu": 2}  # leading arguments of a derivation; widths and lengths follow
 
 
@@ -172,6 +173,8 @@ class Families(Mapping[str, Family]):
     def _of_function(self, name: str, function: Any, real: Real | None, foreign: bool = False) -> Family:
         if not callable(function):
             raise IntVitError(f"quant.{self.kind}.family={name} is {function!r}; expected a function on integers")
+        if foreign:
+            _check_arguments(f"quant.{self.kind}.family={name}", function, _ARGUMENTS[self.kind])
         real = real or getattr(function, "real", None) or self._real
         if real is not None and not callable(real):
             raise IntVitError(f"quant.{self.kind}.family={name}: its attribute `real` is {real!r}, not a function")
@@ -253,6 +256,18 @@ def _imported(module: str, key: str) -> Any:
         if missing:
             raise IntVitError(f"{key}: no module {module} in {folder} or among the installed packages") from error
         raise IntVitError(f"{key}: importing {module} {_what(error)}") from error
+
+
+def _check_arguments(key: str, function: Callable[..., Any], arguments: tuple[str, ...]) -> None:
+    """Raises IntVitError for a function that cannot be called with so many."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of compiled code
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise IntVitError(f"{key} takes {signature}; expected a function of ({', '.join(arguments)})") from None
 
 
 def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from intvit.commands.argument_types import present_folder
 from intvit.data.config import DataError
 from intvit.data.index import INDEX, read_index, read_split
 
@@ -19,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="intvit shards info", description="Samples, classes and bytes of a folder of shards, from its index.json."
     )
-    parser.add_argument("folder", metavar="DIR", type=Path)
+    parser.add_argument("folder", metavar="DIR", type=present_folder)
     return parser
 
 

@@ -18,8 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from intvit.config import multirun
 from intvit.config.environment import started_ranks
-from intvit.config.identity import overrides_at_home
-from intvit.config.presets import config_directory, register_resolvers
+from intvit.config.presets import config_directory, for_hydra, register_resolvers
 from intvit.errors import IntVitError, report_errors, wants_traceback
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -35,8 +34,8 @@ def run_application(task: Callable[[DictConfig], None], config_name: str) -> int
     """
 
     show_traceback = wants_traceback()
-    # Hydra makes the run folder itself, before any code of ours sees its name.
-    sys.argv[1:] = overrides_at_home(sys.argv[1:])
+    with report_errors(show_traceback):  # now: Hydra makes the run folder before any other code of ours sees its name
+        sys.argv[1:] = for_hydra(sys.argv[1:])
 
     def job(config: DictConfig) -> None:
         folder = run_directory()

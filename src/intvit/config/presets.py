@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -19,6 +21,8 @@ from intvit.config.identity import identity_hash, overrides_at_home, plain
 from intvit.config.timm_photos import timm_photo_value
 from intvit.errors import IntVitError, one_line
 from intvit.photo_folders import tree_classes
+
+_ONE_HYDRA = threading.RLock()
 
 
 def config_directory() -> Path:
@@ -48,22 +52,42 @@ def presets(group: str = "quant") -> list[str]:
     return names
 
 
+def for_hydra(overrides: Sequence[str]) -> list[str]:
+    """The overrides with `~` in paths read. Raises IntVitError for GROUP=null, where Hydra names no group."""
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        group = key.lstrip("+").partition("@")[0]
+        if equals and not group:
+            raise IntVitError(f"{override}: nothing stands before =; say KEY=VALUE")
+        if value.lower() in ("null", "none", "true", "false") and (config_directory() / group).is_dir():
+            names = ", ".join(presets(group))
+            raise IntVitError(f"{override}: expected one of {names}; without {group}= it is the usual one")
+    return overrides_at_home(overrides)
+
+
 def compose_run(overrides: Sequence[str]) -> tuple[dict[str, Any], Path]:
     """The plain config and the run folder of `python train.py` with these overrides. Raises IntVitError."""
     register_resolvers()
     with _composing():
-        config = compose("train", overrides=overrides_at_home(overrides), return_hydra_config=True)
+        config = compose("train", overrides=for_hydra(overrides), return_hydra_config=True)
         return plain(config), Path(config.hydra.run.dir)
 
 
 @contextlib.contextmanager
 def _composing() -> Iterator[None]:
-    """Hydra at work on our presets; its errors, of several lines and types, become IntVitError."""
-    try:
-        with initialize_config_dir(str(config_directory()), version_base="1.3"):
-            yield
-    except (HydraException, OmegaConfBaseException) as error:
-        raise IntVitError(one_line(error)) from error
+    """Hydra at work on our presets; its errors, of several lines and types, become IntVitError.
+
+    Hydra is one for a process: that of an application around us is put aside meanwhile, and other threads wait.
+    """
+    with _ONE_HYDRA:
+        outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+        try:
+            with initialize_config_dir(str(config_directory()), version_base="1.3"):
+                yield
+        except (HydraException, OmegaConfBaseException) as error:
+            raise IntVitError(one_line(error)) from error
+        finally:
+            GlobalHydra.instance().hydra = outer
 
 
 def _run_folder(*, _root_: DictConfig) -> str:
@@ -104,15 +128,12 @@ def compose_group(overrides: list[str], group: str) -> dict[str, Any]:
     """The group of presets that `overrides` choose, as train.py composes it, in plain values. Raises IntVitError."""
     register_resolvers()
     with _composing():
-        config = compose(overrides=overrides)
+        config = compose(overrides=for_hydra(overrides))
         return typing.cast("dict[str, Any]", OmegaConf.to_container(config[group], resolve=True))
 
 
 @functools.cache
 def preset_values(group: str, name: str) -> Mapping[str, Any]:
-    """The own values of one preset file, such as `quant/gelu`, `ppoly`: nothing of its defaults list, no interpolation.
-
-    Unlike `compose_group` it is there inside a Hydra application.
-    """
+    """The own values of one preset file, such as `quant/gelu`, `ppoly`: no defaults list, no interpolation."""
     values = OmegaConf.to_container(OmegaConf.load(config_directory() / group / f"{name}.yaml"))
     return typing.cast("Mapping[str, Any]", values)

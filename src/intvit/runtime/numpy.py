@@ -36,6 +36,10 @@ class NumpyRuntime:
                 output = value
         return output.astype(np.int32)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied as what it was made from."""
+        return NumpyRuntime, (self.program,)
+
     def trace(self, images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         """Yields (operator name, its output as int64 [B, ...]) in program order."""
         return ((name, value.astype(np.int64)) for name, value in self._run(images))

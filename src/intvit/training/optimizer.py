@@ -7,6 +7,7 @@ from collections import defaultdict
 
 import hydra.utils
 import torch
+from hydra.errors import InstantiationException
 from torch import nn
 
 from intvit.errors import IntVitError
@@ -40,9 +41,12 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, schedule: Schedul
         for distance, decays in sorted(members, key=lambda key: (key[0], not key[1]))
     ]
     try:
-        return hydra.utils.get_class(config.target)(groups, lr=0.0, **config.options)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        make = hydra.utils.instantiate({"_target_": config.target, "_partial_": True})  # get_class logs what it raises
+        return make(groups, lr=0.0, **config.options)
+    except (InstantiationException, AttributeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        if isinstance(error, TypeError):
+            reason += f"; to begin without options: optimizer=base +optimizer.target={config.target}"
         raise IntVitError(f"optimizer.target={config.target} options={config.options}: {reason}") from error
 
 

@@ -205,7 +205,12 @@ def test_nothing_that_a_file_holds_is_run(zipped: bool, tmp_path: Path) -> None:
         (torch.nn.Linear(2, 2), "a whole object of torch.nn.modules.linear.Linear, whose code is not run; save its"),
         ([torch.ones(1)], "holds an object of type list, expected a mapping of tensors"),
         ({"net": {"a.b": torch.ones(1)}}, "it has weights under net: say model.weights_key=net"),
-        ({"epoch": 3}, "no entry of the file holds weights"),
+        ({"epoch": 3}, "no entry of the file holds tensors"),
+        (
+            {"args": argparse.Namespace(), "model": torch.nn.Linear(2, 2)},
+            "model is a whole object of torch.nn.modules.linear.Linear, whose code is not run; save its state_dict()",
+        ),
+        ({"cls_token": np.ones(1)}, "cls_token is a whole object of numpy."),
     ],
 )
 def test_a_file_without_a_state_dict_says_what_it_holds(content: Any, message: str, tmp_path: Path) -> None:
@@ -230,6 +235,49 @@ def test_an_entry_that_is_not_there_is_refused_with_those_that_are(key: str, mes
         load_weights(small(), tmp_path / "w.pth", key=key)
 
 
+def test_a_state_dict_has_no_entries(tmp_path: Path) -> None:
+    torch.save(parameters(small()), tmp_path / "w.pth")
+    for key in ("state_dict", "ema"):
+        with pytest.raises(IntVitError, match=r"the file is a state dict itself: leave model\.weights_key out"):
+            load_weights(small(), tmp_path / "w.pth", key=key)
+
+
+@pytest.mark.parametrize("wrapper", ["", "module."])
+def test_the_state_dict_of_a_calibrated_model_gives_its_float_weights(wrapper: str, tmp_path: Path) -> None:
+    source, path = small(), tmp_path / "w.pth"
+    intvit.calibrate(source, np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), dtype=np.uint8))
+    torch.save(under(wrapper)(source.state_dict()), path)
+    for given in (path, torch.load(path)):
+        model = small()
+        load_weights(model, given)
+        assert all(torch.equal(value, parameters(source)[key]) for key, value in parameters(model).items())
+
+
+def test_what_a_file_holds_decides_how_it_is_read_not_its_name(tmp_path: Path) -> None:
+    state = parameters(small())
+    safetensors()(state, tmp_path).rename(tmp_path / "a.pth")
+    torch_file(dict)(state, tmp_path).rename(tmp_path / "b.safetensors")
+    for name in ("a.pth", "b.safetensors"):
+        model = small("deit_t", width=16)
+        load_weights(model, tmp_path / name)
+        assert all(torch.equal(value, state[key]) for key, value in parameters(model).items())
+
+
+def test_what_lies_in_the_place_of_weights_is_named(tmp_path: Path) -> None:
+    cases = {
+        b"": "empty",
+        b"version https://git-lfs.github.com/spec/v1": "a pointer of Git LFS",
+        b"<!DOC": "a web page",
+    }
+    for name in ("w.pth", "w.safetensors"):
+        for content, kind in cases.items():
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(IntVitError, match=f"{name}: {kind}, no weights; fetch the file again"):
+                load_weights(small(), tmp_path / name)
+    with pytest.raises(IntVitError, match="of a URL, download the file and give its path"):
+        load_weights(small(), "https://host/w.pth")
+
+
 def test_files_of_other_kinds_are_one_line(tmp_path: Path) -> None:
     cases: dict[str, str] = {"w.npz": "weights of JAX", "w.pth": "not a readable weights file (", "w.bin": "readable"}
     for name, message in cases.items():
@@ -239,7 +287,7 @@ def test_files_of_other_kinds_are_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
         archive.writestr("script/constants.pkl", b"")
-    with pytest.raises(IntVitError, match=r"is a TorchScript archive: save the state_dict\(\)"):
+    with pytest.raises(IntVitError, match=r"a TorchScript archive; save the state_dict\(\)"):
         load_weights(small(), tmp_path / "script.pt")
     (tmp_path / "folder").mkdir()
     with pytest.raises(IntVitError, match=r"neither the folder of a run \(config.yaml\) nor one with model"):

@@ -56,7 +56,10 @@ def load_weights(
     assert isinstance(model, ImageModel)
     if head not in ("keep", "fresh"):
         raise IntVitError(f"model.head={head}: unknown, expected one of keep, fresh")
-    found = Found(dict(source), None) if isinstance(source, Mapping) else read(Path(source), key)
+    if isinstance(source, Mapping):
+        found = Found(dict(source), None, own=keys.has_own_ranges(source))
+    else:
+        found = read(Path(source), key)
     if found.config is not None:
         runs.compare(found.config, model, found.where, fresh_head=head == "fresh", resample=resample)
     state, offsets, notes = _state(model, found, prefix, head, resample)

@@ -43,11 +43,11 @@ State = Mapping[str, Tensor]
 
 
 def without_buffers(state: State, *, own: bool) -> tuple[dict[str, Tensor], list[str]]:
-    """The parameters of a state dict, and what was left out, in words. own: whether train.py wrote it."""
+    """The parameters of a state dict, and what was left out, in words. own: whether of a model of this package."""
     groups = {
         "left out buffers that carry no information": NO_INFORMATION,
         "left out the ranges of I-ViT's code; calibration finds them anew": IVIT_RANGES,
-        "left out the run's ranges; calibration finds them anew": OWN_RANGES if own else set(),
+        "left out the ranges; calibration finds them anew": OWN_RANGES if own else set(),
     }
     notes = []
     for words, names in groups.items():
@@ -58,8 +58,13 @@ def without_buffers(state: State, *, own: bool) -> tuple[dict[str, Tensor], list
     return {key: value for key, value in state.items() if _last(key) not in dropped}, notes
 
 
+def has_own_ranges(state: State) -> bool:
+    """Whether it is the state_dict() of a model of this package, whose every output has a range, wrapped or not."""
+    return any(key.endswith(".output.statistic") for key in state)
+
+
 def split_offsets(state: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A state of train.py without the offsets of its calibration, and these."""
+    """A state of this package without the offsets of its calibration, and these."""
     offsets = {key: value for key, value in state.items() if _last(key) in _OWN_OFFSETS}
     return {key: value for key, value in state.items() if key not in offsets}, offsets
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from intvit.config.run_files import CONFIG, LAST, STATE, read_config, run_folder_of
 from intvit.errors import IntVitError
+from intvit.models.weights.keys import has_own_ranges
 from intvit.models.weights.unpickling import Inert, read_torch_file
 
 # Entries of training checkpoints that hold weights: averaged ones (timm; DeiT and Microsoft's Swin), and plain ones.
@@ -29,8 +30,9 @@ DESCRIPTION = "config.json"  # beside it; timm's on the Hugging Face hub, too
 class Found:
     """state: tensors by key, as the file names them. path: the file, None where none is. notes: what was decided.
 
-    own: whether a run of train.py wrote it. config: that run's, where the file still lies in its folder. classes: names
-    by score, as that run or the config.json of transformers and timm beside the file has them.
+    own: whether it is of a model of this package. config: that of the run of train.py that wrote it, where the file
+    still lies in its folder. classes: names by score, as that run or the config.json of transformers and timm beside
+    the file has them.
     """
 
     state: dict[str, Tensor]
@@ -55,7 +57,7 @@ def read(path: Path, key: str) -> Found:
     path = _file(path.expanduser())
     if path.suffix == ".npz":
         raise IntVitError(f"model.weights={path}: weights of JAX; load them with timm, and save its state_dict()")
-    content: Any = _safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
+    content: Any = _safetensors(path) if _is_safetensors(path) else read_torch_file(path)
     if isinstance(content, Inert) and not content:
         raise IntVitError(
             f"model.weights={path}: a whole object of {type(content).__module__}.{type(content).__name__}, whose code "
@@ -68,12 +70,13 @@ def read(path: Path, key: str) -> Found:
         )
     entry, notes = _chosen(content, key, path)
     state: Mapping[Any, Any] = content if entry is None else content[entry]
-    own = STATE in content
-    classes = content[STATE].get("classes") or () if own else _described_classes(path)
-    folder = run_folder_of(path) if own else None
+    of_run = STATE in content
+    classes = content[STATE].get("classes") or () if of_run else _described_classes(path)
+    folder = run_folder_of(path) if of_run else None
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     if others := [str(name) for name in state if name not in tensors]:
         notes = (*notes, f"left out what is no tensor: {', '.join(others[:5])}")
+    own = of_run or has_own_ranges(tensors)
     return Found(tensors, path, notes, own, None if folder is None else read_config(folder), classes)
 
 
@@ -89,6 +92,8 @@ def _file(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
+        if ":/" in str(path):
+            raise IntVitError(f"model.weights={path}: no such file; of a URL, download the file and give its path")
         raise IntVitError(f"model.weights={path}: no such file or folder")
     if (path / CONFIG).is_file():
         if not (path / LAST).is_file():
@@ -121,11 +126,22 @@ def _described_classes(path: Path) -> tuple[str, ...]:
     return () if len(names) == 1000 or names == placeholders else names
 
 
+def _is_safetensors(path: Path) -> bool:
+    """By what it holds, whatever its name: JSON behind eight bytes. Raises IntVitError for what is neither kind."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    in_its_place = {b"version https://git-lfs": "a pointer of Git LFS", b"<": "a web page"}
+    kinds = [kind for beginning, kind in in_its_place.items() if start.startswith(beginning)]
+    if kinds or not start:
+        raise IntVitError(f"model.weights={path}: {kinds[0] if kinds else 'empty'}, no weights; fetch the file again")
+    return start[8:9] == b"{"
+
+
 def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise IntVitError(f"model.weights={path}: not a readable weights file ({type(error).__name__})") from error
+        raise IntVitError(f"model.weights={path}: not a readable weights file ({error})") from error
 
 
 def _chosen(content: Mapping[Any, Any], key: str, path: Path) -> tuple[str | None, tuple[str, ...]]:
@@ -136,12 +152,12 @@ def _chosen(content: Mapping[Any, Any], key: str, path: Path) -> tuple[str | Non
         if not averaged:
             raise IntVitError(
                 f"model.weights={path}: no averaged weights ({' or '.join(AVERAGED)}) for model.weights_key=ema; "
-                f"{_listed(entries)}"
+                f"{_listed(content)}"
             )
         return averaged[0], ()
     if key != "auto":
         if key not in entries:
-            raise IntVitError(f"model.weights={path}: no weights under model.weights_key={key}; {_listed(entries)}")
+            raise IntVitError(f"model.weights={path}: no weights under model.weights_key={key}; {_listed(content)}")
         return key, ()
     if averaged:
         taken = f"took the averaged weights, {averaged[0]}"
@@ -150,13 +166,21 @@ def _chosen(content: Mapping[Any, Any], key: str, path: Path) -> tuple[str | Non
         return plain[0], ()
     if _is_state(content):
         return None, ()
-    raise IntVitError(f"model.weights={path}: no entry {', '.join(PLAIN)}; {_listed(entries)}")
+    raise IntVitError(f"model.weights={path}: no weights under {', '.join(PLAIN)}; {_listed(content)}")
 
 
-def _listed(entries: list[str]) -> str:
-    if not entries:
-        return "no entry of the file holds weights"
-    return f"it has weights under {', '.join(entries)}: say model.weights_key={entries[0]}"
+def _listed(content: Mapping[Any, Any]) -> str:
+    """Where a file has weights, and what to say then; where it has none, what it holds in their place."""
+    if entries := [str(name) for name, value in content.items() if _is_state(value)]:
+        return f"it has weights under {', '.join(entries)}: say model.weights_key={entries[0]}"
+    if _is_state(content):
+        return "the file is a state dict itself: leave model.weights_key out"
+    objects = {name: type(value) for name, value in content.items() if isinstance(value, Inert)}
+    whole = [name for name in (*PLAIN, *objects) if name in objects]
+    if not whole:
+        return "no entry of the file holds tensors"
+    kind = f"{objects[whole[0]].__module__}.{objects[whole[0]].__name__}"
+    return f"{whole[0]} is a whole object of {kind}, whose code is not run; save its state_dict()"
 
 
 def _is_state(value: Any) -> bool:

@@ -88,9 +88,14 @@ def read_torch_file(path: Path) -> Any:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                raise IntVitError(f"{path} is a TorchScript archive: save the state_dict() of the model instead")
+                raise IntVitError(
+                    f"model.weights={path}: a TorchScript archive; save the state_dict() of the model instead"
+                )
     try:
-        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_PICKLE)
+        with path.open("rb") as file:  # of a path, torch believes the name
+            return torch.load(file, map_location="cpu", weights_only=False, pickle_module=_PICKLE)
     except Exception as error:  # a damaged pickle may raise whatever its instructions lead to
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
-        raise IntVitError(f"{path}: not a readable weights file ({reason}); expected .safetensors or .pth") from error
+        raise IntVitError(
+            f"model.weights={path}: not a readable weights file ({reason}); expected .safetensors or .pth"
+        ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,10 @@ class OnnxRuntime:
         check_images(self.program, images)
         output: np.ndarray = self._session.run(None, {self.program.input: images})[0]
         return output.astype(np.int32, copy=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied as what it was made from; a session of onnxruntime is neither."""
+        return OnnxRuntime, (self.program,)
 
     def trace(self, images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         """(operator name, int64 [B, ...]) in program order."""
