@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from intvit.commands.argument_types import positive
+from intvit.commands.argument_types import new_file, positive
 from intvit.program import load_checkpoint
 from intvit.runtime.images import read_images
 from intvit.runtime.onnx.engine_check import ENGINES, check_engine, extreme_images
@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
         prog="intvit export onnx", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", metavar="FOLDER", help="an integer checkpoint")
-    parser.add_argument("file", metavar="FILE", type=Path, help="where the model goes, NAME.onnx")
+    parser.add_argument("file", metavar="FILE", type=new_file, help="where the model goes, NAME.onnx")
     parser.add_argument("--batch", type=positive, help="images at once; any number without it")
     parser.add_argument("--inline", action="store_true", help="no local functions, for engines that take none")
     parser.add_argument("--int32", action="store_true", help="no 64-bit integers, for OpenVINO; means --inline, too")

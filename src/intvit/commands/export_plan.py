@@ -7,8 +7,8 @@ with the functions of intvit.h; examples/run_plan.c is one. All instruction sets
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from intvit.commands.argument_types import new_file
 from intvit.program import load_checkpoint
 from intvit.runtime.native.plan_file import save_plan
 from intvit.runtime.native.runtime import FOLDER
@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
         prog="intvit export plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", metavar="FOLDER", help="an integer checkpoint")
-    parser.add_argument("file", metavar="FILE", type=Path, help="where the plan goes, NAME.plan")
+    parser.add_argument("file", metavar="FILE", type=new_file, help="where the plan goes, NAME.plan")
     return parser
 
 
