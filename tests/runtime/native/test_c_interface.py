@@ -1,6 +1,10 @@
 """The C interface without Python: the header, the example program, plan files."""
 
+import os
+import platform
+import re
 import subprocess
+import sys
 from pathlib import Path
 from shutil import which
 
@@ -116,6 +120,21 @@ def test_wrong_arguments_and_missing_memory_are_errors_in_a_cpp_program(cpp: Pat
         "no memory: the system gives only 1 of 3 threads; use fewer",
         "no memory: the system gives only 2 of 3 threads; use fewer",
     ]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc's loader")
+def test_no_path_runs_the_code_of_another() -> None:
+    libraries = [str(file) for file in native_runtime.available().values()]
+    load = "import ctypes, sys\nfor file in sys.argv[1:]: ctypes.CDLL(file, ctypes.RTLD_GLOBAL)"
+    command = [sys.executable, "-c", load, *libraries]
+    done = subprocess.run(
+        command, env=os.environ | {"LD_DEBUG": "bindings"}, capture_output=True, text=True, check=True
+    )
+    bound = [re.search(r"binding file (\S+) .* to (\S+) .*symbol `(\w+)'", line) for line in done.stderr.splitlines()]
+    pairs = [match.groups() for match in bound if match and {match[1], match[2]} <= set(libraries)]
+    others = [pair for pair in pairs if pair[0] != pair[1] and "digits" not in pair[2]]  # a table of libstdc++
+    assert pairs
+    assert not others
 
 
 def test_equal_programs_give_equal_plan_files() -> None:
