@@ -24,6 +24,8 @@ ARM_PATHS = {"neon": ["-march=armv8.2-a+dotprod"], "neon-i8mm": ["-march=armv8.2
 # -fwrapv: overflow of a signed integer wraps; a program that breaks its proven bounds is wrong, never undefined.
 FLAGS = ["-std=c++17", "-O3", "-g0", "-fwrapv", "-fvisibility=hidden", "-pthread"]
 FLAGS += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # of gcc's own intrinsics
+# A library takes what it has of the C++ library from itself, never from that of a path which this machine may not run.
+LINK_FLAGS = ["-pthread", *(["-Wl,-Bsymbolic"] if platform.system() == "Linux" else [])]
 
 
 class BuildWithPresets(build_py):
@@ -49,7 +51,7 @@ def native_library(path: str, flags: list[str]) -> Extension:
         ["src/intvit/runtime/native/library.cpp"],
         depends=[str(file) for file in sorted(Path("src/intvit/runtime/native").glob("*.[ch]*"))],
         extra_compile_args=[*FLAGS, *flags],
-        extra_link_args=["-pthread"],
+        extra_link_args=LINK_FLAGS,
         language="c++",
         optional=True,
         py_limited_api=True,  # the file's suffix, .abi3.so

@@ -45,6 +45,11 @@ int main(int count, char** words) {
         return 1;
     }
     const int64_t batch = image_size / intvit_image_bytes(engine), classes = intvit_classes(engine);
+    if (image_size % intvit_image_bytes(engine)) {
+        fprintf(stderr, "%s: %lld bytes, not whole images of %lld bytes\n", words[2], (long long)image_size,
+                (long long)intvit_image_bytes(engine));
+        return 1;
+    }
     int32_t* scores = malloc((size_t)(batch * classes + 1) * sizeof *scores);
     if (!scores || intvit_run(engine, images, batch, scores, error, sizeof error)) {
         fprintf(stderr, "%s\n", scores ? error : "not enough memory");

@@ -53,12 +53,37 @@ V1 = "9:memory:/docker/7\n4:cpu,cpuacct:/docker/7\n"
             {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"},
             None,
         ),
+        # both versions side by side, the limit at a parent
+        (
+            V1 + "0::/docker/7\n",
+            {
+                "sys/fs/cgroup/unified/docker/7/cgroup.procs": "",
+                "sys/fs/cgroup/cpu,cpuacct/docker/7/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu,cpuacct/docker/7/cpu.cfs_period_us": "100000\n",
+                "sys/fs/cgroup/cpu,cpuacct/docker/cpu.cfs_quota_us": "75000\n",
+                "sys/fs/cgroup/cpu,cpuacct/docker/cpu.cfs_period_us": "50000\n",
+            },
+            1.5,
+        ),
         ("0::/\n", {}, None),
         ("0::/\n", {"sys/fs/cgroup/cpu.max": "\n"}, None),
     ],
 )
 def test_quota_of_control_groups(tmp_path: Path, cgroup: str, files: dict[str, str], quota: float | None) -> None:
     assert cpu_quota(tree(tmp_path, cgroup, files)) == quota
+
+
+def test_a_group_may_have_any_name(tmp_path: Path) -> None:
+    name = b"po\xffd:\x0b\xc2\x857"  # no UTF-8, and what Python counts among the ends of lines
+    folder = tmp_path / "sys/fs/cgroup" / os.fsdecode(name)
+    try:
+        folder.mkdir(parents=True)
+    except OSError:
+        pytest.skip("a file system with UTF-8 names alone")
+    (folder / "cpu.max").write_text("200000 100000\n")
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_bytes(b"1:name=systemd:/x\n0::/" + name + b"\n")
+    assert cpu_quota(tmp_path) == 2
 
 
 def test_without_control_groups_there_is_no_quota(tmp_path: Path) -> None:
@@ -83,7 +108,11 @@ def test_a_system_without_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("text", "threads"),
-    [("4", 4), ("4,2", 4), (" 3 , 2", 3), ("", 5), (" ", 5), ("0", 5), ("-1", 5), ("four", 5), (",2", 5), ("٣", 5)],
+    [
+        *[("4", 4), ("4,2", 4), (" 3 , 2", 3), ("004", 4), ("999999999", 999999999)],
+        *[(text, 5) for text in ("", " ", "0", "00", "-1", "four", "4.5", "4 2", ",2", "٣", "9" * 10, "9" * 5000)],
+    ],
+    ids=lambda value: str(value)[:10],
 )
 def test_every_form_of_omp_num_threads(monkeypatch: pytest.MonkeyPatch, text: str, threads: int) -> None:
     monkeypatch.setattr("intvit.runtime.usable_processors", lambda: 5)

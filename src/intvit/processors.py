@@ -23,11 +23,11 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
     Reads `cpu.max` (cgroup v2) or `cpu.cfs_quota_us` and `cpu.cfs_period_us` (v1) below `root`/sys/fs/cgroup.
     """
     try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        groups = (root / "proc/self/cgroup").read_bytes()
     except OSError:  # not Linux, or no control groups
         return None
     quotas = []
-    for line in lines:
+    for line in filter(None, os.fsdecode(groups).split("\n")):  # a group's name may have any other character
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue

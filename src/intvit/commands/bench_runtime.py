@@ -32,7 +32,7 @@ from intvit.commands.console_table import print_table
 from intvit.errors import IntVitError
 from intvit.files import write_json
 from intvit.models import MODELS
-from intvit.runtime.native.runtime import PATHS, NativeRuntime
+from intvit.runtime.native.runtime import PATHS, NativeRuntime, load_library
 from intvit.runtime.native.steps import Kind
 
 
@@ -89,9 +89,10 @@ def _settings(options: argparse.Namespace, batch: int) -> RuntimeSettings:
 def _on_cpu(options: argparse.Namespace) -> int:
     torch.set_num_threads(options.threads)
     (batch,) = options.batch or [1]
-    settings = _settings(options, batch)
+    settings, path = _settings(options, batch), options.path or options.isa
+    load_library(path)  # refused before any work
     model, program, pixels = models(settings)
-    native = NativeRuntime(program, options.threads, options.path or options.isa)
+    native = NativeRuntime(program, options.threads, path)
     held = [name for name in options.peers if not options.isa or name.startswith(HELD)]
     figures = measure(settings, held, model, program, native, pixels)
     figures["isa"] = options.isa

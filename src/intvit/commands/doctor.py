@@ -92,9 +92,8 @@ def processor() -> Iterator[Fact]:
     yield "native, compiled", ", ".join(compiled) or "none: install a C++17 compiler, then intvit again, or a wheel"
     if compiled:
         yield "native, running here", ", ".join(native.supported())
-        wanted = os.environ.get(native.VARIABLE) or None
-        chosen = native.load_library(wanted).intvit_path().decode()
-        yield "native, chosen", chosen + (f" by {native.VARIABLE}" if wanted else "")
+        chosen = native.load_library(None).intvit_path().decode()
+        yield "native, chosen", chosen + (f" by {native.VARIABLE}" if os.environ.get(native.VARIABLE) else "")
 
 
 def _cpu_name() -> str:

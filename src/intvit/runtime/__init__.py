@@ -5,6 +5,7 @@ A runtime is imported when it is asked for, so that the numpy one works where to
 
 import inspect
 import os
+import re
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -94,10 +95,10 @@ def fastest_runtime(program: Program, threads: int = 1) -> Runtime:
 def usual_threads() -> int:
     """The first number of OMP_NUM_THREADS (`4`, or `4,2` for nested teams), or else the processors that may be used.
 
-    Like OpenMP, what is empty or not a positive number counts for nothing.
+    Like OpenMP, what is empty or not a positive number counts for nothing, and so does one of ten digits.
     """
     wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(wanted) if wanted.isascii() and wanted.isdecimal() and int(wanted) > 0 else usable_processors()
+    return int(wanted) if re.fullmatch("0*[1-9][0-9]{0,8}", wanted) else usable_processors()
 
 
 def check_images(program: Program, images: np.ndarray) -> None:

@@ -1,10 +1,14 @@
 """The native runtime in other people's processes: fork, spawn, pickle, threads, memory."""
 
+import copy
 import gc
 import multiprocessing
 import os
 import pickle
+import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -14,13 +18,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from intvit.runtime import load_runtime
+from intvit.errors import IntVitError
+from intvit.program import Program, save_checkpoint
+from intvit.runtime import load, load_runtime
 from intvit.runtime.native import runtime as native_runtime
 from intvit.runtime.native.lowering import REQUANTIZED
 from intvit.runtime.native.runtime import Engine, NativeRuntime, load_library
 from intvit.runtime.native.steps import Kind, Step
 from intvit.runtime.plan import ExecutionPlan
 from tests.support.native_paths import needs_library
+from tests.support.programs import dense_images, dense_program, linear_program
 from tests.support.random_programs import images_for, random_program
 
 pytestmark = needs_library
@@ -43,9 +50,10 @@ def holds_in_child(promise: Callable[[], bool]) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_a_runtime_works_in_a_forked_child() -> None:
-    program = random_program(3)
-    images = images_for(program, 4, 3)
+@pytest.mark.parametrize("dense", [False, True], ids=["scores", "labels"])
+def test_a_runtime_works_in_a_forked_child(dense: bool) -> None:
+    program = dense_program(11, (3, 4), 16, ("upsample", "argmax")) if dense else random_program(3)
+    images = dense_images(program, 1) if dense else images_for(program, 4, 3)
     expected = load_runtime(program, "numpy")(images)
     runtime = NativeRuntime(program, threads=3)
 
@@ -91,8 +99,9 @@ def test_a_runtime_pickles_also_to_a_spawned_process() -> None:
     program = random_program(4)
     images = images_for(program, 2, 4)
     runtime = NativeRuntime(program, threads=2, path="scalar")
-    copy = pickle.loads(pickle.dumps(runtime))
-    assert np.array_equal(copy(images), runtime(images))
+    for other in (pickle.loads(pickle.dumps(runtime)), copy.copy(runtime), copy.deepcopy(runtime)):
+        assert np.array_equal(other(images), runtime(images))
+        assert (other.threads, other.path) == (2, "scalar")
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         scores, threads, path = pool.apply(scores_of, (runtime, images))
     assert np.array_equal(scores, runtime(images))
@@ -127,6 +136,43 @@ def test_two_runtimes_in_two_threads_and_one_in_both() -> None:
     for caller in callers:
         caller.join()
     assert not wrong
+
+
+def test_a_thread_of_the_smallest_stack_loads_and_calls() -> None:
+    program = random_program(3, wide=True)
+    images = images_for(program, 4, 3)
+    equal = []
+
+    def load_and_call() -> None:
+        runtime = NativeRuntime(program, threads=2)
+        equal.append(np.array_equal(runtime(images), load_runtime(program, "numpy")(images)))
+
+    usual = threading.stack_size(64 << 10)
+    try:
+        caller = threading.Thread(target=load_and_call)
+        caller.start()
+        caller.join()
+    finally:
+        threading.stack_size(usual)
+    assert equal == [True]
+
+
+@needs_proc
+def test_threads_that_the_system_does_not_give_are_an_error_that_passes() -> None:
+    program = random_program(3)
+    images = images_for(program, 1, 3)
+    expected = load_runtime(program, "numpy")(images)
+    runtime, most = NativeRuntime(program, threads=12), resource.getrlimit(resource.RLIMIT_AS)[1]
+
+    def holds() -> bool:
+        size = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        resource.setrlimit(resource.RLIMIT_AS, (size + (10 << 20), most))  # of 12 stacks, 2 or 8 MiB each
+        with pytest.raises(IntVitError, match=r"the system gives only \d+ of 12 threads; use fewer"):
+            runtime(images)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        return np.array_equal(runtime(images), expected)
+
+    assert holds_in_child(holds)
 
 
 @needs_proc
@@ -178,3 +224,45 @@ def test_memory_is_given_back() -> None:
         assert engine.memory > size * size
         del engine
     assert resident() < before + size * size // 2
+
+
+LOAD = """
+import sys
+from pathlib import Path
+from intvit.runtime import load
+load(sys.argv[2], path="scalar")
+
+def own():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon:"))
+
+before = own()
+runtime = load(sys.argv[1], path="scalar")
+print(own() - before, runtime.memory)
+"""
+
+
+def large_program() -> Program:
+    """Of 8 MiB of weights."""
+    return linear_program(np.random.default_rng(0).integers(-128, 128, (512, 16384), np.int8), 3)
+
+
+@needs_proc
+def test_of_its_own_a_process_takes_little_more_than_the_packed_weights(tmp_path: Path) -> None:
+    save_checkpoint(large_program(), tmp_path / "large")
+    save_checkpoint(random_program(3), tmp_path / "small")  # loaded first: all modules are there
+    command = [sys.executable, "-c", LOAD, str(tmp_path / "large"), str(tmp_path / "small")]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    own, memory = (int(number) for number in printed.split())
+    size = (tmp_path / "large" / "weights.safetensors").stat().st_size
+    assert size <= memory <= 1.1 * size
+    assert own <= 1.5 * size
+
+
+def test_a_loaded_runtime_reads_its_files_no_more(tmp_path: Path) -> None:
+    program = large_program()
+    save_checkpoint(program, tmp_path / "integer")
+    runtime = load(tmp_path / "integer", threads=2)
+    with (tmp_path / "integer" / "weights.safetensors").open("wb"):  # whoever copies over it empties it first
+        images = images_for(program, 3, 1)
+        assert holds_in_child(lambda: np.array_equal(runtime(images), load_runtime(program, "numpy")(images)))

@@ -90,6 +90,7 @@ struct intvit_engine {
     int64_t image_size() const { return buffers[input].bytes; }
     int64_t classes() const { return buffers[output].bytes / 4; }
     void take_times(int64_t* nanoseconds) {
+        const std::unique_lock<std::mutex> turn = team.turn();
         for (size_t i = 0; i < times.size(); i++) nanoseconds[i] = times[i];
         times.assign(times.size(), 0);
     }
@@ -203,14 +204,21 @@ double tile_speed() {
     return double(calls) * TILE_ROWS * COLUMNS * depth / least;
 }
 
+// As much of it as there is room for; the caller may not want to hear it.
+void say(const char* problem, char* error, int64_t size) {
+    if (error && size > 0) snprintf(error, size, "%s", problem);
+}
+
 template <class Work> int32_t guarded(char* error, int64_t size, Work work) {
     try {
         work();
         return 0;
+    } catch (const std::bad_alloc&) {
+        say("not enough memory", error, size);
     } catch (const std::exception& problem) {
-        snprintf(error, size, "%s", problem.what());
-        return 1;
+        say(problem.what(), error, size);
     }
+    return 1;
 }
 
 }  // namespace
@@ -242,7 +250,12 @@ intvit_engine* intvit_open(const void* plan, int64_t size, int32_t threads, char
 }
 void intvit_destroy(intvit_engine* engine) { delete engine; }
 int32_t intvit_run(intvit_engine* engine, const uint8_t* images, int64_t batch, int32_t* scores, char* error, int64_t error_size) {
-    return guarded(error, error_size, [&] { engine->run(images, batch, scores); });
+    return guarded(error, error_size, [&] {
+        require(engine, "no engine: a null pointer");
+        require(batch >= 0, "a negative number of images");
+        require(batch == 0 || (images && scores), "no images or no room for scores: a null pointer");
+        engine->run(images, batch, scores);
+    });
 }
 int64_t intvit_image_bytes(const intvit_engine* engine) { return engine->image_size(); }
 int64_t intvit_classes(const intvit_engine* engine) { return engine->classes(); }

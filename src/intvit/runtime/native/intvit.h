@@ -32,8 +32,12 @@ const char* intvit_path(void);
 int32_t intvit_supported(void);
 
 /* An engine from the `size` bytes of a plan file, which are not needed any longer afterwards; or null, with one line in the
- * `error_size` bytes of `error`. threads: 1 to 1024, those of one call, the caller among them. */
+ * `error_size` bytes of `error`, as much of it as there is room for; `error` may be null. threads: 1 to 1024, those of one call,
+ * the caller among them. */
 intvit_engine* intvit_open(const void* plan, int64_t size, int32_t threads, char* error, int64_t error_size);
+
+/* Gives back memory and threads; of null, nothing. The caller sees to it that no call of the engine is in progress and none comes
+ * afterwards. */
 void intvit_destroy(intvit_engine* engine);
 
 /* Bytes of one image, uint8 [channels][height][width], and scores of one image; of a plan that labels pixels, its labels,
@@ -41,7 +45,8 @@ void intvit_destroy(intvit_engine* engine);
 int64_t intvit_image_bytes(const intvit_engine* engine);
 int64_t intvit_classes(const intvit_engine* engine);
 
-/* images: batch times intvit_image_bytes. scores: batch times intvit_classes. 0, or 1 with one line in `error`. */
+/* images: batch times intvit_image_bytes. scores: batch times intvit_classes. 0, or 1 with one line in `error`: where something is
+ * null, batch is negative, or memory or threads run out. */
 int32_t intvit_run(intvit_engine* engine, const uint8_t* images, int64_t batch, int32_t* scores, char* error, int64_t error_size);
 
 /* Bytes that the engine holds: packed weights, tables, and the memory of images and threads. */

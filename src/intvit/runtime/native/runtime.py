@@ -45,7 +45,7 @@ class NativeRuntime:
         self.threads = (
             min(usual_threads(), MAX_THREADS) if threads is None else whole_number("threads", threads, 1, MAX_THREADS)
         )
-        self._compiled = load_library(path or os.environ.get(VARIABLE) or None)
+        self._compiled = load_library(path)
         self.path: str = self._compiled.intvit_path().decode()
         self._engine = Engine(self._compiled, lower(program, fuse=True), self.threads)
 
@@ -134,11 +134,16 @@ class Engine:
 
 
 def load_library(path: str | None) -> ctypes.CDLL:
-    """The library for `path`, or for the fastest path that this machine has. Raises IntVitError where there is none."""
-    compiled = available()
+    """The library for `path`, or for $INTVIT_NATIVE_PATH, or for the fastest path that this machine has.
+
+    Raises IntVitError where there is none.
+    """
+    compiled, named = available(), "path"
+    if not path:
+        path, named = os.environ.get(VARIABLE) or None, VARIABLE
     if path is not None and path not in PATHS:
         there = f"there are {', '.join(PATHS)}, of which {', '.join(supported()) or 'none'} run here"
-        raise IntVitError(f"unknown path {path!r} of the native runtime; {there}")
+        raise IntVitError(f"{named}={path!r}: unknown path of the native runtime; {there}")
     if not compiled:
         raise IntVitError(
             "runtime=native was not compiled when intvit was installed: install a C++17 compiler (g++ or clang++) and "
@@ -148,7 +153,9 @@ def load_library(path: str | None) -> ctypes.CDLL:
         if name in compiled and (loaded := _open(compiled[name])).intvit_supported():
             return loaded
     there = ", ".join(supported())
-    raise IntVitError(f"the path {path!r} of the native runtime does not run on this machine; there are {there}")
+    raise IntVitError(
+        f"{named}={path!r}: this path of the native runtime does not run on this machine; there are {there}"
+    )
 
 
 def available() -> dict[str, Path]:
@@ -165,7 +172,12 @@ def supported() -> list[str]:
 
 @cache
 def _open(file: Path) -> ctypes.CDLL:
-    loaded = ctypes.CDLL(str(file))
+    try:
+        loaded = ctypes.CDLL(str(file))
+    except OSError as error:  # of another machine or system, or what it needs is not there, such as libstdc++
+        raise IntVitError(
+            f"{file} cannot be loaded ({error}): install intvit again here, or use runtime=numpy"
+        ) from None
     if not hasattr(loaded, "intvit_abi") or loaded.intvit_abi() != ABI:
         raise IntVitError(f"{file} was compiled from other sources than these: install intvit again")
     pointer, size, text = ctypes.c_void_p, ctypes.c_int64, ctypes.c_char_p

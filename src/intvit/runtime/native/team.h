@@ -21,10 +21,11 @@ class Crew {
 public:
     explicit Crew(int size) : size(size) {
         try {
-            for (int i = 1; i <= size; i++) threads.emplace_back([this, i] { serve(i); });
-        } catch (const std::system_error&) {
+            for (int i = 1; i <= size; i++) threads.emplace_back(&Crew::serve, this, i);
+        } catch (const std::exception&) {  // no thread, or no memory for it
+            const size_t given = threads.size() + 1;  // the caller among them
             dismiss();
-            throw std::runtime_error("the system gives no more threads");
+            throw std::runtime_error("the system gives only " + std::to_string(given) + " of " + std::to_string(size + 1) + " threads; use fewer");
         }
     }
     ~Crew() { dismiss(); }

@@ -191,12 +191,12 @@ inline void prefetch_beside(const int8_t* bytes, int64_t count) {
     for (int64_t i = 0; i < count; i += 64) __builtin_prefetch(bytes + i, 0, 2);
 }
 
-// Tiles of bytes of all values, against the definition.
+// Tiles of bytes of all values, against the definition. Threads may ask at the same time.
 inline bool tile_is_exact() {
     const ThreadState state;
-    alignas(64) static uint8_t a[TILE_ROWS * 2 * DEPTH];
-    alignas(64) static int8_t panel[2 * DEPTH * COLUMNS];
-    alignas(64) static int32_t sums[TILE_ROWS * COLUMNS];
+    alignas(64) uint8_t a[TILE_ROWS * 2 * DEPTH];
+    alignas(64) int8_t panel[2 * DEPTH * COLUMNS];
+    alignas(64) int32_t sums[TILE_ROWS * COLUMNS];
     for (int i = 0; i < TILE_ROWS * 2 * DEPTH; i++) a[i] = uint8_t(i * 37 + i / 64 * 11);
     for (int i = 0; i < 2 * DEPTH * COLUMNS; i++) panel[i] = int8_t(i * 91 + i / 128 * 7);
     for (int rows = 16; rows <= TILE_ROWS; rows += 16) {
