@@ -1,5 +1,6 @@
 """`intvit golden`: the vectors replay in an interpreter without the package, from the hex files alone."""
 
+import errno
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 from intvit.commands import main
 from intvit.errors import IntVitError
-from intvit.export.golden import hex_words, write_golden
+from intvit.export.golden import golden, hex_words, write_golden
 from intvit.program import Constant, save_checkpoint
 from intvit.runtime import load_runtime
 from tests.support.random_programs import images_for, random_program
@@ -75,12 +76,12 @@ def test_names_cannot_leave_the_folder(tmp_path: Path) -> None:
     program.constants = {f"../{name}\0/..": constant for name, constant in program.constants.items()}
     for operator in program.operators:
         operator.constants.update({role: f"../{name}\0/.." for role, name in operator.constants.items()})
-    write_golden(program, images_for(program, 1), tmp_path / "a" / "b", ["head"])
+    write_golden(program, images_for(program, 1), tmp_path / "a" / "b", {"head"})
     assert {path.name for path in tmp_path.iterdir()} == {"a"}
     assert {path.name for path in (tmp_path / "a").iterdir()} == {"b"}
     program.constants["x" * 300] = Constant(np.zeros(1, np.int8), 8)
     with pytest.raises(IntVitError, match="too long for a file"):
-        write_golden(program, images_for(program, 1), tmp_path / "c", ["head"])
+        write_golden(program, images_for(program, 1), tmp_path / "c", {"head"})
 
 
 def test_mistakes_are_one_line_and_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -93,3 +94,19 @@ def test_mistakes_are_one_line_and_write_nothing(tmp_path: Path, capsys: pytest.
             main(["golden", str(tmp_path / "integer"), "--images", str(tmp_path / "images.npy"), *options])
         assert message in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def test_a_disk_that_fills_up_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path, 1)
+    files, save = [], np.save
+
+    def until_full(file: Path, array: np.ndarray) -> None:
+        files.append(file)
+        if len(files) > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(file, array)
+
+    monkeypatch.setattr(np, "save", until_full)
+    with pytest.raises(OSError, match="No space left"):
+        golden(tmp_path / "integer", [tmp_path / "images.npy"], tmp_path / "other")
+    assert {path.name for path in tmp_path.iterdir()} == {"integer", "images.npy", "golden"}

@@ -39,6 +39,8 @@ def test_rows_have_what_differs_and_are_sorted(tmp_path: Path, capsys: pytest.Ca
 def test_folders_without_a_finished_run_are_named(tmp_path: Path) -> None:
     with pytest.raises(IntVitError, match=r"no finished run among 1 folders: runs have config.yaml and summary.json"):
         main([str(tmp_path)])
+    with pytest.raises(IntVitError, match="gone: no such folder"):
+        main([str(tmp_path), str(tmp_path / "gone")])
 
 
 def test_an_unknown_column_and_a_damaged_summary_are_named(tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Print the table, write it where --csv says."""
     options = parser().parse_args(arguments)
+    if missing := next((folder for folder in options.folders if not folder.exists()), None):
+        raise IntVitError(f"{missing}: no such folder")
     rows = results(options.folders)
     if not rows:
         raise IntVitError(f"no finished run among {len(options.folders)} folders: runs have {CONFIG} and {SUMMARY}")

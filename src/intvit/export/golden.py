@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 
 from intvit.arguments import as_path
 from intvit.errors import IntVitError
-from intvit.files import write_json
+from intvit.files import replacing_folder, write_json
 from intvit.program import Program, container, load_checkpoint
 from intvit.runtime import load_runtime
 from intvit.runtime.images import read_images
@@ -41,7 +41,7 @@ def golden(
     name, * and ? allowed. program.json is copied, so that `out` says which operator reads what.
 
     Raises ProgramError (an IntVitError) for a folder that holds no whole checkpoint, IntVitError for a file that is no
-    image, a name without an operator, and if `out` is not empty; nothing is written then.
+    image, a name without an operator, and if `out` is not empty; nothing is written then, nor where the disk is full.
 
     >>> golden(folder, images, out, values=["head"])["images"][0][-1]["shape"]
     [10]
@@ -49,24 +49,29 @@ def golden(
     program, target = load_checkpoint(folder), as_path("out", out)
     if isinstance(values, str):
         raise IntVitError(f"values={values!r}: expected a list of names, such as [{values!r}]")
-    manifest = write_golden(program, read_images(program, images), target, values)
-    shutil.copyfile(Path(folder) / "program.json", target / "program.json")
+    pixels, chosen = read_images(program, images), _chosen(program, values)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise IntVitError(f"{target} exists and is not an empty folder; give a new one, nothing was written")
+    with replacing_folder(target.absolute()) as fresh:
+        manifest = write_golden(program, pixels, fresh, chosen)
+        shutil.copyfile(Path(folder) / "program.json", fresh / "program.json")
     return manifest
 
 
-def write_golden(program: Program, images: np.ndarray, out: Path, patterns: Sequence[str]) -> dict[str, Any]:
-    """Writes everything but program.json for uint8 images [B, C, H, W]; returns the content of manifest.json.
-
-    `patterns`: which operators' outputs, by name. Raises IntVitError for a pattern without a match, or if `out` is not
-    empty; nothing is written then.
-    """
+def _chosen(program: Program, patterns: Sequence[str]) -> set[str]:
+    """The operators' outputs whose names match. Raises IntVitError for a pattern without a match."""
     names = [operator.output for operator in program.operators]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise IntVitError(f"--values {pattern}: no operator has such a name; program.json lists them")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise IntVitError(f"{out} exists and is not an empty folder; give a new one, nothing was written")
-    chosen = {name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)}
+    return {name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)}
+
+
+def write_golden(program: Program, images: np.ndarray, out: Path, chosen: Collection[str]) -> dict[str, Any]:
+    """Writes everything but program.json for uint8 images [B, C, H, W] into a folder; returns manifest.json's content.
+
+    `chosen`: the operators' outputs to write, by name.
+    """
     parameters = [
         {"name": name, **_write(out, PARAMETERS, name, constant.array, constant.bits, constant.signed)}
         for name, constant in program.constants.items()
