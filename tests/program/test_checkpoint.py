@@ -279,3 +279,10 @@ def test_a_damaged_byte_gives_a_program_or_a_program_error_and_nothing_else(fold
     path.write_bytes(data)
     with contextlib.suppress(ProgramError):
         assert load_checkpoint(folder).operators
+
+
+def test_a_pointer_of_git_lfs_is_told_from_a_truncated_file(folder: Path) -> None:
+    (folder / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    assert (
+        error(folder) == "weights.safetensors is a pointer of Git LFS, not the file itself; `git lfs pull` fetches that"
+    )

@@ -20,7 +20,7 @@ from typing import Any
 
 from PIL import Image
 
-from intvit.commands.argument_types import new_file
+from intvit.commands.argument_types import new_file, new_folder
 from intvit.errors import IntVitError
 from intvit.files import write_bytes, write_json
 from intvit.program import Program, load_checkpoint
@@ -40,7 +40,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", metavar="FOLDER", help="integer checkpoint")
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path)
     parser.add_argument("--runtime", default="native", choices=sorted(RUNTIMES))
-    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="of masks and overlays (default .)")
+    parser.add_argument(
+        "--out", type=new_folder, default=Path(), metavar="DIR", help="of masks and overlays (default .)"
+    )
     parser.add_argument("--json", type=new_file, metavar="FILE", help="also write classes and errors to this file")
     return parser
 
