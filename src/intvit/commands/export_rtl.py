@@ -13,6 +13,7 @@ row of the images. In DIR `make icarus` or `make verilator` runs the units' benc
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from intvit.commands.argument_types import new_folder, positive
@@ -71,4 +72,4 @@ def main(arguments: list[str]) -> None:
     )
     if not units:
         raise IntVitError("the blocks hold no operator that computes")
-    print(f"{options.out}: {len(units)} units; make -C {options.out} icarus checks them")
+    print(f"{options.out}: {len(units)} units; make -C {shlex.quote(str(options.out))} icarus checks them")

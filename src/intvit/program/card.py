@@ -12,7 +12,7 @@ from typing import Any
 
 from intvit.program.bounds import OperatorBounds
 from intvit.program.cost import macs
-from intvit.program.program import Program
+from intvit.program.program import Program, ProgramError
 
 FILE = "README.md"
 # Figures of evaluation.json and their columns, of labels for an image and for each pixel; the first counts as measured.
@@ -32,9 +32,15 @@ def model_card(
     """The text of README.md for a checked program and its `bounds`.
 
     license: of the weights, in the Hub's words, such as `apache-2.0`. evaluation: what evaluation.json holds; without
-    it the card shows the accuracy that the provenance records, where it records one.
+    it the card shows the accuracy that the provenance records, where it records one. Raises ProgramError for the
+    evaluation of a model of another task.
     """
     figures = _figures(program, evaluation)
+    if evaluation is not None and not figures:
+        wanted = next(iter(_columns(program)))
+        raise ProgramError(
+            f"the evaluation has no {wanted}: it is of another model; give the evaluation.json of this one"
+        )
     data = _text(_config(program, "data"), "name") if evaluation is None else _text(evaluation, "data")
     parts = [_front_matter(program, license, figures, data), f"# {_title(program)}\n", _description(program)]
     if figures:
