@@ -1,5 +1,6 @@
 """`intvit run`: the evaluation transform without torch, the printed classes, and pictures that are none."""
 
+import io
 import json
 import subprocess
 import sys
@@ -159,3 +160,13 @@ def test_segmentation_refuses_a_palette_or_an_overlap_that_is_none(key: str, val
     program.provenance = {"config": {"data": {"fit": "sliding", key: value}}}
     with pytest.raises(IntVitError, match=f"provenance: data.{key}"):
         [class_colours(program), *segment(program, [picture], runtime="numpy")]
+
+
+def test_names_that_the_terminal_cannot_show_are_spelled_out(
+    picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(program_for(8), tmp_path / "integer")
+    strange = picture.rename(picture.with_name("\N{CAT FACE}\udce9.png"))  # a byte that is no UTF-8
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown := io.BytesIO(), encoding="ascii"))
+    assert main(["run", str(tmp_path / "integer"), str(strange), "--runtime", "numpy"]) == 0
+    assert b"\\U0001f431\\udce9.png\n" in shown.getvalue()
