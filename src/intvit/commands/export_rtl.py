@@ -20,8 +20,7 @@ from intvit.commands.argument_types import new_folder, positive
 from intvit.errors import IntVitError
 from intvit.export.rtl.files import write_rtl
 from intvit.program import load_checkpoint
-from intvit.runtime.images import read_images
-from intvit.runtime.onnx.engine_check import extreme_images
+from intvit.runtime.images import extreme_images, read_images
 
 
 def _blocks(text: str) -> list[int]:

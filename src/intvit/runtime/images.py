@@ -45,6 +45,15 @@ def read_images(program: Program, paths: np.ndarray | Sequence[str | Path]) -> n
     return np.concatenate(batches)
 
 
+def extreme_images(program: Program, count: int) -> np.ndarray:
+    """uint8 [count, C, H, W] of the program's size: black, white, stripes that saturate, then random pixels."""
+    shape = program.values[program.input].shape
+    images = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
+    images[:1], images[1:2], images[2:3] = 0, 255, 0
+    images[2:3, :, ::2] = 255
+    return images
+
+
 def image_files(paths: Any, *, absent: bool = False) -> list[Path]:
     """`paths` as a list of files that are there. Raises IntVitError for anything else, naming what it is.
 
