@@ -170,3 +170,17 @@ def test_names_that_the_terminal_cannot_show_are_spelled_out(
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown := io.BytesIO(), encoding="ascii"))
     assert main(["run", str(tmp_path / "integer"), str(strange), "--runtime", "numpy"]) == 0
     assert b"\\U0001f431\\udce9.png\n" in shown.getvalue()
+
+
+def test_no_mask_is_written_over_one_of_the_images(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    save_checkpoint(dense_program(3, (2, 3), 4, ("upsample", "argmax")), tmp_path / "integer")
+    command = ["run", "--runtime", "numpy", "--out", str(tmp_path), str(tmp_path / "integer"), str(picture)]
+    assert main(command) == 0
+    mask = tmp_path / "picture.mask.png"
+    written = mask.read_bytes()
+    with pytest.raises(SystemExit):
+        main([*command, str(mask)])
+    assert f"{mask} is one of the images, and would be written over" in capsys.readouterr().err
+    assert mask.read_bytes() == written
