@@ -131,7 +131,7 @@ def _tensor(images: Any) -> Tensor:
     if isinstance(images, Tensor):
         return images
     try:
-        return torch.from_numpy(np.require(images, requirements="CW"))
+        return torch.from_numpy(np.ascontiguousarray(images))
     except TypeError:  # a type that torch does not have
         raise IntVitError(f"images are {described(images)}; expected uint8 (N, C, H, W)") from None
 
