@@ -9,10 +9,13 @@ import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from intvit import __version__
 from intvit.errors import EXTRAS
+from intvit.program import save_checkpoint
+from tests.support.random_programs import images_for, random_program
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -53,6 +56,26 @@ def imported() -> set[str]:
 
 def test_inference_needs_three_packages() -> None:
     assert names(PROJECT["dependencies"]) == {"numpy", "pillow", "safetensors"}
+
+
+def test_what_deploys_a_checkpoint_needs_these_three_alone(tmp_path: Path) -> None:
+    save_checkpoint(random_program(1), tmp_path / "integer")
+    commands = [
+        "run FOLDER OUT/image.npy --runtime numpy",
+        "certify FOLDER",
+        "golden FOLDER --images OUT/image.npy --out OUT/g",
+    ]
+    commands += ["export c FOLDER OUT/c", "export hub FOLDER OUT/hub", "export rtl FOLDER OUT/rtl"]
+    np.save(tmp_path / "image.npy", images_for(random_program(1), 1))
+    script = (
+        f"import sys\nfor name in {sorted(EXTRAS)}: sys.modules[name] = None\n"
+        "from intvit.commands import main\n"
+        f"for command in {commands}:\n"
+        f"    given = [part.replace('OUT', {str(tmp_path)!r}) for part in command.split()]\n"
+        f"    assert main([part.replace('FOLDER', {str(tmp_path / 'integer')!r}) for part in given]) == 0\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_package_that_is_imported_is_brought_by_the_extra_that_its_absence_names() -> None:

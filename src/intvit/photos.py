@@ -75,12 +75,17 @@ def fit(
     large.
     """
     new_width, new_height = _resized(image.size, math.floor(height / crop_pct), math.floor(width / crop_pct))
-    if new_width * new_height > max_pixels:  # a image of 1 x 60000 pixels would grow to gigabytes
-        raise BrokenImage(f"{new_width} x {new_height} pixels once resized, more than max_pixels={max_pixels}")
+    check_resized(new_height, new_width, max_pixels)
     if image.size != (new_width, new_height):
         image = image.resize((new_width, new_height), Image.Resampling[interpolation.upper()])
     left, top = round((new_width - width) / 2), round((new_height - height) / 2)
     return np.array(image.crop((left, top, left + width, top + height)), dtype=np.uint8)
+
+
+def check_resized(height: int, width: int, max_pixels: int) -> None:
+    """Raises BrokenImage for a size that is too large; an image of 1 x 60000 pixels would grow to gigabytes."""
+    if width * height > max_pixels:
+        raise BrokenImage(f"{width} x {height} pixels once resized, more than max_pixels={max_pixels}")
 
 
 def resized(image: Image.Image, height: int, width: int, interpolation: str) -> np.ndarray:

@@ -97,3 +97,10 @@ def test_short_constants_are_kinds_of_their_own() -> None:
         assert not any(kind.endswith(" short") for kind in kinds[0])
         assert {kind.removesuffix(" short") for kind in kinds[1]} == kinds[0]
         assert kinds[1] - {kind for kind in kinds[1] if kind.endswith(" short")} == {"mac column"}
+
+
+def test_two_checkpoints_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folders = [str(tmp_path / parent / "model") for parent in ("a", "b")]
+    with pytest.raises(SystemExit):
+        main(["analyze", "silicon", *folders, "--out", str(tmp_path / "page")])
+    assert "two checkpoints are called model, and the page would hold one: rename a folder" in capsys.readouterr().err

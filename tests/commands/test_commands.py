@@ -30,7 +30,16 @@ def test_help_of_a_group_lists_its_subcommands(group: str, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["nonsense"], ["bench"], ["bench", "nonsense"], ["check"], ["check", "resnet"]]
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["bench"],
+        ["bench", "nonsense"],
+        ["check"],
+        ["check", "resnet"],
+        ["check", "deit_t", "--runtimes", "abacus"],
+    ],
 )
 def test_what_is_not_there_exits_with_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -17,12 +17,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "integer"
 
 
-def test_the_folder_is_the_checkpoint_with_what_the_hub_reads(folder: Path, tmp_path: Path) -> None:
+def test_the_folder_is_the_checkpoint_with_what_the_hub_reads(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     figures = {"data": "digits", "images": 3, "runtimes": {"numpy": {"top1": 50.0, "top5": 75.0, "mismatches": 0}}}
     (tmp_path / "evaluation.json").write_text(json.dumps(figures))
-    out = tmp_path / "hub"
+    out = tmp_path / "the hub"
     options = ["--license", "mit", "--evaluation", str(tmp_path / "evaluation.json")]
     assert main(["export", "hub", str(folder), str(out), *options]) == 0
+    assert f"`hf upload USER/NAME '{out}'`" in capsys.readouterr().out
     assert load_checkpoint(out) == load_checkpoint(folder)
     names = {"README.md", "program.json", "weights.safetensors", "bounds.json", ".gitattributes"}
     assert {path.name for path in out.iterdir()} == names
@@ -35,9 +38,17 @@ def test_the_folder_is_the_checkpoint_with_what_the_hub_reads(folder: Path, tmp_
 def test_what_is_there_is_never_replaced_and_another_file_is_no_evaluation(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
+    pixels = tmp_path / "evaluation.json"
+    pixels.write_text(
+        json.dumps({"data": "camvid", "images": 3, "runtimes": {"numpy": {"miou": 50.0, "mismatches": 0}}})
+    )
     for arguments, message in [
         ([str(folder), str(folder)], "is not empty; give a new folder"),
         ([str(folder), str(tmp_path / "new"), "--evaluation", str(folder / "program.json")], "not an evaluation.json"),
+        (
+            [str(folder), str(tmp_path / "new"), "--evaluation", str(pixels)],
+            "the evaluation has no top1: it is of another",
+        ),
         ([str(tmp_path / "nowhere"), str(tmp_path / "new")], "is not a folder"),
     ]:
         with pytest.raises(SystemExit):

@@ -1,5 +1,6 @@
 """`intvit run`: the evaluation transform without torch, the printed classes, and pictures that are none."""
 
+import io
 import json
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from intvit.program import Program, save_checkpoint
 from intvit.runtime import load
 from intvit.runtime.classes import run
 from intvit.runtime.images import read_images
+from intvit.runtime.segments import class_colours, segment
+from tests.support.programs import dense_program
 from tests.support.random_programs import random_program
 
 
@@ -123,3 +126,61 @@ def test_every_image_of_an_array_is_shown_and_an_archive_refused(tmp_path: Path,
     (tmp_path / "archive.npz").rename(tmp_path / "archive.npy")
     with pytest.raises(IntVitError, match=r"archive.npy: an archive of arrays; save one"):
         read_images(program, [tmp_path / "archive.npy"])
+
+
+def test_segmentation_names_what_is_no_photo_and_what_a_file_says_wrongly(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    program = dense_program(3, (2, 3), 4, ("upsample", "argmax"))
+    program.provenance = {"config": {"data": {"fit": "sliding", "overlap": 0.5}}}
+    Image.new("RGB", (60000, 1)).save(tmp_path / "line.png")
+    save_checkpoint(program, tmp_path / "integer")
+    files = [str(tmp_path), str(tmp_path / "gone.png"), str(picture)]
+    command = ["run", str(tmp_path / "integer"), "--runtime", "numpy", "--out", str(tmp_path / "out")]
+    assert main([*command, *files]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: {tmp_path}: Is a directory",
+        f"error: {tmp_path / 'gone.png'}: No such file or directory",
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("intvit.runtime.segments.MAX_PIXELS", 10**5)
+        (refused,) = segment(program, [tmp_path / "line.png"], runtime="numpy", skip_broken=True)
+    assert refused.error == f"{tmp_path / 'line.png'}: 120000 x 2 pixels once resized, more than max_pixels=100000"
+    with pytest.raises(SystemExit):
+        main([*command[:-1], str(picture), *files])
+    assert f"{picture} is a file; expected a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("palette", "x"), ("palette", [[1, 2]]), ("palette", [[1, 2, 256]]), ("overlap", 1), ("overlap", "half")],
+)
+def test_segmentation_refuses_a_palette_or_an_overlap_that_is_none(key: str, value: object, picture: Path) -> None:
+    program = dense_program(3, (2, 3), 4, ("upsample", "argmax"))
+    program.provenance = {"config": {"data": {"fit": "sliding", key: value}}}
+    with pytest.raises(IntVitError, match=f"provenance: data.{key}"):
+        [class_colours(program), *segment(program, [picture], runtime="numpy")]
+
+
+def test_names_that_the_terminal_cannot_show_are_spelled_out(
+    picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(program_for(8), tmp_path / "integer")
+    strange = picture.rename(picture.with_name("\N{CAT FACE}\udce9.png"))  # a byte that is no UTF-8
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown := io.BytesIO(), encoding="ascii"))
+    assert main(["run", str(tmp_path / "integer"), str(strange), "--runtime", "numpy"]) == 0
+    assert b"\\U0001f431\\udce9.png\n" in shown.getvalue()
+
+
+def test_no_mask_is_written_over_one_of_the_images(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    save_checkpoint(dense_program(3, (2, 3), 4, ("upsample", "argmax")), tmp_path / "integer")
+    command = ["run", "--runtime", "numpy", "--out", str(tmp_path), str(tmp_path / "integer"), str(picture)]
+    assert main(command) == 0
+    mask = tmp_path / "picture.mask.png"
+    written = mask.read_bytes()
+    with pytest.raises(SystemExit):
+        main([*command, str(mask)])
+    assert f"{mask} is one of the images, and would be written over" in capsys.readouterr().err
+    assert mask.read_bytes() == written

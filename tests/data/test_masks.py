@@ -233,3 +233,10 @@ def test_labels_at_the_pixels_of_an_image_are_those_that_it_answers_for(root: Pa
         ]
         row, column = max(answered)
         assert labels[1, y, x] == (VOID if mask[row, column] == scenes.VOID else mask[row, column])
+
+
+def test_a_photo_whose_windows_would_take_gigabytes_is_a_bad_sample(root: Path) -> None:
+    settings = config(root, fit="sliding", max_pixels=10**6)
+    line = Image.new("RGB", (60000, 1))
+    with pytest.raises(BrokenImage, match=r"x 32 pixels once resized, more than max_pixels=1000000"):
+        masks.evaluated(line, np.zeros((1, 60000), np.int16), settings)

@@ -19,6 +19,7 @@ from intvit.data.digits import digits_root
 from intvit.errors import IntVitError
 from intvit.evaluation.compare import MismatchError
 from intvit.evaluation.entry import evaluate
+from intvit.evaluation.overlays import chosen
 from intvit.program import Constant, Program, load_checkpoint
 from intvit.runtime import load_runtime
 from intvit.training.entry import train
@@ -252,9 +253,21 @@ def test_data_of_other_classes_is_refused(run: Path, tmp_path: Path) -> None:
     assert not (run / "integer").exists()
 
 
-def test_an_unknown_runtime_is_refused(run: Path) -> None:
-    with pytest.raises(IntVitError, match=r"unknown runtime 'abacus'"):
-        evaluated(f"ckpt={run}", "runtimes=[abacus]")
+def test_data_with_another_kind_of_labels_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(IntVitError, match=r"data=masks has data.labels=masks, the model wants classes: choose"):
+        evaluated(f"ckpt={run}", "data=masks", "data.num_classes=10", f"data.root={tmp_path}")
+    assert not (run / "integer").exists()
+
+
+def test_an_unknown_runtime_is_refused_before_any_work(run: Path) -> None:
+    with pytest.raises(IntVitError, match=r"^runtimes: no runtime abacus; there are cuda, native, numpy, onnx, torch$"):
+        evaluated(f"ckpt={run}", "runtimes=[numpy,abacus]")
+    assert not (run / "integer").exists()
+
+
+@pytest.mark.parametrize(("count", "of", "expected"), [(2, 4, [1, 3]), (9, 4, [0, 1, 2, 3]), (3, 3, [0, 1, 2])])
+def test_overlays_are_of_as_many_photos_as_asked_for_or_all(count: int, of: int, expected: list[int]) -> None:
+    assert chosen(count, of) == expected
 
 
 def test_skipped_samples_are_counted_and_said(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -8,6 +8,7 @@ import yaml
 
 from intvit.program import bounds, load_checkpoint, save_checkpoint
 from intvit.program.card import model_card
+from tests.support.programs import dense_program
 from tests.support.random_programs import random_program
 
 CONFIG = {"model": {"name": "deit_t"}, "quant": {"name": "ivit8"}, "data": {"name": "digits"}}
@@ -83,3 +84,23 @@ def test_a_card_is_written_anew_and_equal_programs_have_equal_cards(tmp_path: Pa
     assert load_checkpoint(tmp_path / "a") == random_program(4)  # no reader needs it
     save_checkpoint(load_checkpoint(tmp_path / "a"), tmp_path / "a")
     assert (tmp_path / "a" / "README.md").read_bytes() == first
+
+
+def test_a_card_of_labels_for_each_pixel_says_so_with_their_figures() -> None:
+    program = dense_program(3, (2, 3), 4, ("upsample", "argmax"))
+    figures = {"miou": 61.5, "pixel_accuracy": 90.0, "agreement": 99.0}
+    runtimes = {"numpy": {**figures, "mismatches": 0, "score_mismatches": 0, "images_per_second": 3.5}}
+    evaluation = {"data": "camvid", "images": 5, "float": figures, "runtimes": runtimes}
+    card = model_card(program, bounds(program), evaluation=evaluation)
+    assert "- Output: int32 labels [8, 12]: for each pixel one of 3 classes.\n" in card
+    assert 'labels = intvit.load("FOLDER")(images)' in card
+    assert "| | mIoU % | pixel accuracy % |" in card
+    assert "| integer | 61.50 | 90.00 |" in card
+    assert "On 5 images of `camvid`. Pixels that differ from the model's: numpy 0." in card
+    (result,) = front_matter(card)["model-index"][0]["results"]
+    assert [(metric["type"], metric["value"]) for metric in result["metrics"]] == [
+        ("mean_iou", 61.5),
+        ("accuracy", 90.0),
+    ]
+    program.provenance = {"config": {"data": {"name": "camvid"}}, "measured": {"integer": figures}}
+    assert "| integer | 61.50 | 90.00 |" in model_card(program, bounds(program))

@@ -279,3 +279,23 @@ def test_a_damaged_byte_gives_a_program_or_a_program_error_and_nothing_else(fold
     path.write_bytes(data)
     with contextlib.suppress(ProgramError):
         assert load_checkpoint(folder).operators
+
+
+def test_a_pointer_of_git_lfs_is_told_from_a_truncated_file(folder: Path) -> None:
+    (folder / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    assert (
+        error(folder) == "weights.safetensors is a pointer of Git LFS, not the file itself; `git lfs pull` fetches that"
+    )
+
+
+def test_texts_that_are_not_utf8_are_refused_where_they_are_saved_and_read(folder: Path, tmp_path: Path) -> None:
+    program = load_checkpoint(folder)
+    program.provenance = {"weights": {"file": "na\udcefve.safetensors"}}
+    with pytest.raises(ProgramError, match=r"a text that is not UTF-8: '.*na\\udcefve.*'; rename what is called so"):
+        save_checkpoint(program, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    text = (folder / PROGRAM).read_text()
+    (folder / PROGRAM).write_text(text.replace('"provenance": {', '"provenance": {"a": "\\udcef", ', 1))
+    assert error(folder).startswith("program.json holds a text that is not UTF-8; the file is damaged")
+    (folder / PROGRAM).write_text(text.replace('"provenance": {', '"provenance": {"a": "\\ud83d\\udc31", ', 1))
+    assert load_checkpoint(folder).provenance["a"] == "\N{CAT FACE}"

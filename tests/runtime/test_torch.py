@@ -1,5 +1,7 @@
 """The torch runtime computes on integers alone, and equals the numpy runtime on random programs."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +28,18 @@ def test_a_float_leak_in_one_operator_is_caught(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setitem(torch_runtime.OPERATORS, "add", leaking)
     assert runtime.floating_tensors() != []
+
+
+def test_images_that_are_read_only_and_in_another_order_pass_without_a_word() -> None:
+    program = random_program(0)
+    images = images_for(program, 4)
+    turned = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    turned.flags.writeable = images.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = [load_runtime(program, "torch")(given) for given in (images, turned)]
+    for scores in found:
+        assert np.array_equal(scores, load_runtime(program, "numpy")(images))
 
 
 @pytest.mark.parametrize("first", range(0, 60, 20))

@@ -23,7 +23,7 @@ from intvit.export.rtl.softmax_gelu import TABLE_BITS
 from intvit.export.rtl.unit import Unit
 from intvit.program.cost import operator_macs
 from intvit.program.program import Operator, Program
-from intvit.runtime.onnx.engine_check import extreme_images
+from intvit.runtime.images import extreme_images
 
 LUTS_OF_DSP = 242  # XC7Z020: 53,200 and 220
 Key = tuple[str, str]  # kind, form

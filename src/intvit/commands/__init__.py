@@ -7,6 +7,7 @@ train.py and evaluate.py.
 
 import argparse
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 
@@ -103,6 +104,8 @@ def command_parser(path: Sequence[str]) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one subcommand and returns its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files and classes may hold what a terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     if arguments and isinstance(command := COMMANDS.get(arguments[0]), tuple):
         module, rest = command[0], arguments[1:]
     else:

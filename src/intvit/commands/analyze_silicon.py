@@ -46,7 +46,10 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     """Writes the page and says what it found."""
     options, began = parser().parse_args(arguments), time.perf_counter()
-    programs = {_name(folder): load_checkpoint(folder) for folder in options.folders}
+    names = [_name(folder) for folder in options.folders]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise IntVitError(f"two checkpoints are called {twice}, and the page would hold one: rename a folder")
+    programs = {name: load_checkpoint(folder) for name, folder in zip(names, options.folders, strict=True)}
     accuracy = _accuracy(options.accuracy) if options.accuracy else {}
     sizes: dict[Key, Size] = dict(SIZES)
     widths = WIDTHS

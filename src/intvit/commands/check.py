@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
         "model", type=model_name, metavar="MODEL", nargs="+", help=f"{', '.join(MODELS)}, or timm's name"
     )
     parser.add_argument("--quant", default="lut8", help="an integer preset (lut8), with overrides after commas")
-    parser.add_argument("--runtimes", nargs="+", default=["torch", "numpy"], help=f"of {', '.join(RUNTIMES)}")
+    parser.add_argument("--runtimes", nargs="+", choices=sorted(RUNTIMES), default=["torch", "numpy"])
     parser.add_argument("--images", type=positive, default=2, help="random images to run (default 2)")
     parser.add_argument(
         "--image-size", type=image_size, metavar="N|HxW", help="pixels (default: the model's own, 224 of ours)"

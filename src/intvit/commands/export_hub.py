@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,12 @@ def main(arguments: list[str]) -> None:
         raise IntVitError(f"{options.out} is not empty; give a new folder, nothing was written")
     evaluation = None if options.evaluation is None else _evaluation(options.evaluation)
     program = load_checkpoint(options.folder)
-    save_checkpoint(program, options.out)
     card = model_card(program, bounds(program), license=options.license, evaluation=evaluation)
+    save_checkpoint(program, options.out)
     write_text(options.out / FILE, card)
     write_text(options.out / ".gitattributes", ATTRIBUTES)
     size = sum(path.stat().st_size for path in options.out.iterdir())
-    print(f"{options.out}: {size:,} bytes; `hf upload USER/NAME {options.out}` uploads it")
+    print(f"{options.out}: {size:,} bytes; `hf upload USER/NAME {shlex.quote(str(options.out))}` uploads it")
 
 
 def _evaluation(file: Path) -> dict[str, Any]:

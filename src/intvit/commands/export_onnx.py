@@ -13,8 +13,8 @@ from pathlib import Path
 
 from intvit.commands.argument_types import new_file, positive
 from intvit.program import load_checkpoint
-from intvit.runtime.images import read_images
-from intvit.runtime.onnx.engine_check import ENGINES, check_engine, extreme_images
+from intvit.runtime.images import extreme_images, read_images
+from intvit.runtime.onnx.engine_check import ENGINES, check_engine
 from intvit.runtime.onnx.model import Form, save_onnx
 
 

@@ -15,8 +15,7 @@ from intvit.commands.argument_types import new_file
 from intvit.export.qonnx.model import save_qonnx
 from intvit.export.qonnx.report import Row, rows
 from intvit.program import load_checkpoint
-from intvit.runtime.images import read_images
-from intvit.runtime.onnx.engine_check import extreme_images
+from intvit.runtime.images import extreme_images, read_images
 
 
 def parser() -> argparse.ArgumentParser:

@@ -13,14 +13,14 @@ row of the images. In DIR `make icarus` or `make verilator` runs the units' benc
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from intvit.commands.argument_types import new_folder, positive
 from intvit.errors import IntVitError
 from intvit.export.rtl.files import write_rtl
 from intvit.program import load_checkpoint
-from intvit.runtime.images import read_images
-from intvit.runtime.onnx.engine_check import extreme_images
+from intvit.runtime.images import extreme_images, read_images
 
 
 def _blocks(text: str) -> list[int]:
@@ -71,4 +71,4 @@ def main(arguments: list[str]) -> None:
     )
     if not units:
         raise IntVitError("the blocks hold no operator that computes")
-    print(f"{options.out}: {len(units)} units; make -C {options.out} icarus checks them")
+    print(f"{options.out}: {len(units)} units; make -C {shlex.quote(str(options.out))} icarus checks them")

@@ -35,7 +35,8 @@ def main(arguments: Sequence[str]) -> int:
         raise IntVitError(f"{missing}: no such folder")
     rows = results(options.folders)
     if not rows:
-        raise IntVitError(f"no finished run among {len(options.folders)} folders: runs have {CONFIG} and {SUMMARY}")
+        known = f"runs have {CONFIG} and {SUMMARY}; name their folders, such as outputs/*"
+        raise IntVitError(f"no finished run among {len(options.folders)} folders: {known}")
     if options.sort not in (*columns(rows), *FIGURES):
         raise IntVitError(f"--sort {options.sort}: no such column; there are {', '.join(columns(rows))}")
     rows.sort(key=lambda row: number(row.get(options.sort)), reverse=True)

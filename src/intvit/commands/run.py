@@ -20,7 +20,7 @@ from typing import Any
 
 from PIL import Image
 
-from intvit.commands.argument_types import new_file
+from intvit.commands.argument_types import new_file, new_folder
 from intvit.errors import IntVitError
 from intvit.files import write_bytes, write_json
 from intvit.program import Program, load_checkpoint
@@ -30,6 +30,7 @@ from intvit.runtime.segments import class_colours, class_names, segment
 from intvit.scenes import overlay, paletted
 
 SHOWN = 5  # classes of an image
+KINDS = ("mask", "overlay")  # of files that show the labels of an image
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,7 +41,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", metavar="FOLDER", help="integer checkpoint")
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path)
     parser.add_argument("--runtime", default="native", choices=sorted(RUNTIMES))
-    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="of masks and overlays (default .)")
+    parser.add_argument(
+        "--out", type=new_folder, default=Path(), metavar="DIR", help="of masks and overlays (default .)"
+    )
     parser.add_argument("--json", type=new_file, metavar="FILE", help="also write classes and errors to this file")
     return parser
 
@@ -78,12 +81,18 @@ def _segmented(program: Program, options: argparse.Namespace) -> Iterator[dict[s
         raise IntVitError(
             f"two images are called {twice}: their masks would be one file; run them one by one with --out"
         )
+    images = {path.resolve() for path in options.images}
+    for place in (options.out / f"{stem}.{kind}.png" for stem in stems for kind in KINDS):
+        if place.resolve() in images:
+            raise IntVitError(
+                f"{place} is one of the images, and would be written over; leave it out, or give --out DIR"
+            )
     options.out.mkdir(parents=True, exist_ok=True)
     for segmented in segment(program, options.images, runtime=options.runtime, skip_broken=True):
         if segmented.error is not None:
             yield {"image": segmented.image, "error": segmented.error}
             continue
-        files = {kind: options.out / f"{Path(segmented.image).stem}.{kind}.png" for kind in ("mask", "overlay")}
+        files = {kind: options.out / f"{Path(segmented.image).stem}.{kind}.png" for kind in KINDS}
         _save(paletted(segmented.labels, palette), files["mask"])
         _save(Image.fromarray(overlay(segmented.pixels, segmented.labels, palette)), files["overlay"])
         shares = segmented.shares(names)

@@ -20,7 +20,7 @@ from intvit.data.reader import seeded
 from intvit.data.shards import ShardIndex
 from intvit.data.tars import BadSample
 from intvit.data.transforms import WholeTransform, color_jitter, to_tensor
-from intvit.photos import BrokenImage, decode, mask_labels, resized
+from intvit.photos import BrokenImage, check_resized, decode, mask_labels, resized
 from intvit.scenes import Window, covering, nearest, windows
 
 VOID = -1
@@ -116,13 +116,14 @@ def evaluated(photo: Image.Image, mask: np.ndarray, config: DataConfig) -> list[
     """What evaluation sees of a photo: images uint8 (3, H, W), each with the pixels of the mask that it answers for.
 
     data.fit=whole: one image, the photo resized. sliding: the photo resized to just cover the image size, in windows;
-    see `intvit.scenes.windows`.
+    see `intvit.scenes.windows`. Raises BrokenImage for a photo that would become too large.
     """
     height, width = config.image_size
     if config.fit == "whole":
         image = WholeTransform.of(config).of_image(photo)
         return [(image, _target(mask, (height, width), Window((0, 0), (0, 0, height, width))))]
     whole = covering((photo.height, photo.width), config.image_size)
+    check_resized(*whole, config.max_pixels)
     scaled = torch.from_numpy(resized(photo, *whole, config.interpolation)).permute(2, 0, 1)
     parts = []
     for window in windows(whole, config.image_size, config.overlap):

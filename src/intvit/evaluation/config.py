@@ -9,6 +9,7 @@ from pydantic import Field
 
 from intvit.config.values import TypedConfig
 from intvit.errors import IntVitError
+from intvit.runtime import RUNTIMES
 
 EVALUATION = "evaluation.json"
 
@@ -47,3 +48,5 @@ class EvaluateConfig(TypedConfig):
     def __post_init__(self) -> None:
         if not self.runtimes:
             raise IntVitError("runtimes=[]: name at least one runtime, such as runtimes=[torch,numpy]")
+        if unknown := [name for name in self.runtimes if name not in RUNTIMES]:
+            raise IntVitError(f"runtimes: no runtime {unknown[0]}; there are {', '.join(sorted(RUNTIMES))}")

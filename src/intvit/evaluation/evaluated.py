@@ -20,6 +20,7 @@ from intvit.evaluation.differences import Trace
 from intvit.evaluation.engine import Executor
 from intvit.photo_folders import WANTED
 from intvit.program import Program, load_checkpoint
+from intvit.runtime.images import recorded
 from intvit.tasks import Task, task_of
 
 
@@ -52,8 +53,7 @@ def exported_checkpoint(config: EvaluateConfig) -> EvaluatedProgram:
     folder = Path(str(config.integer))
     figures = writable(Path(config.evaluation.out or folder.parent)) / f"{folder.resolve().name}.{EVALUATION}"
     program = load_checkpoint(folder)
-    recorded = program.provenance.get("config", {}).get("data", {})
-    data = choose_data(recorded, config.data, program)
+    data = choose_data(recorded(program), config.data, program)
     return EvaluatedProgram(program, folder, data, figures)
 
 
@@ -70,20 +70,20 @@ def writable(folder: Path) -> Path:
     return folder
 
 
-def choose_data(recorded: Mapping[str, Any], wanted: Mapping[str, Any], program: Program) -> DataConfig:
-    """The preset that was chosen, else what the run was trained on with the values that are not null replaced.
+def choose_data(known: Mapping[str, Any], wanted: Mapping[str, Any], program: Program) -> DataConfig:
+    """The preset that was chosen, else the data of the run, `known`, with the values of `wanted` that are not null.
 
-    The image size is the program's in any case. Raises IntVitError where the classes do not fit it.
+    The image size is the program's in any case. Raises IntVitError where labels or classes do not fit it.
     """
     changes = {key: value for key, value in wanted.items() if value is not None}
-    if "name" not in wanted and not recorded:
+    if "name" not in wanted and not known:
         raise IntVitError("the checkpoint does not say which data it was trained on: choose with data=NAME")
     # A program does not record what is no part of an experiment: where and how images are read.
     usual = {**preset_values("data", "base")}
-    if recorded.get("labels") == "masks":
+    if known.get("labels") == "masks":
         usual |= preset_values("data", "masks")
     reading = {key: usual[key] for key in DATA_NOT_IDENTITY}
-    values = {**wanted} if "name" in wanted else {**reading, **YOUNGER["data"], **recorded, **changes}
+    values = {**wanted} if "name" in wanted else {**reading, **YOUNGER["data"], **known, **changes}
     _, height, width = program.values[program.input].shape
     values.update(image_size=[height, width], patch_size=None)
     data = build(DataConfig, values, "data")
@@ -91,6 +91,12 @@ def choose_data(recorded: Mapping[str, Any], wanted: Mapping[str, Any], program:
         raise IntVitError(f"data={data.name}: data.root is not set; {WANTED}")
     if "cache" not in changes:
         data = without_absent_cache(data)
+    needed = task_of(program).labels
+    if data.labels != needed:
+        raise IntVitError(
+            f"data={data.name} has data.labels={data.labels}, the model wants {needed}: choose the data it was trained "
+            "for"
+        )
     classes = program.num_classes
     if data.num_classes != classes:
         raise IntVitError(

@@ -15,8 +15,9 @@ GAP, LINE, KEYS = 6, 22, 6  # pixels between pictures, of a line of text; classe
 
 
 def chosen(count: int, of: int) -> list[int]:
-    """Numbers of so many images, evenly spread over all."""
-    return sorted({(2 * number + 1) * of // (2 * count) for number in range(min(count, of))})
+    """Numbers of so many images, evenly spread over all; of fewer all."""
+    count = min(count, of)
+    return [(2 * number + 1) * of // (2 * count) for number in range(count)]
 
 
 def draw_overlays(

@@ -12,9 +12,13 @@ from typing import Any
 
 from intvit.program.bounds import OperatorBounds
 from intvit.program.cost import macs
-from intvit.program.program import Program
+from intvit.program.program import Program, ProgramError
 
 FILE = "README.md"
+# Figures of evaluation.json and their columns, of labels for an image and for each pixel; the first counts as measured.
+COLUMNS = {"top1": "top-1 %", "top5": "top-5 %"}
+PIXEL_COLUMNS = {"miou": "mIoU %", "pixel_accuracy": "pixel accuracy %"}
+METRICS = {"miou": "mean_iou"}  # the Hub's names, where not `accuracy`
 TASKS = {"classes": "image-classification", "features": "image-feature-extraction", "map": "image-segmentation"}
 
 
@@ -28,13 +32,19 @@ def model_card(
     """The text of README.md for a checked program and its `bounds`.
 
     license: of the weights, in the Hub's words, such as `apache-2.0`. evaluation: what evaluation.json holds; without
-    it the card shows the accuracy that the provenance records, where it records one.
+    it the card shows the accuracy that the provenance records, where it records one. Raises ProgramError for the
+    evaluation of a model of another task.
     """
     figures = _figures(program, evaluation)
+    if evaluation is not None and not figures:
+        wanted = next(iter(_columns(program)))
+        raise ProgramError(
+            f"the evaluation has no {wanted}: it is of another model; give the evaluation.json of this one"
+        )
     data = _text(_config(program, "data"), "name") if evaluation is None else _text(evaluation, "data")
     parts = [_front_matter(program, license, figures, data), f"# {_title(program)}\n", _description(program)]
     if figures:
-        parts.append(_accuracy(figures, evaluation, data))
+        parts.append(_accuracy(program, figures, evaluation, data))
     parts += [_operators(program), _proof(program, proven), _use(program)]
     return "\n".join(parts)
 
@@ -78,12 +88,17 @@ def _figures(program: Program, evaluation: Mapping[str, Any] | None) -> dict[str
         found = {"float": evaluation.get("float"), "integer": next(iter(runtimes.values()), None)}
     elif isinstance(measured := program.provenance.get("measured"), dict):
         found = {mode: measured.get(mode) for mode in ("float", "integer")}
+    columns = _columns(program)
     kept = {
-        mode: {name: float(value) for name, value in entry.items() if name in ("top1", "top5") and _is_number(value)}
+        mode: {name: float(value) for name, value in entry.items() if name in columns and _is_number(value)}
         for mode, entry in found.items()
         if isinstance(entry, dict)
     }
-    return {mode: entry for mode, entry in kept.items() if "top1" in entry}
+    return {mode: entry for mode, entry in kept.items() if next(iter(columns)) in entry}
+
+
+def _columns(program: Program) -> dict[str, str]:
+    return COLUMNS if program.form == "scores" else PIXEL_COLUMNS
 
 
 def _is_number(value: Any) -> bool:
@@ -107,7 +122,11 @@ def _front_matter(
         lines += ["  - task:", f"      type: {TASKS[_kind(program)]}", "    dataset:"]
         lines += [f"      name: {text(data)}", f"      type: {text(data)}", "    metrics:"]
         for name, value in figures["integer"].items():
-            lines += ["    - type: accuracy", f"      name: {name}", f"      value: {round(value, 4)}"]
+            lines += [
+                f"    - type: {METRICS.get(name, 'accuracy')}",
+                f"      name: {name}",
+                f"      value: {round(value, 4)}",
+            ]
     return "\n".join([*lines, "---", ""])
 
 
@@ -119,12 +138,16 @@ def _description(program: Program) -> str:
         "features": f"{size[-1]} int32 features",
         "map": f"int32 scores {list(size)}",
     }[_kind(program)]
+    output += f"; times {program.score_scale:.6g} they are the model's numbers"
+    if program.form == "labels":
+        output = f"int32 labels {list(size)}: for each pixel one of {program.num_classes} classes"
+    end = "label" if program.form == "labels" else "score"
     lines = [
-        "A vision transformer that runs on integers alone, from the uint8 pixel to the score. Every runtime of",
+        f"A vision transformer that runs on integers alone, from the uint8 pixel to the {end}. Every runtime of",
         "[IntViT](https://github.com/intvit/intvit) gives equal integers for it: no tolerance, whatever the processor.",
         "",
         f"- Input: uint8 pixels ({channels}, {height}, {width}), 0..255, as they are; the program normalizes.",
-        f"- Output: {output}; times {program.score_scale:.6g} they are the model's numbers.",
+        f"- Output: {output}.",
         f"- {_origin(program)}",
         "",
     ]
@@ -149,20 +172,21 @@ def _origin(program: Program) -> str:
 
 
 def _accuracy(
-    figures: Mapping[str, Mapping[str, float]], evaluation: Mapping[str, Any] | None, data: str | None
+    program: Program,
+    figures: Mapping[str, Mapping[str, float]],
+    evaluation: Mapping[str, Any] | None,
+    data: str | None,
 ) -> str:
-    rows = ["## Accuracy", "", "| | top-1 % | top-5 % |", "|---|---|---|"]
+    columns = _columns(program)
+    rows = ["## Accuracy", "", f"| | {' | '.join(columns.values())} |", "|---|---|---|"]
     for mode, entry in figures.items():
-        rows.append(
-            f"| {mode} | " + " | ".join(f"{entry[k]:.2f}" if k in entry else "" for k in ("top1", "top5")) + " |"
-        )
+        rows.append(f"| {mode} | " + " | ".join(f"{entry[k]:.2f}" if k in entry else "" for k in columns) + " |")
     if evaluation is None:
         return "\n".join([*rows, "", f"On the validation images of `{data}`, measured when it was trained.", ""])
     runtimes = evaluation.get("runtimes") or {}
     counted = ", ".join(f"{name} {entry.get('mismatches')}" for name, entry in runtimes.items())
-    said = (
-        f"On {evaluation.get('images')} images of `{data}`. Images whose integers differ from the model's: {counted}."
-    )
+    what = "Images whose integers differ" if program.form == "scores" else "Pixels that differ"
+    said = f"On {evaluation.get('images')} images of `{data}`. {what} from the model's: {counted}."
     return "\n".join([*rows, "", said, ""])
 
 
@@ -208,6 +232,7 @@ def _proof(program: Program, proven: Mapping[str, OperatorBounds]) -> str:
 
 def _use(program: Program) -> str:
     shape = ", ".join(str(side) for side in program.values[program.input].shape)
+    result = "labels" if program.form == "labels" else "scores"
     lines = [
         "## Use",
         "",
@@ -219,7 +244,7 @@ def _use(program: Program) -> str:
         "```python",
         "import intvit",
         "",
-        'scores = intvit.load("FOLDER")(images)  # uint8 (B, ' + shape + ") -> int32, without torch",
+        f'{result} = intvit.load("FOLDER")(images)  # uint8 (B, {shape}) -> int32, without torch',
         "```",
         "",
         "FOLDER is where this file lies. Loading runs no code of it and checks everything.",

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +54,12 @@ def to_json(program: Program, weights: dict[str, Any]) -> str:
         ],
     }
     try:
-        return _dump(document)
+        text = _dump(document)
+        text.encode()
+        return text
+    except UnicodeEncodeError as error:
+        part = error.object[max(error.start - 20, 0) : error.end + 20]
+        raise ProgramError(f"the program has a text that is not UTF-8: {part!r}; rename what is called so") from None
     except (TypeError, ValueError) as error:
         raise ProgramError(f"the program does not fit JSON: {error}; use plain Python values in provenance") from None
 
@@ -87,6 +93,8 @@ def from_json(text: str) -> tuple[Program, dict[str, Declaration], dict[str, Any
         raise ProgramError(
             f"{FILE} is not valid JSON ({error}); the file is damaged or was edited, export again"
         ) from None
+    if re.search(r"\\u[dD][89a-fA-F]", text) and not _is_utf8(document):
+        raise ProgramError(f"{FILE} holds a text that is not UTF-8; the file is damaged or was edited, export again")
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ProgramError(f'{FILE} does not say "format": "{FORMAT}"; this is not an integer checkpoint')
     if document.get("version") != VERSION:
@@ -124,6 +132,15 @@ def from_json(text: str) -> tuple[Program, dict[str, Declaration], dict[str, Any
             f"{FILE}: input {program.input!r} of shape {list(shape)} does not agree with its entry in values"
         )
     return program, declarations, weights
+
+
+def _is_utf8(document: Any) -> bool:
+    """Whether no text is half a pair of surrogates, which JSON can spell and nothing can print."""
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

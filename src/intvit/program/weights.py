@@ -23,6 +23,7 @@ _NAMES = {
     np.dtype(f"{kind}int{size}"): f"{kind.upper() or 'I'}{size}" for kind in ("", "u") for size in (8, 16, 32, 64)
 }
 _HEADER_LIMIT = 100_000_000  # bytes, as in the safetensors library
+_POINTER = b"version https://git-lfs"  # what lies in a file's place in a clone without Git LFS
 
 
 def pack(array: np.ndarray) -> np.ndarray:
@@ -64,6 +65,10 @@ def read(path: Path, declarations: dict[str, Declaration], entry: dict[str, Any]
     size = path.stat().st_size
     if entry.get("file") != FILE or type(entry.get("bytes")) is not int or type(entry.get("sha256")) is not str:
         raise ProgramError(f"program.json: 'weights' must give file ({FILE!r}), bytes and sha256; export again")
+    with path.open("rb") as file:
+        pointer = file.read(len(_POINTER)) == _POINTER
+    if pointer:
+        raise ProgramError(f"{FILE} is a pointer of Git LFS, not the file itself; `git lfs pull` fetches that")
     if size != entry["bytes"]:
         kind = "truncated" if size < entry["bytes"] else "not the one that was saved"
         raise ProgramError(

@@ -40,9 +40,18 @@ def read_images(program: Program, paths: np.ndarray | Sequence[str | Path]) -> n
             images = _pixels(path) if path.suffix == ".npy" else _photo(path, program)
             check_images(program, images)
         except (OSError, ValueError) as error:
-            raise IntVitError(f"{path}: {error}") from None
+            raise IntVitError(f"{path}: {reason(error)}") from None
         batches.append(images)
     return np.concatenate(batches)
+
+
+def extreme_images(program: Program, count: int) -> np.ndarray:
+    """uint8 [count, C, H, W] of the program's size: black, white, stripes that saturate, then random pixels."""
+    shape = program.values[program.input].shape
+    images = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
+    images[:1], images[1:2], images[2:3] = 0, 255, 0
+    images[2:3, :, ::2] = 255
+    return images
 
 
 def image_files(paths: Any, *, absent: bool = False) -> list[Path]:
@@ -74,16 +83,28 @@ def _photo(path: Path, program: Program) -> np.ndarray:
     if channels not in MODES:
         raise IntVitError(f"the program's images have {channels} channels; photos have 1 or 3")
     crop_pct, interpolation = evaluation(program)
-    whole = recorded(program).get("fit") == "whole"
-    data, upright = path.read_bytes(), _upright(program)
-    if not upright and is_turned(data, MAX_PIXELS):
-        log.warning("%s: its orientation mark is ignored, as where the model was evaluated (data.orientation)", path)
-    photo = decode(data, MAX_PIXELS, upright).convert(MODES[channels])
-    if whole:
+    photo = decoded(path, upright=recorded(program).get("orientation") == "apply").convert(MODES[channels])
+    if recorded(program).get("fit") == "whole":
         pixels = resized(photo, height, width, interpolation)
     else:
         pixels = fit(photo, height, width, crop_pct, interpolation, MAX_PIXELS)
     return pixels.reshape(1, height, width, channels).transpose(0, 3, 1, 2)
+
+
+def decoded(path: Path, *, upright: bool) -> Image.Image:
+    """A photo as RGB. upright: turned by its orientation mark, as data.orientation said; else a mark is warned of.
+
+    Raises OSError, and BrokenImage for what is no photo.
+    """
+    data = path.read_bytes()
+    if not upright and is_turned(data, MAX_PIXELS):
+        log.warning("%s: its orientation mark is ignored, as where the model was evaluated (data.orientation)", path)
+    return decode(data, MAX_PIXELS, upright)
+
+
+def reason(error: OSError | ValueError) -> str:
+    """What is wrong with a file, without its name."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def recorded(program: Program) -> dict[str, Any]:
@@ -92,11 +113,6 @@ def recorded(program: Program) -> dict[str, Any]:
     for key in ("config", "data"):
         values = values[key] if isinstance(values.get(key), dict) else {}
     return dict(values)
-
-
-def _upright(program: Program) -> bool:
-    """Whether photos are turned by their camera's orientation mark, as data.orientation said where it was evaluated."""
-    return bool(recorded(program).get("orientation") == "apply")
 
 
 def evaluation(program: Program) -> tuple[float, str]:

@@ -6,15 +6,16 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from intvit.errors import IntVitError
-from intvit.photos import MAX_PIXELS, decode, resized
+from intvit.photos import MAX_PIXELS, BrokenImage, check_resized, resized
 from intvit.program import Program
 from intvit.runtime import Runtime, as_program, load_runtime
-from intvit.runtime.images import evaluation, image_files, recorded
+from intvit.runtime.images import decoded, evaluation, image_files, reason, recorded
 from intvit.scenes import colours, covering, enlarged, joined, windows
 
 BATCH = 8  # windows at once
@@ -69,30 +70,47 @@ def class_names(program: Program) -> list[str]:
 
 def class_colours(program: Program) -> np.ndarray:
     """uint8 (classes, 3), the palette of the data that the model was trained on, where provenance has one."""
-    return colours(program.num_classes, recorded(program).get("palette"))
+    palette = recorded(program).get("palette") or []
+    if not isinstance(palette, list | tuple) or not all(map(_is_colour, palette)):
+        raise IntVitError("provenance: data.palette: expected colours [r, g, b] of 0..255")
+    return colours(program.num_classes, palette)
+
+
+def _is_colour(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 3
+        and all(type(part) is int and 0 <= part <= 255 for part in value)
+    )
 
 
 def _segmented(program: Program, execute: Runtime, files: Sequence[Path], skip_broken: bool) -> Iterator[Segmented]:
     for file in files:
         try:
-            photo = decode(file.read_bytes(), MAX_PIXELS)
-        except (OSError, IntVitError) as error:
+            photo = decoded(file, upright=False)  # masks do not turn with their photos
+            labels = labels_of(program, execute, photo)
+        except (OSError, BrokenImage) as error:
+            message = f"{file}: {reason(error)}"
             if not skip_broken:
-                raise IntVitError(f"{file}: {error}") from None
+                raise IntVitError(message) from None
             empty = np.empty((0, 0), np.uint8)
-            yield Segmented(str(file), empty[..., None], empty, f"{file}: {error}")
+            yield Segmented(str(file), empty[..., None], empty, message)
             continue
-        yield Segmented(str(file), np.asarray(photo), labels_of(program, execute, photo))
+        yield Segmented(str(file), np.asarray(photo), labels)
 
 
 def labels_of(program: Program, execute: Runtime, photo: Image.Image) -> np.ndarray:
-    """Labels (h, w) of an RGB photo of any size."""
+    """Labels (h, w) of an RGB photo of any size. Raises BrokenImage for one that would become too large for windows."""
     _, *sides = program.values[program.input].shape
     seen = sides[0], sides[1]
     size, values = (photo.height, photo.width), recorded(program)
     _, interpolation = evaluation(program)
     whole = covering(size, seen) if values.get("fit") == "sliding" else seen
-    parts = windows(whole, seen, float(values.get("overlap", 0.5)))
+    check_resized(*whole, MAX_PIXELS)
+    overlap = values.get("overlap", 0.5)
+    if type(overlap) not in (int, float) or not 0 <= overlap <= 0.9:
+        raise IntVitError(f"provenance: data.overlap={overlap!r}: expected a share of a window's side, from 0 to 0.9")
+    parts = windows(whole, seen, overlap)
     scaled = resized(photo, *whole, interpolation).transpose(2, 0, 1)
     crops = [scaled[:, top : top + seen[0], left : left + seen[1]] for top, left in (each.corner for each in parts)]
     batches = (np.ascontiguousarray(np.stack(crops[at : at + BATCH])) for at in range(0, len(crops), BATCH))

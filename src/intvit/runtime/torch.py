@@ -73,7 +73,8 @@ class TorchRuntime(nn.Module):
 
     def _images(self, images: np.ndarray) -> Tensor:
         check_images(self.program, images)
-        return torch.from_numpy(np.ascontiguousarray(images)).to(self._device())
+        # torch warns of arrays that are read-only, such as views of files
+        return torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self._device())
 
     def _run(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
         values = {self.program.input: images}

@@ -104,6 +104,24 @@ def test_the_makefile_builds_what_main_runs(tmp_path: Path) -> None:
     assert np.array_equal(found, load_runtime(program, "numpy")(images))
 
 
+def test_a_program_in_cpp_calls_it(tmp_path: Path) -> None:
+    need("gcc", "g++")
+    program = random_program(2)
+    program.classes = [f"class {index}" for index in range(program.num_classes)]
+    for weights in ("array", "bin"):
+        write_c(program, folder := tmp_path / weights, weights=weights, main=True)
+        (folder / "main.c").rename(folder / "main.cpp")
+        with (folder / "main.cpp").open("a") as text:
+            text.write("extern const char *const *names;\nconst char *const *names = model_classes;\n")
+        sources = ["model.c", *["weights.c"] * (weights == "array")]
+        run(["gcc", *STRICT, "-c", *sources], folder)
+        objects = [source.replace(".c", ".o") for source in sources]
+        run(["g++", "-Wall", "-Wextra", "-pedantic", "-Werror", "-o", "model", "main.cpp", *objects], folder)
+        images = images_for(program, 2, 1)
+        found = read_scores(run(["./model"], folder, images))
+        assert np.array_equal(found, load_runtime(program, "numpy")(images))
+
+
 def test_a_soft_float_processor_needs_no_float(tmp_path: Path) -> None:
     compiler = TARGETS["cortex-m7"].compiler
     need(compiler)

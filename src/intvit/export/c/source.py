@@ -255,10 +255,18 @@ _HEADER = """\
 #define MODEL_CLASSES {classes_count}
 #define MODEL_ARENA {arena} /* bytes of memory that the model keeps */
 #define MODEL_CONSTANTS {constants} /* bytes of constants */
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
 {load}
 /* image: channels first, rows of pixels as decoded, 0 to 255. {meaning} */
 void model_run(const uint8_t image[MODEL_IMAGE], int32_t scores[MODEL_SCORES]);
 {classes}
+
+#ifdef __cplusplus
+}}
+#endif
 
 #endif
 """

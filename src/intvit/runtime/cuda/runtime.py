@@ -59,7 +59,11 @@ class CudaRuntime:
         """
         if isinstance(images, np.ndarray):
             check_images(self.program, images)
-            return self._scores(torch.from_numpy(np.ascontiguousarray(images)).to(self.device)).cpu().numpy()
+            return (
+                self._scores(torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self.device))
+                .cpu()
+                .numpy()
+            )
         if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8:
             found = getattr(images, "dtype", type(images).__name__)
             raise ProgramError(f"images are of type {found}, expected uint8 (0..255, not normalized), torch or numpy")
@@ -92,7 +96,7 @@ class CudaRuntime:
         plan = lower(self.program, fuse=False)
         constants = Constants(plan, self.device, every_value=True)
         traces: dict[str, list[np.ndarray]] = {operator.output: [] for operator in self.program.operators}
-        for chunk in torch.from_numpy(np.ascontiguousarray(images)).split(largest_chunk(plan)):
+        for chunk in torch.from_numpy(np.require(images, requirements=["C", "W"])).split(largest_chunk(plan)):
             batch = Batch(plan, constants, len(chunk))
             with self._current():
                 batch.run(chunk.to(self.device))

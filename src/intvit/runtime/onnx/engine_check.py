@@ -60,15 +60,6 @@ def check_engine(
     return EngineCheck(f"{engine} {package.__version__.partition('-')[0]}", len(images), int(differ.sum()), first)
 
 
-def extreme_images(program: Program, count: int) -> np.ndarray:
-    """uint8 [count, C, H, W] of the program's size: black, white, stripes that saturate, then random pixels."""
-    shape = program.values[program.input].shape
-    images = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
-    images[:1], images[1:2], images[2:3] = 0, 255, 0
-    images[2:3, :, ::2] = 255
-    return images
-
-
 def _package(engine: str) -> Any:
     try:
         return importlib.import_module(engine)
