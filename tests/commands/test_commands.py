@@ -75,7 +75,7 @@ TOO_SMALL = [
     "certify FOLDER --accumulator 0",
     "export onnx FOLDER FILE --batch 0",
     "shards create SRC DST --seed -1",
-    "shards verify DIR --max-pixels 0",
+    "shards verify . --max-pixels 0",
     "search FILE --budget no16 --calibration d --out o --trials 0",
     "sweep NAME --parallel 0",
 ]
