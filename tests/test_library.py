@@ -24,6 +24,7 @@ from intvit.models import MODELS
 from intvit.program import load_checkpoint
 from intvit.runtime import RUNTIMES, load_runtime
 from intvit.torchvision_fix import ensure_torchvision
+from tests.support.quick import slow_but
 from tests.support.registry_models import reduced
 from tests.support.tiny_runs import TINY, composed
 
@@ -115,7 +116,7 @@ ORDERS = [
 ]
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", slow_but((ORDERS[0], ORDERS[3]), ORDERS))
 @pytest.mark.parametrize("package", ["export", pytest.param("models", marks=pytest.mark.slow)])  # verbs, too
 def test_a_verb_and_a_package_of_one_name_are_both_in_any_order_of_imports(package: str, order: str) -> None:
     inside = {"export": ("record", "record"), "models": ("MODELS", "registry")}[package]

@@ -19,7 +19,8 @@ def spread(tried: list[Change], count: int) -> list[Change]:
 
 
 @pytest.mark.parametrize(
-    ("name", "preset"), [("deit_t", "lut8"), ("deit_t", "ivit8_true8"), ("swin_t", "ibert8_true8")]
+    ("name", "preset"),
+    [("deit_t", "lut8"), ("deit_t", "ivit8_true8"), pytest.param("swin_t", "ibert8_true8", marks=pytest.mark.slow)],
 )
 def test_a_change_gives_the_scores_of_a_model_calibrated_with_its_overrides(name: str, preset: str) -> None:
     small = small_model(name, preset)

@@ -20,6 +20,7 @@ import torch
 
 from intvit.calibration import calibrate
 from tests.support import fingerprint
+from tests.support.quick import slow_but
 
 GOLDEN = json.loads(Path(__file__).with_name("fingerprint.json").read_text())
 LOWEST = "ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE OPENBLAS_CORETYPE=Haswell DNNL_MAX_CPU_ISA=SSE41"
@@ -51,9 +52,7 @@ def stored_state(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[s
     return path, hashes
 
 
-@pytest.mark.parametrize(
-    "settings", ["OMP_NUM_THREADS=2", LOWEST, *(pytest.param(one, marks=pytest.mark.slow) for one in ONE_BY_ONE)]
-)
+@pytest.mark.parametrize("settings", slow_but((LOWEST,), ("OMP_NUM_THREADS=2", LOWEST, *ONE_BY_ONE)))
 def test_every_processor_derives_the_golden_integers_and_a_stored_state_gives_its_program(settings, stored_state):
     path, hashes = stored_state
     process = subprocess.run(

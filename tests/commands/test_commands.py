@@ -75,7 +75,7 @@ TOO_SMALL = [
     "certify FOLDER --accumulator 0",
     "export onnx FOLDER FILE --batch 0",
     "shards create SRC DST --seed -1",
-    "shards verify . --max-pixels 0",
+    "shards verify DIR --max-pixels 0",
     "search FILE --budget no16 --calibration d --out o --trials 0",
     "sweep NAME --parallel 0",
 ]
@@ -124,7 +124,7 @@ def test_a_place_that_takes_no_files_is_named_before_anything_begins(
 def test_a_folder_of_shards_that_is_not_there_is_no_empty_one(command: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         main(["shards", command, "/nowhere"])
-    assert "'/nowhere': no such folder" in capsys.readouterr().err
+    assert "error: /nowhere: no such folder" in capsys.readouterr().err
 
 
 def test_timm_and_lightning_import_whatever_wheel_torchvision_is() -> None:

@@ -15,6 +15,7 @@ from intvit.data.config import DataError
 from intvit.data.data_module import ShardDataModule
 from intvit.data.loading import train_loader
 from intvit.data.presets import photo_config
+from tests.support.quick import slow_but
 from tests.support.synthetic_shards import config, number_of, write_split
 
 import pytorch_lightning as lightning  # isort: skip, after the module has seen to torchvision
@@ -43,7 +44,7 @@ def sequence(loader, epochs, steps=None):
     return seen
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", slow_but(range(20), range(40)))
 def test_from_any_step_the_same_samples_follow(tmp_path, seed):
     """Random shards, ranks, batch size, step, and workers before and after."""
     draw = random.Random(seed)

@@ -31,6 +31,7 @@ from intvit.search.held_out import held_out_images
 from intvit.search.preset_file import compact, preset_text
 from intvit.training.entry import train
 from intvit.training.restore import build_model, restore_run
+from tests.support.quick import slow_but
 from tests.support.shared import shared_folder
 from tests.support.tiny_runs import TINY, tiny
 
@@ -195,7 +196,7 @@ def test_one_image_has_no_standard_error(tmp_path: Path, option: str, capsys: py
     assert "expected a number of at least 2" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("budget", ["bytes=10", "bitops=10", "accumulator=5"])
+@pytest.mark.parametrize("budget", slow_but(("bitops=10",), ("bytes=10", "bitops=10", "accumulator=5")))
 def test_a_budget_below_everything_is_refused_before_changes_are_measured(
     run: Path, tmp_path: Path, budget: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from intvit.tasks.classification.accuracy import Accuracy
 from intvit.training.entry import train
 from intvit.training.module import TrainingModule
 from tests.support.forked_ranks import run_ranks
+from tests.support.quick import slow_but
 from tests.support.tiny_runs import rows, state, tiny
 
 DDP = ["trainer.strategy=ddp", "trainer.accelerator=cpu"]
@@ -67,7 +68,7 @@ def train_and_record(rank: int, config: dict[str, Any], folder: Path) -> None:
 
 
 @pytest.mark.xdist_group("ranks")
-@pytest.mark.parametrize("preset", ["lut8", "ivit8_true8"])
+@pytest.mark.parametrize("preset", slow_but(("ivit8_true8",), ("lut8", "ivit8_true8")))
 def test_two_ranks_take_the_steps_of_one_and_share_their_ranges(preset: str, tmp_path: Path) -> None:
     overrides = [*TRACE, f"quant={preset}"]
     log = tmp_path / "log"

@@ -59,13 +59,6 @@ def model_name(text: str) -> str:
     return text
 
 
-def present_folder(text: str) -> Path:
-    """A `type=` for argparse: a folder that is there."""
-    if not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r}: no such folder")
-    return Path(text)
-
-
 def new_file(text: str) -> Path:
     """A `type=` for argparse: where a file can be written, in folders that may yet have to be made."""
     path = Path(text)

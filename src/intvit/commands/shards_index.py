@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from intvit.commands.argument_types import present_folder, workers_option
-from intvit.commands.shard_options import shard_options
+from intvit.commands.argument_types import workers_option
+from intvit.commands.shard_options import present, shard_options
 from intvit.data.index import SplitIndex
 from intvit.data.shard_tools.reindex import reindex
 
@@ -19,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
         description="Read every train-*.tar and val-*.tar of DIR and write index.json with the tables of their "
         "samples, so that training opens them at once, also behind a URL or command.",
     )
-    parser.add_argument("folder", metavar="DIR", type=present_folder)
+    parser.add_argument("folder", metavar="DIR", type=Path)
     parser.add_argument("--class-names", type=Path, metavar="FILE", help="one name a line, in the order of the labels")
     shard_options(parser)
     workers_option(parser)
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> None:
     names, patterns = options.class_names, (options.train_pattern, options.val_pattern)
     print_splits(
         options.folder,
-        reindex(options.folder, names, options.workers, patterns, options.label_field, masks=options.masks),
+        reindex(present(options.folder), names, options.workers, patterns, options.label_field, masks=options.masks),
     )
 
 

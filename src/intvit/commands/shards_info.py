@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from intvit.commands.argument_types import present_folder
+from intvit.commands.shard_options import present
 from intvit.data.config import DataError
 from intvit.data.index import INDEX, read_index, read_split
 
@@ -19,13 +20,13 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="intvit shards info", description="Samples, classes and bytes of a folder of shards, from its index.json."
     )
-    parser.add_argument("folder", metavar="DIR", type=present_folder)
+    parser.add_argument("folder", metavar="DIR", type=Path)
     return parser
 
 
 def main(arguments: list[str]) -> None:
     """Parse the command line and print the table."""
-    folder = parser().parse_args(arguments).folder
+    folder = present(parser().parse_args(arguments).folder)
     if not (folder / INDEX).exists():
         raise DataError(f"{folder}: holds no {INDEX}; `intvit shards index {folder}` writes it")
     index = read_index((folder / INDEX).read_bytes(), str(folder / INDEX))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from intvit.commands.argument_types import positive, present_folder, workers_option
-from intvit.commands.shard_options import shard_options
+from intvit.commands.argument_types import positive, workers_option
+from intvit.commands.shard_options import present, shard_options
 from intvit.data.shard_tools.verify import verify
 from intvit.photos import MAX_PIXELS
 
@@ -17,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
         description="Check every shard of a folder: size and checksum against index.json where there is one, "
         "structure, labels, and that every image decodes. The exit code is 1 when anything is off.",
     )
-    parser.add_argument("folder", metavar="DIR", type=present_folder)
+    parser.add_argument("folder", metavar="DIR", type=Path)
     parser.add_argument("--classes", type=positive, help="labels are below it (default: as many as index.json names)")
     parser.add_argument("--max-pixels", type=positive, default=MAX_PIXELS, help="of an image, at most")
     shard_options(parser)
@@ -30,7 +31,7 @@ def main(arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
     patterns = options.train_pattern, options.val_pattern
     form = options.max_pixels, options.workers, patterns, options.label_field
-    verified = verify(options.folder, options.classes, *form, masks=options.masks)
+    verified = verify(present(options.folder), options.classes, *form, masks=options.masks)
     for problem in verified.problems:
         print(problem)
     print(

@@ -41,7 +41,7 @@ def assert_equal(program: Program, images: np.ndarray) -> None:
     assert np.array_equal(scores, reference(images)), program.provenance
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", slow_but((0, 2, 3, 5), range(6)))
 def test_random_programs_give_equal_integers(seed: int) -> None:
     program = random_program(seed)
     assert_equal(program, images_for(program, 3, seed))
@@ -127,7 +127,7 @@ def test_every_preset_gives_equal_scores(preset: str) -> None:
     assert np.array_equal(CudaRuntime(program)(images), load_runtime(program, "numpy")(images))
 
 
-@pytest.mark.parametrize("preset", slow_but(FEW, PRESETS))
+@pytest.mark.parametrize("preset", slow_but(("lut8_true8", "w4a8"), PRESETS))
 def test_swin_gives_equal_scores(preset: str) -> None:
     program, images = small_swin(preset), images_of_size(1, 56).numpy()
     assert_fused(program)
