@@ -23,6 +23,7 @@ from intvit.runtime.onnx.engine_check import check_engine
 from intvit.runtime.onnx.model import Form
 from intvit.runtime.onnx.normalization import square_root
 from tests.support.programs import linear_program
+from tests.support.quick import slow_but
 from tests.support.random_programs import images_for, random_program
 from tests.support.real_deit import real_deit, unseen_photos
 
@@ -40,7 +41,7 @@ def differing(program: Program, images: np.ndarray) -> list[str]:
     return wrong + ([] if np.array_equal(found(images), expected(images)) else ["scores"])
 
 
-@pytest.mark.parametrize("seed", range(48))
+@pytest.mark.parametrize("seed", slow_but(range(24), range(48)))
 def test_every_operator_equals_the_numpy_runtime(seed: int) -> None:
     program = random_program(seed)
     assert differing(program, images_for(program, 6, seed)) == []

@@ -8,7 +8,9 @@ from intvit.bench.device_step import DeviceStep, audit
 from intvit.config.presets import presets
 from intvit.quant.kernels import accelerator
 from intvit.quant.kernels.eager import EAGER
+from tests.support.quick import slow_but
 
+SOME = ("ivit8", "lut8_true8", "ppoly8", "w4a4")
 INTEGER = [name for name in presets("quant") if name != "fp32"]
 # Small ones: what is sent does not depend on the sizes.
 VIT = {"image_size": 32, "sizes": {"width": 32, "depth": 2, "heads": 2}}
@@ -19,14 +21,20 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("quant", INTEGER)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("model", "quant"),
+    [
+        pytest.param(model, quant, marks=() if model == "deit_t" or quant in SOME else pytest.mark.slow)
+        for model in MODELS
+        for quant in INTEGER
+    ],
+)
 def test_no_step_of_any_preset_and_model_reads_the_device(model: str, quant: str) -> None:
     found = audit(DeviceStep(model, quant, 4, teacher=model == "deit_t", **MODELS[model]))
     assert found.copies == []
 
 
-@pytest.mark.parametrize("quant", INTEGER)
+@pytest.mark.parametrize("quant", slow_but(SOME, INTEGER))
 def test_nor_does_one_without_triton(quant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("intvit.quant.layer.accelerator", lambda: EAGER)
     assert audit(DeviceStep("deit_t", quant, 4, **VIT)).copies == []
