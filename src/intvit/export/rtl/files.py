@@ -181,7 +181,7 @@ blocks: $(BLOCKS:%=%/verilator.log)
 synth: $(NAMES:%=%/xc7.txt)
 
 clock: $(NAMES:%=%/ecp5.log)
-\t@for log in $^; do echo "$$log: $$(grep 'Max frequency' $$log | tail -n 1)"; done
+\t@for log in $^; do echo "$$log: $$(grep -e 'Max frequency' -e 'No Fmax' $$log | tail -n 1)"; done
 
 %/icarus.log: $(SOURCES)
 \tiverilog -g2012 -s bench -o $*/icarus.sim $(SOURCES) $*/bench.sv && vvp -n $*/icarus.sim > $*/icarus.log
