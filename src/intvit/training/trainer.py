@@ -151,10 +151,9 @@ def _made(entry: Mapping[str, Any], key: str, kind: Any, folder: Path) -> Any:
     target, given = str(entry["_target_"]), dict(entry)
     try:
         with contextlib.suppress(ValueError):  # builtins show no signature
-            make = hydra.utils.instantiate(
-                {"_target_": target, "_partial_": True}
-            ).func  # get_object logs what it raises
-            if "save_dir" in inspect.signature(make).parameters:
+            # not hydra.utils.get_object, which logs what it raises
+            make = hydra.utils.instantiate({"_target_": target, "_partial_": True})
+            if "save_dir" in inspect.signature(make.func).parameters:
                 given = {"save_dir": str(folder), **given}
         made = hydra.utils.instantiate(given)
     except (InstantiationException, ImportError, AttributeError, TypeError, ValueError) as error:

@@ -59,11 +59,7 @@ class CudaRuntime:
         """
         if isinstance(images, np.ndarray):
             check_images(self.program, images)
-            return (
-                self._scores(torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self.device))
-                .cpu()
-                .numpy()
-            )
+            return self._scores(_on_host(images).to(self.device)).cpu().numpy()
         if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8:
             found = getattr(images, "dtype", type(images).__name__)
             raise ProgramError(f"images are of type {found}, expected uint8 (0..255, not normalized), torch or numpy")
@@ -96,7 +92,7 @@ class CudaRuntime:
         plan = lower(self.program, fuse=False)
         constants = Constants(plan, self.device, every_value=True)
         traces: dict[str, list[np.ndarray]] = {operator.output: [] for operator in self.program.operators}
-        for chunk in torch.from_numpy(np.require(images, requirements=["C", "W"])).split(largest_chunk(plan)):
+        for chunk in _on_host(images).split(largest_chunk(plan)):
             batch = Batch(plan, constants, len(chunk))
             with self._current():
                 batch.run(chunk.to(self.device))
@@ -273,3 +269,8 @@ def usable_device(name: str | None) -> torch.device:
         count = torch.cuda.device_count()
         raise IntVitError(f"device {name!r} of runtime=cuda: there are {', '.join(f'cuda:{i}' for i in range(count))}")
     return device
+
+
+def _on_host(images: np.ndarray) -> torch.Tensor:
+    """The images as a tensor; a copy of read-only ones, of which torch would warn."""
+    return torch.from_numpy(np.require(images, requirements=["C", "W"]))
